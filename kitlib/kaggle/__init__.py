@@ -1,0 +1,1 @@
+"""The outside world: paths, downloads, the offline bundle, and detectron2's wheel."""

@@ -1,0 +1,201 @@
+"""detectron2 0.6 as a wheel that installs anywhere.
+
+PyPI has no ``detectron2``. It has ``pb1-detectron2``, an sdist with the Python code and the zoo configs of
+release 0.6 but without the C++ sources, so that its own ``setup.py`` cannot build. This module makes
+``detectron2-0.6-py3-none-any.whl`` out of it without running any of its code.
+
+It needs nothing but the standard library and pip's settings, and so runs before anything is installed, from the
+folder that holds ``kitlib``::
+
+    python -m kitlib.kaggle.detectron2_wheel OUTDIR [--sdist FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import io
+import sys
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from kitlib.errors import KitError
+from kitlib.files import atomic
+from kitlib.kaggle.sdist import fetch
+
+PROJECT = "pb1-detectron2"
+VERSION = "0.6"
+SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+WHEEL_NAME = f"detectron2-{VERSION}-py3-none-any.whl"
+DIST_INFO = f"detectron2-{VERSION}.dist-info"
+
+# Folders of the sdist and where they go, as in the `packages` and `package_dir` of its setup.py.
+FOLDERS = {
+    "detectron2": "detectron2",
+    "projects/PointRend/point_rend": "detectron2/projects/point_rend",
+    "projects/DeepLab/deeplab": "detectron2/projects/deeplab",
+    "projects/Panoptic-DeepLab/panoptic_deeplab": "detectron2/projects/panoptic_deeplab",
+}
+
+# What the code imports. Its own list also pins `black==21.4b2` and `iopath<0.1.10`, and names `future` and
+# `pydot`, for caffe2 alone. OpenCV is imported too, but goes by several names (headless or not), so that
+# naming one here would install a second copy beside the other; upstream leaves it out for the same reason.
+REQUIRES = (
+    "Pillow>=7.1",
+    "PyYAML>=5.1",
+    "cloudpickle",
+    "fvcore>=0.1.5,<0.1.6",
+    "hydra-core>=1.1",
+    "iopath>=0.1.7",
+    "matplotlib",
+    "numpy",
+    "omegaconf>=2.1",
+    "pycocotools>=2.0.2",
+    "tabulate",
+    "tensorboard",
+    "termcolor>=1.1",
+    "torch>=1.8",
+    "torchvision>=0.9",
+    "tqdm>4.29.0",
+    "yacs>=0.1.8",
+)
+
+METADATA = f"""\
+Metadata-Version: 2.1
+Name: detectron2
+Version: {VERSION}
+Summary: Detectron2 is FAIR's next-generation platform for object detection and segmentation (pure Python part).
+Home-page: https://github.com/facebookresearch/detectron2
+Author: FAIR
+License: Apache-2.0
+License-File: LICENSE
+Requires-Python: >=3.6
+""" + "".join(f"Requires-Dist: {need}\n" for need in REQUIRES)
+
+WHEEL = """\
+Wheel-Version: 1.0
+Generator: kitlib
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def build(folder: Path | str, sdist: Path | str | None = None) -> Path:
+    """Write the wheel into ``folder`` and return its path.
+
+    Args:
+        folder: made when missing; a wheel of the same name in it is replaced.
+        sdist: the sdist, where it is at hand; otherwise it is fetched from the places that pip is set to use.
+
+    Raises:
+        KitError: the sdist cannot be had or is not the pinned one, or ``folder`` cannot be written.
+    """
+    data = fetch(PROJECT, VERSION, SDIST_SHA256) if sdist is None else _read(Path(sdist))
+    wheel = pack(data)
+    with atomic(Path(folder) / WHEEL_NAME) as temporary:
+        temporary.write_bytes(wheel)
+    return Path(folder) / WHEEL_NAME
+
+
+def _read(sdist: Path) -> bytes:
+    try:
+        data = sdist.read_bytes()
+    except OSError as error:
+        raise KitError(
+            f"cannot read {sdist}: {error.strerror}; give --sdist a {PROJECT}-{VERSION}.tar.gz"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != SDIST_SHA256:
+        raise KitError(
+            f"{sdist} is not {PROJECT}-{VERSION}.tar.gz as on PyPI (its sha256 differs); download it again"
+        )
+    return data
+
+
+def pack(sdist: bytes) -> bytes:
+    """The wheel of an sdist. The same sdist gives the same bytes on every machine.
+
+    Raises:
+        KitError: the archive is damaged, or holds a path that leaves its own folder.
+    """
+    files = contents(sdist)
+    wheel = {target: data for name, data in files.items() if (target := _target(name))}
+    wheel[f"{DIST_INFO}/LICENSE"] = files["LICENSE"]
+    wheel[f"{DIST_INFO}/METADATA"] = METADATA.encode()
+    wheel[f"{DIST_INFO}/WHEEL"] = WHEEL.encode()
+    wheel[f"{DIST_INFO}/RECORD"] = _record(wheel).encode()
+    return _zip(wheel)
+
+
+def contents(sdist: bytes) -> dict[str, bytes]:
+    """The regular files of an sdist by their path below its top folder. Nothing is written to disk.
+
+    Raises:
+        KitError: the archive is damaged, or holds a link or a path that leaves its own folder.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(sdist), mode="r:gz") as archive:
+            members = [member for member in archive.getmembers() if not member.isdir()]
+            return {_below_top(member): archive.extractfile(member).read() for member in members}
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise KitError(f"{PROJECT}-{VERSION}.tar.gz is damaged ({error}); download it again") from error
+
+
+def _below_top(member: tarfile.TarInfo) -> str:
+    path = PurePosixPath(member.name)
+    if not member.isfile() or path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+        raise KitError(
+            f"the sdist holds '{member.name}', which is not a plain file inside its folder; do not use it"
+        )
+    return str(PurePosixPath(*path.parts[1:]))
+
+
+def _target(name: str) -> str | None:
+    """Where a file of the sdist goes in the wheel, if anywhere."""
+    for source, target in FOLDERS.items():
+        if name.startswith(f"{source}/"):
+            return target + name[len(source) :]
+    return None
+
+
+def _record(files: dict[str, bytes]) -> str:
+    rows = []
+    for name, data in sorted(files.items()):
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        rows.append(f"{name},sha256={digest},{len(data)}\n")
+    return "".join(rows) + f"{DIST_INFO}/RECORD,,\n"
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    """A zip with fixed dates, order and rights; stored, as compressors differ from one zlib to the next."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in sorted(files.items(), key=lambda item: (item[0].startswith(DIST_INFO), item[0])):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3  # unix, whose rights follow
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def main() -> int:
+    """Make the wheel, print its path."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kitlib.kaggle.detectron2_wheel", description=f"Make {WHEEL_NAME}."
+    )
+    parser.add_argument("folder", metavar="OUTDIR", type=Path, help="where the wheel is written")
+    parser.add_argument(
+        "--sdist", type=Path, help=f"a local {PROJECT}-{VERSION}.tar.gz, for a machine without network"
+    )
+    arguments = parser.parse_args()
+    try:
+        print(build(arguments.folder, arguments.sdist))
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
