@@ -1,0 +1,273 @@
+"""Heavy work in a ``torchrun`` child, one process a GPU, watched from a notebook or a terminal.
+
+One code path for 0, 1 or N GPUs and for several hosts: ``launch`` starts ``python -m torch.distributed.run``, follows the
+rows that the child appends to its progress file, and hands the child's own error sentence back. The child's ``main`` goes
+through ``child``. This module imports no torch in the parent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kitlib import files
+from kitlib.errors import KitError
+
+Row = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
+WATCH_SECONDS = 1.0
+_ERROR_FILE = "KIT_ERROR_FILE"
+_GPUS = "KIT_GPUS"
+
+
+def launch(
+    module: str,
+    args: Sequence[str],
+    out: Path | str,
+    *,
+    gpus: int = 0,
+    processes: int | None = None,
+    progress: str = "metrics.jsonl",
+    on_row: Callable[[Row], None] | None = None,
+    torchrun: Sequence[str] = (),
+) -> None:
+    """Run ``python -m module args`` under torchrun and wait for it to end.
+
+    Args:
+        out: the run's folder: everything the child prints goes to ``out/log.txt``.
+        gpus: processes with one GPU each; 0 runs one process on the CPU, with all its cores.
+        processes: this many processes on the CPU instead (``gpus`` must be 0).
+        progress: a JSON-lines file in ``out``; each row appended to it from now on goes to ``on_row``.
+        torchrun: options passed through for several hosts, as ``["--nnodes", "2", "--rdzv-backend", "c10d",
+            "--rdzv-endpoint", "host0:29400"]``; torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``, ... work too.
+
+    Raises:
+        KitError: the child failed: its own sentence where it had one, else what is known and the log's path.
+    """
+    out = files.make_folder(out)
+    log, error_file = out / "log.txt", out / "error.json"
+    error_file.unlink(missing_ok=True)
+    count = processes or max(gpus, 1)
+    command = [sys.executable, "-m", "kitlib.launch", str(os.getpid()), *_rendezvous(torchrun)]
+    command += ["--nproc-per-node", str(count), "-m", module, *map(str, args)]
+    rows = _follow(out / progress)
+    next(rows)  # start at the file's present end
+    try:
+        handle = log.open("ab")
+    except OSError as error:
+        raise files.cannot_write(log, error) from error
+    with handle:
+        environment = _environment(error_file, gpus, count)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            _watch(process, rows, on_row)
+        finally:
+            _stop(process)
+    if process.returncode != 0:
+        raise _failure(module, process.returncode, error_file, log)
+
+
+class Bar:
+    """A plain ``tqdm`` bar fed with progress rows; reads well in a notebook, on a terminal and in a log.
+
+    Args:
+        total: the count at which the work is done.
+        title: shown before the bar.
+        key: the row's key that holds the count done so far.
+        shown: keys whose latest values are shown after the bar.
+    """
+
+    def __init__(
+        self, total: int, title: str, key: str = "iteration", shown: Sequence[str] = ("total_loss", "map")
+    ):
+        from tqdm import tqdm
+
+        self.key, self.shown, self.latest = key, shown, {}
+        every = 0.2 if sys.stderr.isatty() else 5.0  # each refresh is kept in an executed notebook
+        self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=sys.stderr.isatty())
+
+    def __call__(self, row: Row) -> None:
+        if "note" in row:
+            self.bar.write(str(row["note"]), file=sys.stderr)
+        self.latest |= {k: f"{row[k]:.3g}" for k in self.shown if isinstance(row.get(k), int | float)}
+        self.bar.set_postfix(self.latest, refresh=False)
+        self.bar.update(row.get(self.key, self.bar.n) - self.bar.n)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def child(main: Callable[[], None]) -> None:
+    """Run ``main`` in a launched process: its error goes back to the parent, and it never outlives its parent."""
+    watch_parent(os.getppid(), lambda: os._exit(1))
+    try:
+        main()
+    except KitError as error:
+        _fail(error, str(error))
+    except Exception as error:
+        _fail(error, f"{type(error).__name__}: {error}")
+
+
+def gpus_asked() -> int:
+    """In a child: the GPUs that its launcher asked for on this host (0: run on the CPU)."""
+    return int(os.environ.get(_GPUS, "0"))
+
+
+def watch_parent(parent: int, then: Callable[[], object]) -> None:
+    """Call ``then`` from a background thread once process ``parent`` is no longer this process's parent."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        then()
+
+    threading.Thread(target=wait, name="watch-parent", daemon=True).start()
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _rendezvous(torchrun: Sequence[str]) -> list[str]:
+    several_hosts = torchrun or any(name.startswith(("PET_NNODES", "PET_RDZV")) for name in os.environ)
+    return list(torchrun) if several_hosts else ["--standalone"]
+
+
+def _environment(error_file: Path, gpus: int, processes: int) -> dict[str, str]:
+    """The child's environment: torchrun alone would give each of several processes one thread."""
+    package_parent = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
+    added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus), "PYTHONPATH": path}
+    if gpus == 0:
+        added["CUDA_VISIBLE_DEVICES"] = ""
+    return {"OMP_NUM_THREADS": str(max(1, cores() // processes)), **os.environ, **added}
+
+
+def _watch(
+    process: subprocess.Popen[bytes], rows: Iterator[list[Row]], on_row: Callable[[Row], None] | None
+) -> None:
+    running = True
+    while running:
+        try:
+            process.wait(POLL_SECONDS)
+            running = False
+        except subprocess.TimeoutExpired:
+            pass
+        for row in next(rows):
+            if on_row is not None:
+                on_row(row)
+
+
+def _follow(path: Path) -> Iterator[list[Row]]:
+    """Yield [] first, then at each step the whole rows appended since; a file that got shorter is read from its new end."""
+    position = path.stat().st_size if path.exists() else 0
+    yield []
+    while True:
+        rows = []
+        if path.exists():
+            with path.open("rb") as file:
+                position = min(position, file.seek(0, os.SEEK_END))
+                file.seek(position)
+                whole, newline, _ = file.read().rpartition(b"\n")
+            position += len(whole) + len(newline)
+            rows = [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        yield rows
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the child if it still runs: torchrun passes the signal on to its workers."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _failure(module: str, status: int, error_file: Path, log: Path) -> KitError:
+    """What to tell the user about a failed child."""
+    try:
+        found = files.read_json(error_file)
+    except KitError:
+        found = {"kind": "", "error": f"exit status {status}"}
+    if found["kind"] == "KitError":
+        return KitError(found["error"])
+    return KitError(f"{module} stopped: {found['error']}; the whole story is in {log}")
+
+
+def _fail(error: BaseException, sentence: str) -> NoReturn:
+    """Report and leave at once: a normal exit can hang in a communication library whose peers are gone."""
+    logger.error("%s", sentence, exc_info=error)
+    _report(type(error).__name__, sentence)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _report(kind: str, sentence: str) -> None:
+    """Write the error file, unless another process has already put a better cause there."""
+    rank = {"KitError": 2, "killed": 1}
+    path = Path(os.environ.get(_ERROR_FILE, ""))
+    try:
+        if path.is_file() and rank.get(files.read_json(path)["kind"], 0) >= rank.get(kind, 0):
+            return
+        if path.name:
+            files.write_json(path, {"kind": kind, "error": sentence})
+    except KitError as error:
+        logger.error("%s", error)
+
+
+def _agent(parent: int, arguments: list[str]) -> None:
+    """The torchrun process itself: stops its workers when the parent dies, and says which of them was killed."""
+    watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.run(run.parse_args(arguments))
+    except ChildFailedError as error:
+        for rank, failure in error.failures.items():
+            if (
+                failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+            ):  # torchrun ends the others with SIGTERM
+                _report("killed", _killed(rank, failure.exitcode))
+        sys.exit(1)
+
+
+def _killed(rank: int, exitcode: int) -> str:
+    name = signal.Signals(-exitcode).name
+    hint = (
+        " (often the host ran out of memory: try fewer workers or images_per_batch)"
+        if name == "SIGKILL"
+        else ""
+    )
+    return f"process {rank} was killed by {name}{hint}"
+
+
+if __name__ == "__main__":
+    _agent(int(sys.argv[1]), sys.argv[2:])
