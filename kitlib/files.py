@@ -115,7 +115,9 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise KitError(f"{path} is not whole JSON ({error}); it may be cut short: copy or download it again") from error
+        raise KitError(
+            f"{path} is not whole JSON ({error}); it may be cut short: copy or download it again"
+        ) from error
     except OSError as error:
         raise KitError(f"cannot read {path}: {error.strerror}") from error
 

@@ -1,0 +1,81 @@
+"""Image files as grey frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from kitlib.errors import KitError
+
+
+def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> NDArray[np.uint8]:
+    """The grey levels of an image, (H, W) uint8.
+
+    Colours become luminance. Images of more than 8 bits are stretched so that their 0.1st and 99.9th percentiles
+    become black and white.
+
+    Args:
+        path: PNG, TIFF, JPEG or anything else that Pillow reads.
+        height: rows that the image must have, if given.
+        width: columns that the image must have, if given.
+
+    Raises:
+        KitError: the file is missing, no image, cut short, or of another size.
+    """
+    pixels = read_pixels(path)
+    if pixels.ndim == 3:
+        pixels = np.asarray(pixels[..., :3] @ np.array([0.299, 0.587, 0.114]))
+        pixels = pixels.round().astype(np.uint8) if pixels.max(initial=0) <= 255 else pixels
+    if (height or pixels.shape[0], width or pixels.shape[1]) != pixels.shape:
+        raise KitError(
+            f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels but its table says {width} x {height}; "
+            "correct the table's width and height or replace the image"
+        )
+    return pixels if pixels.dtype == np.uint8 else _stretch(pixels)
+
+
+def read_pixels(path: Path | str) -> NDArray:
+    """The pixels of an image file as they are stored, (H, W) or (H, W, channels); palettes are resolved.
+
+    Raises:
+        KitError: the file is missing, no image, or cut short.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+                image = image.convert("RGB")
+            elif image.mode in ("1", "LA"):
+                image = image.convert("L")
+            return np.asarray(image)
+    except FileNotFoundError:
+        raise KitError(f"{path} does not exist") from None
+    except UnidentifiedImageError:
+        raise KitError(f"{path} is not an image that can be read; replace it") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise KitError(
+            f"{path} cannot be read ({error}); it may be cut short: copy or download it again"
+        ) from error
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Height and width from an image's header, without reading its pixels.
+
+    Raises:
+        KitError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise KitError(f"{path} does not exist") from None
+    except (OSError, SyntaxError) as error:
+        raise KitError(f"{path} is not an image that can be read ({error}); replace it") from error
+
+
+def _stretch(pixels: NDArray) -> NDArray[np.uint8]:
+    low, high = np.percentile(pixels, [0.1, 99.9])
+    scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
+    return np.clip(scaled.round(), 0, 255).astype(np.uint8)

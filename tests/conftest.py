@@ -1,0 +1,36 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "kit", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("kit")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real cells (``KIT_REAL_DATA``, or ../shared/data); skips where there is none."""
+    default = Path(__file__).parents[1] / "../shared/data"
+    folder = Path(os.environ.get("KIT_REAL_DATA") or default).resolve()
+    if not (folder / "sartorius-real").is_dir():
+        pytest.skip(f"no real cells: set KIT_REAL_DATA to a folder that holds sartorius-real/ (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_competition(real_data: Path) -> Path:
+    """The real competition folder (34 labelled frames)."""
+    return real_data / "sartorius-real" / "sartorius-cell-instance-segmentation"
+
+
+@pytest.fixture(scope="session")
+def real_annotations(real_data: Path) -> Path:
+    """41,479 real annotations of 506 images, without pixels."""
+    return real_data / "sartorius-real" / "extra" / "train_annotations_no_hidden.csv.gz"
