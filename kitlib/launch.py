@@ -1,8 +1,8 @@
 """Heavy work in a ``torchrun`` child, one process a GPU, watched from a notebook or a terminal.
 
-One code path for 0, 1 or N GPUs and for several hosts: ``launch`` starts ``python -m torch.distributed.run``, follows the
-rows that the child appends to its progress file, and hands the child's own error sentence back. The child's ``main`` goes
-through ``child``. This module imports no torch in the parent.
+One code path for 0, 1 or N GPUs and for several hosts: ``launch`` starts ``python -m torch.distributed.run``,
+follows the rows that the child appends to its progress file, and hands the child's own error sentence back.
+The child's ``main`` goes through ``child``. The parent imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,7 +52,8 @@ def launch(
         processes: this many processes on the CPU instead (``gpus`` must be 0).
         progress: a JSON-lines file in ``out``; each row appended to it from now on goes to ``on_row``.
         torchrun: options passed through for several hosts, as ``["--nnodes", "2", "--rdzv-backend", "c10d",
-            "--rdzv-endpoint", "host0:29400"]``; torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``, ... work too.
+            "--rdzv-endpoint", "host0:29400"]``; torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``, ...
+            in the environment work too.
 
     Raises:
         KitError: the child failed: its own sentence where it had one, else what is known and the log's path.
@@ -120,7 +122,7 @@ class Bar:
 
 
 def child(main: Callable[[], None]) -> None:
-    """Run ``main`` in a launched process: its error goes back to the parent, and it never outlives its parent."""
+    """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
     watch_parent(os.getppid(), lambda: os._exit(1))
     try:
         main()
@@ -182,7 +184,10 @@ def _watch(
 
 
 def _follow(path: Path) -> Iterator[list[Row]]:
-    """Yield [] first, then at each step the whole rows appended since; a file that got shorter is read from its new end."""
+    """Yield [] first, then at each step the whole rows appended since.
+
+    A file that got shorter, as a resumed run's, is read on from its new end.
+    """
     position = path.stat().st_size if path.exists() else 0
     yield []
     while True:
@@ -243,14 +248,13 @@ def _report(kind: str, sentence: str) -> None:
 
 
 def _agent(parent: int, arguments: list[str]) -> None:
-    """The torchrun process itself: stops its workers when the parent dies, and says which of them was killed."""
+    """The torchrun process itself: stops its workers when the parent dies, says which was killed."""
     watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
+    run = import_module("torch.distributed.run")  # by name: only this process of the launcher's loads torch
+    errors = import_module("torch.distributed.elastic.multiprocessing.errors")
     try:
         run.run(run.parse_args(arguments))
-    except ChildFailedError as error:
+    except errors.ChildFailedError as error:
         for rank, failure in error.failures.items():
             if (
                 failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM

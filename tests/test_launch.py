@@ -79,7 +79,7 @@ def test_rows_reach_the_caller_and_one_process_gets_every_core(module, tmp_path)
 
 
 def test_the_childs_own_sentence_comes_back(module, tmp_path):
-    with pytest.raises(KitError, match="^train.csv, row 7: an odd number of RLE numbers; remove the row$"):
+    with pytest.raises(KitError, match=r"^train\.csv, row 7: an odd number of RLE numbers; remove the row$"):
         launch.launch(module, ["mend", tmp_path], tmp_path)
 
 
@@ -103,7 +103,8 @@ def test_a_killed_rank_ends_the_whole_run(module, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_orphans_when_the_parent_goes(module, tmp_path, sent):
-    code = f"from kitlib import launch; launch.launch({module!r}, ['sleep', {str(tmp_path)!r}], {str(tmp_path)!r})"
+    out = str(tmp_path)
+    code = f"from kitlib import launch; launch.launch({module!r}, ['sleep', {out!r}], {out!r})"
     root = Path(launch.__file__).parent.parent
     with subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL) as parent:
         wait_until(lambda: pids(tmp_path), 60)
