@@ -320,7 +320,9 @@ def height_width(r: RLE) -> tuple[int, int]:
 
 def areas(rles: Sequence[RLE]) -> NDArray[np.int64]:
     """Pixels in each mask, (N,)."""
-    return coco.area(list(rles)).astype(np.int64) if len(rles) else np.zeros(0, np.int64)
+    # pycocotools 2.0.11 keeps the number of masks in a uint8: 256 and more of them overflow it
+    parts = [coco.area(list(rles[i : i + 255])) for i in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
 
 def boxes(rles: Sequence[RLE]) -> NDArray[np.int64]:
