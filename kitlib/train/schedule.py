@@ -1,0 +1,107 @@
+"""Learning-rate schedules as plain functions of the iteration, which counts from 0."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kitlib.errors import KitError, unknown
+
+NAMES = ("cosine_periodic", "sgdr", "cosine", "step")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Which schedule, and its numbers.
+
+    The defaults are the paper's: eq. 4 with eta_max 0.005, eta_min 1e-5, T_max 200, no warm-up.
+    """
+
+    name: Literal["cosine_periodic", "sgdr", "cosine", "step"] = "cosine_periodic"
+    max_lr: float = 0.005
+    min_lr: float = 1e-5  # not used by "step"
+    period: int = 200  # iterations from max_lr to min_lr: "cosine_periodic" and the first cycle of "sgdr"
+    growth: float = 1.0  # "sgdr": each cycle is this many times as long as the one before
+    steps: tuple[int, ...] = ()  # "step": iterations at which the rate is multiplied by gamma
+    gamma: float = 0.1
+    warmup_iters: int = 0  # the rate rises linearly to its value over these first iterations
+    warmup_factor: float = 0.001  # where that rise starts, as detectron2's
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise unknown("schedule", self.name, NAMES)
+        if not 0 <= self.min_lr <= self.max_lr:
+            raise KitError(f"schedule: min_lr {self.min_lr} must lie between 0 and max_lr {self.max_lr}")
+        if self.period < 1 or self.growth < 1 or self.warmup_iters < 0:
+            raise KitError("schedule: period and growth must be at least 1, warmup_iters at least 0")
+        if list(self.steps) != sorted(self.steps):
+            raise KitError(f"schedule: steps must be in ascending order, not {list(self.steps)}")
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the rates depend on how long the training is."""
+        return self.name == "cosine"
+
+
+def cosine_periodic(t: float, max_lr: float, min_lr: float, period: float) -> float:
+    """Eq. 4 of the paper: ``min + (max - min) / 2 * (1 + cos(pi * t / period))``, t the current iteration.
+
+    To the letter, t is never reset: after ``period`` iterations the rate climbs back the way it came, so the
+    curve repeats every ``2 * period`` iterations. For jumps back to ``max_lr`` see ``sgdr``.
+
+    Example:
+        >>> [cosine_periodic(t, 0.005, 1e-5, 200) for t in (0, 200, 400)]
+        [0.005, 1e-05, 0.005]
+    """
+    return min_lr + (max_lr - min_lr) / 2 * (1 + math.cos(math.pi * t / period))
+
+
+def sgdr(t: float, max_lr: float, min_lr: float, period: float, growth: float = 1.0) -> float:
+    """Warm restarts (Loshchilov and Hutter 2017, eq. 5): half a cosine from max to min, then again from max.
+
+    Args:
+        growth: each cycle is this many times as long as the one before (T_mult).
+    """
+    while t >= period:
+        if growth == 1:
+            t %= period
+            break
+        t, period = t - period, period * growth
+    return cosine_periodic(t, max_lr, min_lr, period)
+
+
+def cosine(t: float, max_lr: float, min_lr: float, length: float) -> float:
+    """One half cosine from max at 0 to min at ``length``, min from there on."""
+    return cosine_periodic(min(t, length), max_lr, min_lr, length) if length > 0 else min_lr
+
+
+def step(t: float, max_lr: float, steps: Sequence[int], gamma: float) -> float:
+    """``max_lr`` times ``gamma`` for every one of ``steps`` (ascending) that ``t`` has reached."""
+    return max_lr * gamma ** bisect_right(steps, t)
+
+
+def warmup(t: float, length: int, factor: float) -> float:
+    """The multiplier of a linear warm-up: ``factor`` at 0, 1 from ``length`` on."""
+    return 1.0 if t >= length else factor + (1 - factor) * t / length
+
+
+def lr_at(config: ScheduleConfig, t: int, max_iter: int) -> float:
+    """The learning rate of iteration ``t`` (from 0) of a training of ``max_iter`` iterations."""
+    rise = warmup(t, config.warmup_iters, config.warmup_factor)
+    if config.name == "step":
+        return rise * step(t, config.max_lr, config.steps, config.gamma)
+    if config.name == "cosine":
+        # The rise takes the first part, the cosine the rest: together they end at max_iter.
+        after = max(t - config.warmup_iters, 0)
+        return rise * cosine(after, config.max_lr, config.min_lr, max_iter - config.warmup_iters)
+    if config.name == "sgdr":
+        return rise * sgdr(t, config.max_lr, config.min_lr, config.period, config.growth)
+    return rise * cosine_periodic(t, config.max_lr, config.min_lr, config.period)
+
+
+def curve(config: ScheduleConfig, max_iter: int) -> list[float]:
+    """The learning rate of every iteration, for a plot."""
+    return [lr_at(config, t, max_iter) for t in range(max_iter)]
