@@ -1,8 +1,9 @@
 """The competition's metric: precision at ten IoU thresholds, averaged over thresholds and then over images.
 
-Per image and threshold t the precision is TP / (TP + FP + FN), where a prediction and a true cell match when their IoU
-is greater than t (strictly). Types play no part. Annotations overlap, so a cell may have several candidates: matches
-are one to one and as many as possible (a maximum matching), whatever the order of the cells.
+Per image and threshold t the precision is TP / (TP + FP + FN), where a prediction and a true cell match
+when their IoU is greater than t (strictly). Types play no part. Annotations overlap, so a cell may have
+several candidates: matches are one to one and as many as possible (a maximum matching), whatever the order
+of the cells.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kitlib.errors import KitError
 from kitlib.records import Frame
 from kitlib.rle import RLE
 
-#: 0.50, 0.55, ..., 0.95 as the doubles nearest to these fractions, so that an IoU of exactly 11/20 does not pass 0.55.
+#: 0.50, 0.55, ..., 0.95 as the doubles nearest to them: an IoU of exactly 11/20 does not pass 0.55.
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20
 
 
@@ -56,7 +57,7 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
 
     Args:
         truth: frames with their annotated cells; these are the images that count.
-        predictions: frames with predicted cells, matched by id, in any order. A missing frame has no predictions.
+        predictions: frames with predicted cells, matched by id. A missing frame has no predictions.
 
     Raises:
         KitError: no true frames, or a prediction for an image that is not among them.

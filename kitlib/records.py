@@ -60,7 +60,7 @@ class Frame:
 
 
 def write_frames(path: Path | str, frames: Sequence[Frame]) -> Path:
-    """Write frames as JSON lines, one frame a line: how notebooks hand data to training and prediction processes."""
+    """Write frames as JSON lines: how notebooks hand data to training and prediction processes."""
     with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         for frame in frames:
             out.write(json.dumps(_to_dict(frame)) + "\n")
@@ -77,7 +77,8 @@ def read_frames(path: Path | str) -> list[Frame]:
     try:
         with Path(path).open(encoding="utf-8") as lines:
             frames = []
-            for number, line in enumerate(lines, 1):
+            for line in lines:
+                number += 1
                 frames.append(_from_dict(json.loads(line)))
             return frames
     except FileNotFoundError:

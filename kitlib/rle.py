@@ -1,9 +1,10 @@
 """Masks as run lengths.
 
-A mask of a frame of H x W pixels is a pycocotools RLE of the frame's *transpose*, ``{"size": [W, H], "counts": bytes}``:
-the competition numbers pixels from 1, left to right and then down, and those run lengths are COCO's column-major run
-lengths of the W x H transpose. So text becomes RLE and back without touching a pixel, and area, IoU, union and boxes
-come from pycocotools as they are. This file alone knows about the transpose; all arrays that go in or out are H x W.
+A mask of a frame of H x W pixels is a pycocotools RLE of the frame's *transpose*, with size [W, H]. The
+competition numbers pixels from 1, left to right and then down, and those run lengths are COCO's column-
+major run lengths of the W x H transpose. So text becomes RLE and back without touching a pixel, and area,
+IoU, union and boxes come from pycocotools as they are. This file alone knows of the transpose; arrays that
+go in or out are H x W.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from kitlib import counts
 from kitlib.errors import KitError
 
 
@@ -33,7 +35,7 @@ class RleError(KitError):
         self.index = index
 
 
-# ---------------------------------------------------------------------------------------------- competition text
+# -------------------------------------------------------------------------------- competition text
 
 
 def parse(text: str, height: int, width: int) -> RLE:
@@ -100,7 +102,9 @@ def problem(text: str, height: int, width: int) -> str | None:
         if length < 1:
             return f"length {length} at start {start}; lengths must be at least 1"
         if start < 1 or start + length - 1 > height * width:
-            return f"pair '{start} {length}' leaves the frame's pixels 1 to {height * width} ({width} x {height})"
+            return (
+                f"pair '{start} {length}' leaves the {width} x {height} frame's pixels 1 to {height * width}"
+            )
         if start < last_end:
             return (
                 f"start {start} comes before the end of the pair before it; sort the pairs and merge overlaps"
@@ -118,7 +122,7 @@ def _first_problem(texts: Sequence[str], heights: NDArray, widths: NDArray) -> R
 
 
 def _numbers(texts: Sequence[str]) -> tuple[NDArray | None, NDArray]:
-    """All numbers of all texts in one array, and the bounds of each text's numbers; None if any is not a number."""
+    """All numbers in one array, and the bounds of each text's numbers; None where there is anything else."""
     try:
         buffer = " ".join(texts).encode("ascii")
     except UnicodeEncodeError:
@@ -135,11 +139,11 @@ def _numbers(texts: Sequence[str]) -> tuple[NDArray | None, NDArray]:
     return (np.fromstring(buffer, np.int64, sep=" ") if len(firsts) else np.empty(0, np.int64)), bounds
 
 
-# ---------------------------------------------------------------------------------------------- arrays
+# -------------------------------------------------------------------------------- arrays
 
 
 def from_mask(mask: NDArray) -> RLE:
-    """The RLE of an (H, W) array, non-zero inside the cell. A C-contiguous bool or uint8 array is not copied."""
+    """The RLE of an (H, W) array, non-zero inside the cell. Contiguous bool or uint8 is not copied."""
     mask = np.ascontiguousarray(mask)
     flat = mask.view(np.uint8) if mask.dtype in (np.bool_, np.uint8) else (mask != 0).view(np.uint8)
     return coco.encode(flat.T)
@@ -169,7 +173,7 @@ def from_labels(labels: NDArray) -> list[RLE]:
 
 
 def from_crop(mask: NDArray, x: int, y: int, height: int, width: int) -> RLE:
-    """The RLE, in a frame of ``height`` x ``width``, of an (h, w) array whose top left pixel lies at column x, row y.
+    """The RLE of a box-local (h, w) array whose top left pixel lies at column x, row y of a frame.
 
     What sticks out of the frame is cut off. No full frame is made.
     """
@@ -215,28 +219,19 @@ def _split_rows(starts: NDArray, lengths: NDArray, width: int) -> tuple[NDArray,
     return np.maximum(starts, row * width), np.minimum(ends, (row + 1) * width)
 
 
-# ---------------------------------------------------------------------------------------------- runs
+# -------------------------------------------------------------------------------- runs
 
 
 def runs(r: RLE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Starts (from 0, row-major) and lengths of a mask's runs, read from the RLE without making pixels."""
-    codes = np.frombuffer(r["counts"], np.uint8).astype(np.int64) - 48
-    lasts = np.flatnonzero((codes & 32) == 0)
-    firsts = np.concatenate([[0], lasts[:-1] + 1])[: len(lasts)]
-    shift = 5 * (np.arange(len(codes)) - np.repeat(firsts, lasts - firsts + 1))
-    values = np.add.reduceat((codes & 31) << shift, firsts) if len(firsts) else codes
-    negative = (codes[lasts] & 16) != 0
-    values[negative] -= np.int64(1) << (shift[lasts][negative] + 5)
-    counts = values.copy()  # from the fourth on, COCO stores the difference to the count two before
-    counts[1::2], counts[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
-    edges = np.cumsum(counts)
+    edges = np.cumsum(counts.expand(r["counts"]))
     starts, ends = edges[0::2][: len(edges) // 2], edges[1::2]
     keep = ends > starts
     return starts[keep], (ends - starts)[keep]
 
 
 def from_runs(starts: NDArray, lengths: NDArray, height: int, width: int) -> RLE:
-    """The RLE of runs given by starts (from 0, row-major, ascending) and lengths; runs that touch are joined."""
+    """The RLE of runs: ascending starts (from 0, row-major) and lengths; runs that touch are joined."""
     starts = np.asarray(starts, np.int64)
     return _pack_one(starts, starts + np.asarray(lengths, np.int64), height, width)
 
@@ -246,13 +241,13 @@ def _pack_one(starts: NDArray, ends: NDArray, height: int, width: int) -> RLE:
     edges = np.empty(2 * len(starts) + 2, np.int64)
     edges[0], edges[-1] = 0, height * width
     edges[1:-1:2], edges[2:-1:2] = starts, ends
-    counts = np.diff(edges)
-    if (counts[2:-1:2] == 0).any():  # runs that touch, say across the end of a row
+    gaps_and_runs = np.diff(edges)
+    if (gaps_and_runs[2:-1:2] == 0).any():  # runs that touch, say across the end of a row
         keep = np.concatenate([[True], starts[1:] != ends[:-1], [True]])
         return _pack_one(starts[keep[:-1]], ends[keep[1:]], height, width)
-    if len(starts) and counts[-1] == 0:
-        counts = counts[:-1]  # a frame that ends inside the cell has no last gap
-    return coco.frPyObjects({"size": [width, height], "counts": counts.tolist()}, width, height)
+    if len(starts) and gaps_and_runs[-1] == 0:
+        gaps_and_runs = gaps_and_runs[:-1]  # a frame that ends inside the cell has no last gap
+    return coco.frPyObjects({"size": [width, height], "counts": gaps_and_runs.tolist()}, width, height)
 
 
 def _pack(starts: NDArray, ends: NDArray, bounds: NDArray, heights: NDArray, widths: NDArray) -> list[RLE]:
@@ -263,13 +258,13 @@ def _pack(starts: NDArray, ends: NDArray, bounds: NDArray, heights: NDArray, wid
     tail[number > 0] -= ends[bounds[1:][number > 0] - 1]
     size = 2 * number + (tail > 0)  # a frame that ends inside the cell has no last gap
     offsets = np.concatenate([[0], np.cumsum(size)])
-    counts = np.zeros(offsets[-1], np.int64)
+    values = np.zeros(offsets[-1], np.int64)
     place = 2 * np.arange(len(starts)) + np.repeat(offsets[:-1] - 2 * bounds[:-1], number)
     before = np.concatenate([[0], ends[:-1]])
     before[bounds[:-1][number > 0]] = 0
-    counts[place], counts[place + 1] = starts - before, ends - starts
-    counts[offsets[1:][tail > 0] - 1] = tail[tail > 0]
-    text, bounds = _compress(counts, offsets)
+    values[place], values[place + 1] = starts - before, ends - starts
+    values[offsets[1:][tail > 0] - 1] = tail[tail > 0]
+    text, bounds = counts.compress(values, offsets)
     sizes = zip(np.asarray(widths).tolist(), np.asarray(heights).tolist(), strict=True)
     pieces = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     return [RLE(size=[w, h], counts=text[a:b]) for (w, h), (a, b) in zip(sizes, pieces, strict=True)]
@@ -285,32 +280,7 @@ def _join_touching(starts: NDArray, ends: NDArray, bounds: NDArray) -> tuple[NDA
     return starts[~touches[:-1]], ends[~touches[1:]], bounds - removed[bounds]
 
 
-def _compress(counts: NDArray, offsets: NDArray) -> tuple[bytes, NDArray]:
-    """COCO's text of many lists of counts, and the bounds of each list's text in it (``rleToString`` of maskApi.c)."""
-    values = counts.copy()
-    values[2:] -= counts[:-2]
-    for place in range(3):  # the first three counts of each mask are stored as they are
-        first = offsets[:-1] + place
-        first = first[first < offsets[1:]]
-        values[first] = counts[first]
-    groups = np.ones(len(values), np.int64)
-    magnitude = np.where(values < 0, ~values, values)
-    for bits in range(4, 64, 5):
-        longer = magnitude >= (1 << bits)
-        if not longer.any():
-            break
-        groups += longer
-    ends = np.cumsum(groups)
-    firsts = ends - groups
-    text = np.empty(ends[-1] if len(ends) else 0, np.uint8)
-    for group in range(int(groups.max(initial=0))):
-        has = groups > group
-        more = groups[has] > group + 1
-        text[firsts[has] + group] = ((values[has] >> (5 * group)) & 31) + 32 * more + 48
-    return text.tobytes(), np.concatenate([[0], ends])[offsets]
-
-
-# ---------------------------------------------------------------------------------------------- measures
+# -------------------------------------------------------------------------------- measures
 
 
 def height_width(r: RLE) -> tuple[int, int]:
@@ -345,7 +315,7 @@ def merge(rles: Sequence[RLE]) -> RLE:
     return coco.merge(list(rles))
 
 
-# ---------------------------------------------------------------------------------------------- COCO files
+# -------------------------------------------------------------------------------- COCO files
 
 
 def from_coco(r: RLE) -> RLE:

@@ -14,7 +14,7 @@ from kitlib.errors import KitError
 def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> NDArray[np.uint8]:
     """The grey levels of an image, (H, W) uint8.
 
-    Colours become luminance. Images of more than 8 bits are stretched so that their 0.1st and 99.9th percentiles
+    Colours become luminance. Images of more than 8 bits are stretched: their 0.1st and 99.9th percentiles
     become black and white.
 
     Args:

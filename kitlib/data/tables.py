@@ -20,10 +20,11 @@ from kitlib.records import Cell, Frame
 
 #: Columns of the competition's train.csv.
 ANNOTATION_COLUMNS = (
-    "id annotation width height cell_type plate_time sample_date sample_id elapsed_timedelta".split()
+    *("id", "annotation", "width", "height", "cell_type"),
+    *("plate_time", "sample_date", "sample_id", "elapsed_timedelta"),
 )
 #: Columns of predictions.csv: one row an instance, before post-processing.
-PREDICTION_COLUMNS = "id cell_type score mask_score width height predicted".split()
+PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "width", "height", "predicted")
 #: The size of every image of the competition: height, width.
 FRAME_SIZE = (520, 704)
 
@@ -31,9 +32,9 @@ FRAME_SIZE = (520, 704)
 def read_cells(path: Path | str, sizes: Mapping[str, tuple[int, int]] | None = None) -> list[Frame]:
     """Read frames and their cells from a table, in the order in which the ids first appear.
 
-    The masks stand in column ``annotation`` (train.csv) or ``predicted`` (predictions and submissions); a row whose
-    mask is empty names a frame without cells. ``cell_type``, ``score``, ``mask_score`` and ``sample_id`` (the
-    frame's group) are read where there are such columns.
+    The masks stand in column ``annotation`` (train.csv) or ``predicted`` (predictions and submissions); a row
+    whose mask is empty names a frame without cells. ``cell_type``, ``score``, ``mask_score`` and
+    ``sample_id`` (the frame's group) are read where there are such columns.
 
     Args:
         path: .csv or .csv.gz.
@@ -162,7 +163,7 @@ def _sizes(path: Path | str, rows: list[list[str]], columns: Mapping[str, int], 
         if min(size) < 1 or sizes.setdefault(frame_id, size) != size:
             raise KitError(
                 f"{path} row {number} (id {frame_id}): width '{row[columns['width']]}' and height "
-                f"'{row[columns['height']]}' must be the image's whole numbers of pixels, alike in all its rows"
+                f"'{row[columns['height']]}' must be the image's size in pixels, alike in all its rows"
             )
     return sizes
 
