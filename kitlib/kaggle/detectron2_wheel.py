@@ -4,8 +4,8 @@ PyPI has no ``detectron2``. It has ``pb1-detectron2``, an sdist with the Python 
 release 0.6 but without the C++ sources, so that its own ``setup.py`` cannot build. This module makes
 ``detectron2-0.6-py3-none-any.whl`` out of it without running any of its code.
 
-It needs nothing but the standard library and pip's settings, and so runs before anything is installed, from the
-folder that holds ``kitlib``::
+It needs nothing but the standard library and pip's settings, and so runs before anything is installed, from
+the folder that holds ``kitlib``::
 
     python -m kitlib.kaggle.detectron2_wheel OUTDIR [--sdist FILE]
 """
@@ -19,6 +19,7 @@ import io
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from kitlib.errors import KitError
@@ -27,6 +28,7 @@ from kitlib.kaggle.sdist import fetch
 
 PROJECT = "pb1-detectron2"
 VERSION = "0.6"
+SDIST_NAME = f"{PROJECT}-{VERSION}.tar.gz"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 WHEEL_NAME = f"detectron2-{VERSION}-py3-none-any.whl"
 DIST_INFO = f"detectron2-{VERSION}.dist-info"
@@ -66,7 +68,7 @@ METADATA = f"""\
 Metadata-Version: 2.1
 Name: detectron2
 Version: {VERSION}
-Summary: Detectron2 is FAIR's next-generation platform for object detection and segmentation (pure Python part).
+Summary: FAIR's platform for object detection and segmentation (the Python part of release 0.6).
 Home-page: https://github.com/facebookresearch/detectron2
 Author: FAIR
 License: Apache-2.0
@@ -103,13 +105,9 @@ def _read(sdist: Path) -> bytes:
     try:
         data = sdist.read_bytes()
     except OSError as error:
-        raise KitError(
-            f"cannot read {sdist}: {error.strerror}; give --sdist a {PROJECT}-{VERSION}.tar.gz"
-        ) from error
+        raise KitError(f"cannot read {sdist}: {error.strerror}; give --sdist a {SDIST_NAME}") from error
     if hashlib.sha256(data).hexdigest() != SDIST_SHA256:
-        raise KitError(
-            f"{sdist} is not {PROJECT}-{VERSION}.tar.gz as on PyPI (its sha256 differs); download it again"
-        )
+        raise KitError(f"{sdist} is not PyPI's {SDIST_NAME} (its sha256 differs); download it again")
     return data
 
 
@@ -138,8 +136,8 @@ def contents(sdist: bytes) -> dict[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(sdist), mode="r:gz") as archive:
             members = [member for member in archive.getmembers() if not member.isdir()]
             return {_below_top(member): archive.extractfile(member).read() for member in members}
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise KitError(f"{PROJECT}-{VERSION}.tar.gz is damaged ({error}); download it again") from error
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise KitError(f"{SDIST_NAME} is damaged ({error}); download it again") from error
 
 
 def _below_top(member: tarfile.TarInfo) -> str:
@@ -185,9 +183,7 @@ def main() -> int:
         prog="python -m kitlib.kaggle.detectron2_wheel", description=f"Make {WHEEL_NAME}."
     )
     parser.add_argument("folder", metavar="OUTDIR", type=Path, help="where the wheel is written")
-    parser.add_argument(
-        "--sdist", type=Path, help=f"a local {PROJECT}-{VERSION}.tar.gz, for a machine without network"
-    )
+    parser.add_argument("--sdist", type=Path, help=f"a local {SDIST_NAME}, for a machine without network")
     arguments = parser.parse_args()
     try:
         print(build(arguments.folder, arguments.sdist))

@@ -1,7 +1,7 @@
 """One pinned file from the places that pip is set to use, without running a line of what it holds.
 
-``pip download`` of an sdist runs its ``setup.py`` to learn its needs. Where that cannot work, the file has to be
-found and fetched by itself: from the index, the extra indexes and the find-links of pip's own settings.
+``pip download`` of an sdist runs its ``setup.py`` to learn its needs. Where that cannot work, the file has to
+be found and fetched by itself: from the index, the extra indexes and the find-links of pip's own settings.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _local(url: str) -> Path | None:
 
 
 def _read(url: str, settings: dict[str, list[str]]) -> bytes:
-    """The contents of a file or page, by pip's certificate and proxy settings; tried again when the line drops."""
+    """The contents of a file or page, by pip's certificate and proxy; tried again when the line drops."""
     local = _local(url)
     if local is not None:
         return local.read_bytes()
