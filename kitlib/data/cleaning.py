@@ -1,0 +1,90 @@
+"""Faults of hand-drawn masks, holes and stray parts: counted and, when asked, mended, without full frames."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from kitlib import rle
+from kitlib.data.topology import topology
+from kitlib.records import Frame
+
+KNOWN_BAD = ("03b27b381a5f", "e92c56871769", "eec79772cb99")
+"""Training images whose annotation is known to be bad, left out by several prize winners."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Cells with holes, cells in several parts, and pairs of overlapping cells."""
+
+    holes: int = 0
+    broken: int = 0
+    overlaps: int = 0
+
+    def __add__(self, other: Faults) -> Faults:
+        return Faults(self.holes + other.holes, self.broken + other.broken, self.overlaps + other.overlaps)
+
+
+def clean(
+    frames: Iterable[Frame],
+    fill_holes: bool = False,
+    keep_largest: bool = False,
+    drop_ids: Collection[str] = (),
+    min_area: int = 0,
+) -> list[Frame]:
+    """Frames with mended masks; with the defaults, the frames as they are.
+
+    Args:
+        frames: any frames; their images are not read.
+        fill_holes: fill background that a mask encloses (4-connected background, 8-connected cell).
+        keep_largest: of a mask in several parts, keep the largest; the first one met of equals, row by row.
+        drop_ids: frames to leave out, ``KNOWN_BAD`` for example.
+        min_area: drop cells with fewer pixels than this, after mending.
+    """
+    kept = [frame for frame in frames if frame.id not in drop_ids]
+    if fill_holes or keep_largest:
+        kept = [_mend(frame, fill_holes, keep_largest) for frame in kept]
+    return [_without_small(frame, min_area) for frame in kept] if min_area > 0 else kept
+
+
+def faults(frame: Frame) -> Faults:
+    """How many cells of a frame have holes or lie in several parts, and how many pairs of cells overlap."""
+    masks = [cell.mask for cell in frame.cells]
+    found = topology(masks)
+    overlaps = np.triu(rle.iou(masks, masks) > 0, k=1).sum()
+    return Faults(int((found.holes > 0).sum()), int((found.parts > 1).sum()), int(overlaps))
+
+
+def _mend(frame: Frame, fill_holes: bool, keep_largest: bool) -> Frame:
+    masks = [cell.mask for cell in frame.cells]
+    found = topology(masks)
+    if fill_holes:
+        for index in np.flatnonzero(found.holes):
+            masks[index] = _filled(masks[index])
+    if keep_largest:
+        for index in np.flatnonzero(found.parts > 1):
+            masks[index] = _largest(masks[index])
+    pairs = zip(frame.cells, masks, strict=True)
+    return replace(frame, cells=tuple(c if m is c.mask else replace(c, mask=m) for c, m in pairs))
+
+
+def _without_small(frame: Frame, min_area: int) -> Frame:
+    areas = rle.areas([cell.mask for cell in frame.cells])
+    cells = tuple(cell for cell, area in zip(frame.cells, areas, strict=True) if area >= min_area)
+    return replace(frame, cells=cells)
+
+
+def _filled(mask: rle.RLE) -> rle.RLE:
+    x0, y0, x1, y1 = rle.boxes([mask])[0].tolist()
+    padded = np.pad(rle.crop(mask, (x0, y0, x1, y1)).astype(np.uint8), 1)
+    cv2.floodFill(padded, None, (0, 0), 2, flags=4)
+    return rle.from_crop(padded[1:-1, 1:-1] != 2, x0, y0, *rle.height_width(mask))
+
+
+def _largest(mask: rle.RLE) -> rle.RLE:
+    found = topology([mask])
+    runs = found.part == np.argmax(np.bincount(found.part, weights=found.lengths))
+    return rle.from_runs(found.starts[runs], found.lengths[runs], *rle.height_width(mask))

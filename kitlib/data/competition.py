@@ -1,0 +1,181 @@
+"""The folder of the competition "Sartorius - Cell Instance Segmentation": labelled, unlabelled, test images."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from kitlib.data import tables
+from kitlib.data.folders import check_size, image_files, some, whole_size
+from kitlib.errors import KitError
+from kitlib.records import Frame
+
+FOLDER = "sartorius-cell-instance-segmentation"
+CATEGORIES = ("astro", "cort", "shsy5y")
+COLUMNS = ("id", "annotation", "width", "height", "cell_type")
+"""What train.csv must have; the other columns may be blank or absent."""
+
+_DATE = re.compile(r"_\d{4}-\d{2}-\d{2}_\d{2}h\d{2}m\d{2}s(?=_|$)")
+
+
+def locate(data: Path | str) -> Path:
+    """The competition's folder: ``data`` itself, or the folder of that name in it.
+
+    Raises:
+        KitError: neither holds ``train.csv``, ``train/`` or ``test/``.
+    """
+    data = Path(data)
+    for root in (data, data / FOLDER):
+        if any((root / name).exists() for name in ("train.csv", "train", "test")):
+            return root
+    state = f"holds no train.csv, train/ or test/, nor {FOLDER}/" if data.is_dir() else "is not a folder"
+    raise KitError(f"{data} {state}; point --data at the unpacked competition data")
+
+
+def labelled(data: Path | str) -> list[Frame]:
+    """The images of ``train/`` with the cells of ``train.csv``; ``group`` is the ``sample_id`` where given.
+
+    Raises:
+        KitError: a missing file, folder or column, a bad annotation, an id without an image, an image without
+            rows, a truncated image, or a stated size that is not the image's.
+    """
+    root = locate(data)
+    path = root / "train.csv"
+    _check_columns(path)
+    frames, images = tables.read_cells(path), image_files(root / "train")
+    _check_types(frames, path)
+    bare = sorted(images.keys() - {frame.id for frame in frames})
+    if bare:
+        raise KitError(
+            f"{path} has no row for {len(bare)} of the images in {root / 'train'}: {some(bare)}; "
+            "add their rows (one with an empty annotation where there is no cell), or take the images out"
+        )
+    return _with_images(frames, images, path, root / "train")
+
+
+def unlabelled(data: Path | str) -> list[Frame]:
+    """The images of ``train_semi_supervised/``, without cells.
+
+    File names such as ``cort[density]_B2-1_Vessel-401_2020-05-11_11h30m00s_Ph_2.png`` begin with the cell
+    type and, without the date, are the ``sample_id`` of ``train.csv``: they give ``category`` and ``group``.
+    Other names give None.
+
+    Raises:
+        KitError: the folder is missing or empty, or an image is truncated.
+    """
+    return [
+        replace(frame, category=category_of(frame.id), group=sample_of(frame.id))
+        for frame in _bare(locate(data) / "train_semi_supervised")
+    ]
+
+
+def test(data: Path | str) -> list[Frame]:
+    """The images of ``test/``, without cells.
+
+    Raises:
+        KitError: there is none, one is truncated, or ``sample_submission.csv`` asks for an image that is not
+            there.
+    """
+    root = locate(data)
+    frames = _bare(root / "test")
+    sample = root / "sample_submission.csv"
+    if sample.is_file():
+        present = {frame.id for frame in frames}
+        for row, (name,) in _rows(sample, "id"):
+            if name not in present:
+                raise KitError(
+                    f"{sample} row {row} asks for {name}, but {root / 'test'} holds no such image; "
+                    "copy or download it again"
+                )
+    return frames
+
+
+def truth(data: Path | str) -> list[Frame] | None:
+    """The test images with their true cells where ``test_truth.csv`` keeps them (synthetic data), else None."""
+    root = locate(data)
+    path = root / "test_truth.csv"
+    if not path.is_file():
+        return None
+    return _with_images(tables.read_cells(path), image_files(root / "test"), path, root / "test")
+
+
+def category_of(name: str) -> str | None:
+    """The cell type that a file name begins with ("astros[cereb]_..." is astro), or None."""
+    return next((category for category in CATEGORIES if name.startswith(category)), None)
+
+
+def sample_of(name: str) -> str | None:
+    """The sample that a dated file name tells (type, plate, well, vessel and position), or None."""
+    sample, found = _DATE.subn("", name)
+    return sample if found else None
+
+
+def _bare(folder: Path) -> list[Frame]:
+    images = image_files(folder)
+    if not images:
+        raise KitError(f"{folder} holds no images; copy or download them again")
+    return [Frame(name, path, *whole_size(path)) for name, path in images.items()]
+
+
+def _with_images(frames: list[Frame], images: dict[str, Path], table: Path, folder: Path) -> list[Frame]:
+    """The frames with the paths of their images, which must exist and have the stated size."""
+    for frame in frames:
+        if frame.id not in images:
+            raise KitError(
+                f"{_where(table, frame.id)} has no image {frame.id}.png in {folder}; "
+                "copy it there, or delete the id's rows"
+            )
+        if whole_size(images[frame.id]) != (frame.height, frame.width):
+            check_size(images[frame.id], frame.height, frame.width, _where(table, frame.id))
+    return [replace(frame, path=images[frame.id]) for frame in frames]
+
+
+def _check_columns(path: Path) -> None:
+    if not path.is_file():
+        raise KitError(f"{path} does not exist; copy or download it from the competition's data page")
+    columns = _header(_lines(path))
+    lacks = [name for name in COLUMNS if name not in columns]
+    if lacks:
+        raise KitError(
+            f"{path} has no column {some(lacks)} (it has: {', '.join(columns) or 'nothing'}); "
+            "add it, or download the table again"
+        )
+
+
+def _check_types(frames: list[Frame], path: Path) -> None:
+    """Refuse cells without a type, which ``read_cells`` calls "cell"."""
+    if any(cell.category == "cell" for frame in frames for cell in frame.cells):
+        for row, (name, kind) in _rows(path, "id", "cell_type"):
+            if not kind.strip():
+                raise KitError(
+                    f"{path} row {row} (id {name}): cell_type is blank; write {', '.join(CATEGORIES)}"
+                )
+
+
+def _where(table: Path, frame_id: str) -> str:
+    row = next(row for row, (name,) in _rows(table, "id") if name == frame_id)
+    return f"{table} row {row} (id {frame_id})"
+
+
+def _rows(table: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
+    """Row number, the header being row 1, and the values of some columns. Errors alone need this reading."""
+    lines = _lines(table)
+    header = _header(lines)
+    if not set(columns) <= set(header):
+        raise KitError(f"{table} has no column {some(set(columns) - set(header))}; download it again")
+    places = [header.index(name) for name in columns]
+    for number, line in enumerate(lines, 2):
+        if line:
+            yield number, [line[place] for place in places]
+
+
+def _header(lines: Iterator[list[str]]) -> list[str]:
+    return [name.strip() for name in next(lines, [])]
+
+
+def _lines(table: Path) -> Iterator[list[str]]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        yield from csv.reader(file)

@@ -1,0 +1,128 @@
+"""Folds for cross-validation: alike in their kinds of cell, and no sample on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from kitlib.data.folders import some
+from kitlib.errors import KitError
+from kitlib.records import Frame
+
+log = logging.getLogger(__name__)
+
+
+def assign(frames: Sequence[Frame], folds: int = 5, seed: int = 0) -> dict[str, int]:
+    """The fold, 0 to ``folds - 1``, of each frame's id.
+
+    Frames of one ``group`` (a sample or well) share a fold; a frame without a group is a group of its own.
+    Groups go, largest first, to the fold where their categories are scarcest, which keeps every category
+    spread evenly (greedy, as scikit-learn's StratifiedGroupKFold). Equal groups are ordered by SHA-256 of the
+    seed and their name, so the result depends neither on the order of the frames nor on the versions of
+    Python and its libraries. Fold 0 is the one that serves best as the only held-out one. With fewer groups
+    than folds the last folds stay empty. Frames that all share one group are split as if they had none, with
+    a warning.
+
+    Raises:
+        KitError: fewer than two folds or frames, more folds than frames, or one id twice.
+    """
+    _check(frames, folds)
+    groups = _groups(frames)
+    totals = Counter(_category(frame) for frame in frames)
+    held = [Counter[str]() for _ in range(folds)]
+    members: list[list[Frame]] = [[] for _ in range(folds)]
+    for group in _ordered(groups, seed):
+        added = Counter(_category(frame) for frame in group)
+        best = min(range(folds), key=lambda k: (_crowding(held[k], added, totals), held[k].total(), k))
+        held[best].update(added)
+        members[best].extend(group)
+    order = sorted(range(folds), key=lambda k: (_faults_as_held_out(held[k], totals, folds), k))
+    result = {frame.id: fold for fold, k in enumerate(order) for frame in members[k]}
+    return {frame.id: result[frame.id] for frame in frames}
+
+
+def split(
+    frames: Sequence[Frame], fold: int = 0, folds: int = 5, seed: int = 0
+) -> tuple[list[Frame], list[Frame]]:
+    """(training, held-out) frames, both in the given order; held out is ``fold``, 1 / ``folds`` of the frames.
+
+    Raises:
+        KitError: as ``assign``; also ``fold`` out of range, or empty because there are fewer groups than
+            folds.
+    """
+    if not 0 <= fold < folds:
+        raise KitError(f"fold {fold} does not exist; with {folds} folds they are 0 to {folds - 1}")
+    places = assign(frames, folds, seed)
+    train = [frame for frame in frames if places[frame.id] != fold]
+    held_out = [frame for frame in frames if places[frame.id] == fold]
+    if not held_out:
+        used = len(set(places.values()))
+        raise KitError(
+            f"fold {fold} is empty: the {len(frames)} images come from only {used} groups; use folds={used}"
+        )
+    for kind in sorted({_category(f) for f in train} ^ {_category(f) for f in held_out}):
+        side = "training" if kind in {_category(f) for f in held_out} else "held-out"
+        log.warning(
+            "fold %d leaves no %s image of category '%s': too few, or all of one group", fold, side, kind
+        )
+    return train, held_out
+
+
+def _check(frames: Sequence[Frame], folds: int) -> None:
+    if folds < 2:
+        raise KitError(f"folds is {folds}; at least 2 are needed to hold anything out")
+    if len(frames) < folds:
+        raise KitError(f"{len(frames)} images cannot make {folds} folds; use fewer folds or add images")
+    twice = [name for name, count in Counter(frame.id for frame in frames).items() if count > 1]
+    if twice:
+        raise KitError(f"frame ids must be unique, but these occur more than once: {some(twice)}")
+
+
+def _groups(frames: Sequence[Frame]) -> dict[tuple[str, str], list[Frame]]:
+    named = {frame.group for frame in frames}
+    if len(named) == 1 and None not in named:
+        log.warning(
+            "all %d images share the group %s: folds ignore it, so scores may flatter", len(frames), *named
+        )
+        named = {None}
+    groups: dict[tuple[str, str], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        grouped = frame.group is not None and frame.group in named
+        groups[("group", frame.group) if grouped else ("frame", frame.id)].append(frame)
+    return groups
+
+
+def _ordered(groups: dict[tuple[str, str], list[Frame]], seed: int) -> list[list[Frame]]:
+    def rank(key: tuple[str, str]) -> tuple[int, bytes]:
+        return -len(groups[key]), hashlib.sha256(f"{seed}/{key[0]}/{key[1]}".encode()).digest()
+
+    return [groups[key] for key in sorted(groups, key=rank)]
+
+
+def _crowding(held: Counter[str], added: Counter[str], totals: Counter[str]) -> float:
+    """How much a group adds to a fold's squared shares of its categories; even folds keep their sum lowest."""
+    return round(sum((2 * held[c] + n) * n / totals[c] ** 2 for c, n in added.items()), 12)
+
+
+def _faults_as_held_out(
+    held: Counter[str], totals: Counter[str], folds: int
+) -> tuple[bool, int, bool, int, float]:
+    """What speaks against holding a fold out alone, worst first; lower is better.
+
+    It is empty; it takes all images of a category, so that none is left to train on; it is far too large; it
+    lacks categories; it is off the even share.
+    """
+    share = totals.total() / folds
+    taken = sum(held[c] == n for c, n in totals.items())
+    missing = sum(held[c] == 0 for c in totals)
+    return not held, taken, held.total() > 2 * share, missing, round(abs(held.total() - share), 9)
+
+
+def _category(frame: Frame) -> str:
+    """A frame's category; of mixed cells, the most common one."""
+    if frame.category is not None or not frame.cells:
+        return frame.category or ""
+    counts = Counter(cell.category for cell in frame.cells)
+    return max(sorted(counts), key=counts.__getitem__)
