@@ -1,0 +1,152 @@
+"""How a phase-contrast microscope shows thin objects.
+
+The frame is a map of optical thickness. The instrument's phase ring passes fine detail and loses slow changes, so
+thick edges come out dark with a bright halo around them: a difference of Gaussians of the thickness, about grey 128.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from kitlib.data.synthetic.cultures import FULL_FRAME, Culture
+from kitlib.data.synthetic.scene import Placed, lognormal, window
+from kitlib.data.synthetic.shapes import slow_noise, smooth_noise
+
+BACKGROUND = 128.0
+RIM = 2.6  # pixels: an outline runs through the halo, and the cell is full-grown only this far inside it
+INSIDE = 3.0  # pixels that a fibre reaches back into the arm from which it grows
+HALO = 1.5  # a halo stands out more than the dark edge that belongs to it
+
+
+def render(
+    culture: Culture, size: tuple[int, int], cells: list[Placed], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """The frame (height, width) that a camera would record of ``cells`` among fibres and debris."""
+    bodies = _bodies(culture, size, cells, rng)
+    lines = _fibres(culture, size, cells, rng)
+    dirt = _debris(culture, size, cells, rng)
+    thick = bodies + lines + dirt
+    sharp = ndimage.gaussian_filter(thick, 0.5)
+    focus = np.clip(0.25 + 0.3 * slow_noise(size, rng), 0, 1)
+    sharp += focus * (
+        ndimage.gaussian_filter(thick, 0.9) - sharp
+    )  # parts of a frame lie a little out of focus
+    image = culture.contrast * lognormal(rng, 0.08) * (ndimage.gaussian_filter(thick, 1.9) - sharp)
+    image *= np.where(image > 0, HALO, 1.0)
+    image -= culture.shade * ndimage.gaussian_filter(bodies, 1.5)
+    image += 1.0 * slow_noise(size, rng)  # uneven light
+    image += culture.noise * _grain(size, rng)
+    image = 126 * np.tanh(image / 126)  # a camera does not clip at once
+    image += BACKGROUND - image.mean()  # the instrument sets the mean grey of each frame
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _grain(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Sensor noise as the instrument leaves it: a little blurred, without slow changes, unit variance."""
+    noise = rng.standard_normal(size)
+    noise = ndimage.gaussian_filter(noise, 0.45) - ndimage.gaussian_filter(noise, 1.6)
+    return noise / noise.std()
+
+
+def _bodies(
+    culture: Culture, size: tuple[int, int], cells: list[Placed], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Thickness of the cells: a steep edge inside the outline, a dome, and a granular interior."""
+    thick = np.zeros(size)
+    texture = smooth_noise(size, 0.75, rng)
+    texture *= 0.4 + 0.6 * np.abs(texture)  # few strong grains rather than many weak ones
+    for cell in cells:
+        depth = cell.outline.depth
+        deepest = max(float(depth.max()), 1.0)
+        edge = np.clip(depth / RIM, 0, 1)
+        edge = edge * edge * (3 - 2 * edge)
+        dome = np.clip(depth / deepest, 0, 1)
+        flat = min(1.1, max(0.35, (7 / deepest) ** 0.9)) * lognormal(rng, 0.12)
+        grains = culture.grain * window(texture, cell) * np.clip(depth / 7, 0, 1) * (0.3 + dome)
+        window(thick, cell)[...] += edge * flat * (0.8 + 0.35 * dome + grains)
+    return thick
+
+
+def _fibres(
+    culture: Culture, size: tuple[int, int], cells: list[Placed], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Thickness of neurites, which nobody annotates: from the arms of cells, and across the frame."""
+    number, mean_length = culture.neurites
+    starts = []
+    for cell in cells:
+        tips = np.repeat(cell.outline.tips, rng.poisson(number, len(cell.outline.tips)), axis=0)
+        tips[:, :2] += [cell.x, cell.y] - INSIDE * tips[:, 2:]
+        starts += [(x, y, math.atan2(dy, dx), mean_length, 0.24) for x, y, dx, dy in tips.tolist()]
+    share = size[0] * size[1] / FULL_FRAME
+    for _ in range(rng.poisson(culture.fibres * share)):
+        x, y = rng.uniform(0, size[1]), rng.uniform(0, size[0])
+        starts.append((x, y, rng.uniform(0, 2 * math.pi), 90.0, 0.14))
+    points = [_fibre(*start, rng) for start in starts]
+    return _scatter(np.concatenate(points) if points else np.zeros((0, 3)), size)
+
+
+def _fibre(
+    x: float, y: float, heading: float, mean_length: float, weight: float, rng: np.random.Generator
+) -> NDArray:
+    """Points every half pixel along a curving line, (n, 3): x, y and thickness."""
+    steps = max(int(2 * mean_length * lognormal(rng, 0.6)), 8)
+    curve = np.cumsum(rng.normal(0, 0.0004, steps)) + rng.normal(0, 0.003)
+    heading = heading + rng.normal(0, 0.45) + np.cumsum(curve + rng.normal(0, 0.05, steps))
+    beads = 0.8 + 1.2 * np.sin(np.cumsum(rng.uniform(0.02, 0.4, steps))) ** 8
+    fade = np.linspace(1, 0.3, steps) * weight * lognormal(rng, 0.5)
+    return np.column_stack(
+        [x + np.cumsum(np.cos(heading)) / 2, y + np.cumsum(np.sin(heading)) / 2, fade * beads]
+    )
+
+
+def _scatter(points: NDArray, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Weighted points spread over the four pixels around each, as a map."""
+    x, y, weight = points.T
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    total = np.zeros(size[0] * size[1])
+    for dy in (0, 1):
+        for dx in (0, 1):
+            part = weight * np.abs(1 - dx - (x - column)) * np.abs(1 - dy - (y - row))
+            inside = (column + dx >= 0) & (column + dx < size[1]) & (row + dy >= 0) & (row + dy < size[0])
+            place = (row + dy)[inside] * size[1] + (column + dx)[inside]
+            total += np.bincount(place, part[inside], minlength=total.size)
+    return total.reshape(size)
+
+
+def _debris(
+    culture: Culture, size: tuple[int, int], cells: list[Placed], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Thickness of loose particles and of heaps of them."""
+    share = size[0] * size[1] / FULL_FRAME
+    places = [
+        (rng.uniform(0, size[1]), rng.uniform(0, size[0]))
+        for _ in range(rng.poisson(culture.debris * share * lognormal(rng, 0.3)))
+    ]
+    for _ in range(rng.poisson(culture.clumps * share)):
+        middle = np.array([rng.uniform(0, size[1]), rng.uniform(0, size[0])])
+        places += (middle + rng.normal(0, 4.0, (int(rng.integers(3, 11)), 2))).tolist()
+    thick = np.zeros(size)
+    for x, y in places:
+        if 0 <= x < size[1] and 0 <= y < size[0]:
+            _particle(thick, x, y, rng)
+    return thick
+
+
+def _particle(thick: NDArray, x: float, y: float, rng: np.random.Generator) -> None:
+    """Add a small dense ball, which acts as a lens when it is large: a bright spot in a dark ring."""
+    radius = 0.4 + 2.4 * rng.random() ** 1.7
+    strength = rng.uniform(0.5, 3.6)
+    left, top = max(int(x) - 7, 0), max(int(y) - 7, 0)
+    part = thick[top : int(y) + 8, left : int(x) + 8]
+    dy, dx = np.ogrid[top - y : top - y + part.shape[0], left - x : left - x + part.shape[1]]
+    distance = np.sqrt(dx * dx + dy * dy)
+    shift = rng.normal(0, 0.5, 2)
+    off_centre = np.sqrt((dx - shift[0]) ** 2 + (dy - shift[1]) ** 2)
+    ball = np.clip(radius + 0.5 - distance, 0, 1) - 0.22 * np.exp(-((off_centre - radius - 1.0) ** 2) / 0.6)
+    if radius > 1.5:
+        ball -= 1.3 * np.exp(-((dx + shift[0]) ** 2 + (dy + shift[1]) ** 2) / 1.2)
+    part += strength * ball

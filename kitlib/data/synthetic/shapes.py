@@ -1,0 +1,180 @@
+"""Outlines of single cells: a body with tapering arms, given as a signed distance field."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+STEPS = 4  # straight pieces of an arm
+MARGIN = 3  # pixels of background kept around an outline
+
+
+@dataclass(frozen=True)
+class Form:
+    """How cells of one kind are built. Lengths are in body radii unless a unit is named."""
+
+    arms: tuple[int, int]  # fewest and most arms
+    reach: tuple[float, float]  # an arm's length, from the centre
+    root: float  # an arm's radius where it leaves the body
+    tip: float  # an arm's radius at its end, in pixels
+    aspect: tuple[float, float]  # the body's length over its width
+    taper: float = 1.3  # how soon an arm thins out: 1 evenly, more means near the body
+    size: float = 1.0  # area in units of the culture's mean
+    fork: float = 0.0  # chance that an arm splits on its way
+    bend: float = 0.2  # turn of an arm a step, radians (standard deviation)
+    opposed: bool = False  # the first two arms leave along the body's long axis
+    blend: float = 0.25  # how softly arms run into the body
+    rough: float = 0.5  # unevenness of the outline, in pixels
+    share: float = 1.0  # how often this form is drawn among a culture's forms
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A cell in a window of its own, its centre near the window's middle.
+
+    mask: (h, w) bool, one 4-connected component without holes.
+    depth: (h, w) float, pixels inwards from the edge; negative outside.
+    tips: (n, 4) float, ends of the arms in the window: x, y and a unit direction outwards.
+    """
+
+    mask: NDArray[np.bool_]
+    depth: NDArray[np.float64]
+    tips: NDArray[np.float64]
+
+    @property
+    def area(self) -> int:
+        return int(self.mask.sum())
+
+
+def draw(form: Form, area: float, rng: np.random.Generator, unevenness: NDArray) -> Outline:
+    """An outline of about ``area`` pixels.
+
+    Args:
+        form: the kind of cell.
+        area: the wished area, in pixels.
+        rng: draws the shape.
+        unevenness: a square tile of smooth noise (unit variance), larger than any cell; a random
+            part of it roughens the outline.
+    """
+    plan = _plan(form, rng)
+    radius = math.sqrt(area / math.pi)
+    for _ in range(2):  # arms keep their width in pixels, so the area does not scale exactly
+        field, _ = _distance(_segments(plan, form, radius), form.blend * radius, step=2)
+        radius *= math.sqrt(area / max(4.0 * np.count_nonzero(field < 0), 16.0))
+    segments = _segments(plan, form, radius)
+    field, corner = _distance(segments, form.blend * radius)
+    field += form.rough * _patch(unevenness, field.shape, rng)
+    mask = solid(field < 0)
+    depth = np.where(mask, np.maximum(-field, 0.0), -np.abs(field))
+    return Outline(mask, depth, _tips(plan, segments, corner))
+
+
+def solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest 4-connected component of a mask, its holes filled; empty when the mask is."""
+    labels, number = ndimage.label(mask)
+    if number == 0:
+        return np.zeros_like(mask)
+    if number > 1:
+        mask = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
+    return ndimage.binary_fill_holes(mask)
+
+
+def _plan(form: Form, rng: np.random.Generator) -> list[NDArray]:
+    """Centre lines in units of the body radius: first the body's axis, then one path an arm, (n, 2) each."""
+    aspect, axis = rng.uniform(*form.aspect), rng.uniform(0, 2 * math.pi)
+    half = np.array([math.cos(axis), math.sin(axis)]) * (aspect - 1) / math.sqrt(aspect)
+    count = int(rng.integers(form.arms[0], form.arms[1] + 1))
+    angles = axis + 2 * math.pi * (np.arange(count) + rng.uniform(-0.35, 0.35, count)) / max(count, 1)
+    if form.opposed and count > 1:
+        angles[:2] = axis + math.pi * np.arange(2) + rng.normal(0, 0.15, 2)
+        angles[2:] = axis + math.pi * rng.uniform(0.25, 0.75, count - 2) * rng.choice([-1, 1], count - 2)
+    paths = [np.stack([-half, half])]
+    for angle in angles.tolist():
+        length = rng.uniform(*form.reach)
+        paths.append(_path(half * math.cos(angle - axis), angle, length, form.bend, rng))
+        if rng.random() < form.fork:
+            side = angle + float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.0)
+            paths.append(_path(paths[-1][2], side, length * rng.uniform(0.3, 0.6), form.bend, rng))
+    return paths
+
+
+def _path(start: NDArray, angle: float, length: float, bend: float, rng: np.random.Generator) -> NDArray:
+    """A bending line of ``STEPS`` equal steps, (STEPS + 1, 2)."""
+    heading = angle + np.cumsum(rng.normal(0, bend, STEPS))
+    stride = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / STEPS
+    return np.concatenate([start[None], start + np.cumsum(stride, axis=0)])
+
+
+def _segments(plan: list[NDArray], form: Form, radius: float) -> NDArray:
+    """Tapered capsules (n, 6) in pixels: x, y and radius of one end, then of the other."""
+    body, *arms = plan
+    width = radius / math.sqrt(1 + np.abs(body).max())
+    rows = [[*body[0] * radius, width, *body[1] * radius, width]]
+    for path in arms:
+        fade = 1 - np.linspace(0, 1, len(path))
+        radii = form.tip + np.maximum(form.root * width - form.tip, 0) * fade**form.taper
+        nodes = np.column_stack([path * radius, radii])
+        rows += np.column_stack([nodes[:-1], nodes[1:]]).tolist()
+    return np.array(rows)
+
+
+def _distance(segments: NDArray, blend: float, step: int = 1) -> tuple[NDArray, NDArray]:
+    """Signed distance (h, w) to the soft union of capsules, negative inside, and the window's corner (x, y)."""
+    ends = np.concatenate([segments[:, :3], segments[:, 3:]])
+    reach = ends[:, 2:] + MARGIN
+    low, high = np.floor((ends[:, :2] - reach).min(0)), np.ceil((ends[:, :2] + reach).max(0))
+    x = np.arange(low[0], high[0] + 1, step)[None, :]
+    y = np.arange(low[1], high[1] + 1, step)[:, None]
+    total = None
+    for ax, ay, ar, bx, by, br in segments:
+        ux, uy = bx - ax, by - ay
+        along = ((x - ax) * ux + (y - ay) * uy) / max(ux * ux + uy * uy, 1e-9)
+        along = np.clip(along, 0, 1)
+        dx, dy = x - ax - along * ux, y - ay - along * uy
+        near = np.sqrt(dx * dx + dy * dy) - (ar + along * (br - ar))
+        total = near if total is None else _soft_minimum(total, near, blend)
+    return total, low
+
+
+def _soft_minimum(a: NDArray, b: NDArray, width: float) -> NDArray:
+    """Polynomial smooth minimum (Quilez): the minimum, rounded off where a and b differ by less than width."""
+    close = np.maximum(width - np.abs(a - b), 0) / max(width, 1e-6)
+    return np.minimum(a, b) - close * close * width / 4
+
+
+def _patch(tile: NDArray, shape: tuple[int, int], rng: np.random.Generator) -> NDArray:
+    """A random part of a tile that repeats endlessly."""
+    rows = (rng.integers(tile.shape[0]) + np.arange(shape[0])) % tile.shape[0]
+    columns = (rng.integers(tile.shape[1]) + np.arange(shape[1])) % tile.shape[1]
+    return tile[np.ix_(rows, columns)]
+
+
+def _tips(plan: list[NDArray], segments: NDArray, corner: NDArray) -> NDArray:
+    """Ends of the arms in the window with the direction in which they point; none for a cell without arms."""
+    rows, last = [], 0
+    for path in plan[1:]:
+        last += len(path) - 1
+        (ax, ay), (bx, by) = segments[last, :2], segments[last, 3:5]
+        length = math.hypot(bx - ax, by - ay)
+        rows.append([bx - corner[0], by - corner[1], (bx - ax) / length, (by - ay) / length])
+    return np.array(rows).reshape(-1, 4)
+
+
+def smooth_noise(size: tuple[int, int], sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gaussian noise with details of about ``sigma`` pixels, zero mean, unit variance; it repeats at its edges."""
+    field = ndimage.gaussian_filter(rng.standard_normal(size), sigma, mode="wrap")
+    field -= field.mean()
+    return field / max(float(field.std()), 1e-9)
+
+
+def slow_noise(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise that changes over about a fifth of the frame, roughly unit variance."""
+    coarse = rng.standard_normal((7, 7))
+    rows, columns = (np.exp(-((np.linspace(0.5, 5.5, side)[:, None] - np.arange(7)) ** 2)) for side in size)
+    return (
+        rows @ coarse @ columns.T / 1.25
+    )  # 1.25: standard deviation of a sum of such bells, nearly everywhere
