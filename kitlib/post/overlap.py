@@ -1,0 +1,148 @@
+"""One owner for every pixel: overlapping instances become disjoint ones.
+
+A submission with two overlapping masks is rejected whole, while instance segmentation networks predict each
+cell on its own. Here cells are painted, best first, on one label map; what a better cell has taken is lost to
+the others. Memory is that of the label map and of the cells' own pixels, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kitlib import rle
+from kitlib.records import Cell
+from kitlib.rle import RLE
+
+Split = Literal["keep_largest", "drop", "keep_all"]
+
+
+@dataclass(frozen=True)
+class Painted:
+    """The disjoint instances of a frame: ``labels`` is the flat label map (0: no cell), and ``pixels[k]`` are
+    the flat indices, ascending, of the instance with label ``k + 1``, which was number ``index[k]`` of those
+    given."""
+
+    labels: NDArray[np.int32]
+    index: list[int]
+    pixels: list[NDArray[np.int64]]
+
+
+def resolve(
+    cells: Sequence[Cell],
+    height: int,
+    width: int,
+    max_clipped: float = 0.3,
+    split: Split = "keep_largest",
+    mask_nms: float = 1.0,
+) -> list[Cell]:
+    """The cells, best first, with no pixel in two of them.
+
+    Args:
+        cells: of one frame of ``height`` x ``width``, in any order; a cell without a score counts as certain.
+        max_clipped: a cell that loses more than this share of its pixels to better ones is dropped (medal
+            winners took 0.2 to 0.3); a cell with nothing left always is.
+        split: what becomes of a cell that clipping broke into more pieces than it had: its largest piece is
+            kept (the others count as clipped), or it is dropped, or all pieces are kept.
+        mask_nms: a cell whose IoU with a better kept one is above this is dropped first (winners: 0.05 to
+            0.15); 1 is off.
+    """
+    cells = [cells[i] for i in rank(cells)]
+    if mask_nms < 1:
+        masks = [c.mask for c in cells]
+        keep = suppress(rle.iou(masks, masks), mask_nms)
+        cells = [c for c, kept in zip(cells, keep, strict=True) if kept]
+    given = [flat_pixels(c.mask) for c in cells]
+    painted = paint(given, height, width, max_clipped, split)
+    result = []
+    for i, pixels in zip(painted.index, painted.pixels, strict=True):
+        whole = len(pixels) == len(given[i])
+        result.append(cells[i] if whole else replace(cells[i], mask=_from_pixels(pixels, height, width)))
+    return result
+
+
+def rank(cells: Sequence[Cell]) -> list[int]:
+    """Indices of the cells, best score first; ties go to the larger cell, then to the mask's text, so that
+    the result does not depend on the order in which cells were given."""
+    areas = rle.areas([c.mask for c in cells])
+    score = [1.0 if c.score is None else c.score for c in cells]
+    return sorted(range(len(cells)), key=lambda i: (-score[i], -areas[i], cells[i].mask["counts"], i))
+
+
+def suppress(iou: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        iou: (N, N) of masks that are sorted best first.
+        limit: a mask is suppressed by a better kept one when their IoU is above it.
+
+    Returns:
+        (N,) bool, True for those kept.
+    """
+    keep = np.ones(len(iou), bool)
+    near = iou > limit
+    for i in np.flatnonzero(np.triu(near, 1).any(axis=1)):
+        if keep[i]:
+            keep[i + 1 :] &= ~near[i, i + 1 :]
+    return keep
+
+
+def paint(
+    pixels: Sequence[NDArray[np.int64]], height: int, width: int, max_clipped: float, split: Split
+) -> Painted:
+    """Paint instances, given best first as flat pixel indices, on one label map. Arguments as for
+    ``resolve``."""
+    painted = Painted(np.zeros(height * width, np.int32), [], [])
+    for i, wanted in enumerate(pixels):
+        free = painted.labels[wanted] == 0
+        number, spare = np.count_nonzero(free), max_clipped * len(wanted)
+        if number == 0 or len(wanted) - number > spare:
+            continue
+        mine = wanted if number == len(wanted) else _clip(wanted, free, width, split)
+        if len(mine) == 0 or len(wanted) - len(mine) > spare:
+            continue
+        painted.index.append(i)
+        painted.pixels.append(mine)
+        painted.labels[mine] = len(painted.index)
+    return painted
+
+
+def flat_pixels(mask: RLE) -> NDArray[np.int64]:
+    """The indices of a mask's pixels in the row-major frame, ascending."""
+    starts, lengths = rle.runs(mask)
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def _clip(wanted: NDArray, free: NDArray, width: int, split: Split) -> NDArray:
+    """The free ones among the wanted pixels, if they hang together as ``split`` asks."""
+    left = wanted[free]
+    if split == "keep_all":
+        return left
+    pieces = _pieces(left, width)
+    count = pieces.max()
+    if count == 1 or count <= _pieces(wanted, width).max():
+        return left
+    if split == "drop":
+        return left[:0]
+    return left[pieces == np.bincount(pieces)[1:].argmax() + 1]
+
+
+def _pieces(pixels: NDArray, width: int) -> NDArray:
+    """Numbers from 1 that tell to which 8-connected piece each pixel belongs."""
+    y, x = pixels // width, pixels % width
+    y, x = y - y[0], x - x.min()
+    canvas = np.zeros((y[-1] + 1, x.max() + 1), np.uint8)
+    canvas[y, x] = 1
+    return cv2.connectedComponents(canvas, connectivity=8)[1][y, x]
+
+
+def _from_pixels(pixels: NDArray, height: int, width: int) -> RLE:
+    firsts = np.flatnonzero(np.diff(pixels, prepend=-2) != 1)
+    lengths = np.diff(firsts, append=len(pixels))
+    return rle.from_runs(pixels[firsts], lengths, height, width)

@@ -1,0 +1,74 @@
+"""Writing a submission."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kitlib import rle
+from kitlib.errors import KitError
+from kitlib.post import submission, thresholds
+from kitlib.post.thresholds import PostConfig
+from kitlib.records import Cell, Frame
+
+SIZE = (12, 17)
+
+
+def cell(x, y, w, h, score=0.9):
+    return Cell(rle.from_crop(np.ones((h, w), bool), x, y, *SIZE), "cort", score)
+
+
+def frame(name, *cells):
+    return Frame(name, None, *SIZE, cells)
+
+
+def read(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().tolist()
+
+
+def test_rows_come_in_the_order_of_the_ids_and_of_the_cells(tmp_path):
+    frames = [frame("b", cell(1, 0, 2, 2), cell(0, 0, 1, 1)), frame("a", cell(0, 0, 17, 12))]
+    path = submission.write(tmp_path / "submission.csv", frames, ["a", "0012", "b"])
+    assert path.read_text().splitlines()[0] == "id,predicted"
+    assert read(path) == [["a", "1 204"], ["0012", ""], ["b", "2 2 19 2"], ["b", "1 1"]]
+
+
+def test_a_frame_without_pixels_gets_an_empty_row(tmp_path):
+    path = submission.write(tmp_path / "s.csv", [frame("a"), frame("b", cell(30, 30, 2, 2))], ["a", "b"])
+    assert read(path) == [["a", ""], ["b", ""]]
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([frame("a", cell(0, 0, 3, 3), cell(2, 2, 3, 3))], "cells of image a overlap"),
+        ([frame("z")], "image z is not a test image"),
+        ([frame("a"), frame("a")], "image a has predictions twice"),
+    ],
+)
+def test_what_kaggle_would_reject_is_not_written(tmp_path, frames, message):
+    path = tmp_path / "submission.csv"
+    path.write_text("before")
+    with pytest.raises(KitError, match=message):
+        submission.write(path, frames, ["a", "b"])
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+boxes = st.tuples(
+    st.integers(0, 16), st.integers(0, 11), st.integers(1, 17), st.integers(1, 12), st.floats(0, 1)
+)
+
+
+@given(st.lists(st.lists(boxes, max_size=6), min_size=1, max_size=4))
+def test_whatever_is_predicted_the_checker_accepts_the_post_processed(tmp_path_factory, predicted):
+    test = [frame(str(i)) for i in range(len(predicted))]
+    config = PostConfig(score={"default": 0.3}, min_area={"default": 2}, max_clipped=0.6)
+    frames = [
+        thresholds.apply(frame(str(i), *(cell(*box) for box in found)), config)
+        for i, found in enumerate(predicted)
+    ]
+    path = submission.write(tmp_path_factory.mktemp("s") / "s.csv", frames, [f.id for f in test])
+    assert submission.check(path, test) == []
+    assert all(f.cells for f, found in zip(frames, predicted, strict=True) if found)
