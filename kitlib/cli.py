@@ -1,0 +1,128 @@
+"""The command ``kit``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from kitlib.errors import KitError
+
+
+def main() -> None:
+    """Run ``kit``; an error that the user can mend is one sentence on stderr and exit status 1."""
+    try:
+        kit(prog_name="kit")
+    except KitError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="kitlib")
+def kit() -> None:
+    """Cell instance segmentation: train, predict, score and submit."""
+
+
+@kit.command()
+@click.argument("truth", type=click.Path(path_type=Path))
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--by", type=click.Choice(["image", "category", "threshold"]), help="Show the parts as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None:
+    """Score PREDICTIONS (predictions.csv or submission.csv) against TRUTH (as train.csv)."""
+    from kitlib import metric
+    from kitlib.data import tables
+
+    frames = tables.read_cells(truth)
+    found = tables.read_cells(predictions, {f.id: (f.height, f.width) for f in frames})
+    result = metric.score(frames, found)
+    parts = {
+        "image": result.by_image,
+        "category": result.by_category,
+        "threshold": {f"{t:.2f}": value for t, value in result.by_threshold.items()},
+    }
+    if as_json:
+        values = {"map": result.mean, **({f"by_{by}": parts[by]} if by else {})}
+        click.echo(json.dumps({**values, "counts": [c._asdict() for c in result.counts]}))
+        return
+    for name, value in parts.get(by, {}).items():
+        click.echo(f"{name}\t{value:.4f}")
+    click.echo(f"map\t{result.mean:.4f}")
+
+
+@kit.command()
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="The competition's folder.")
+def check(submission: Path, data: Path) -> None:
+    """Check SUBMISSION as Kaggle would; print every problem and exit with 1 if there is any."""
+    from kitlib.post import submission as submissions
+
+    problems = submissions.check(submission, data)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        click.echo(f"{submission}: {len(problems)} problems", err=True)
+        sys.exit(1)
+    click.echo(f"{submission}: valid")
+
+
+@kit.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--images", default=24, show_default=True, help="Labelled training images.")
+@click.option(
+    "--size", default="256x256", show_default=True, metavar="HxW", help="Height and width in pixels."
+)
+def synth(folder: Path, seed: int, images: int, size: str) -> None:
+    """Make a competition folder of synthetic cells in FOLDER."""
+    from kitlib.data import synthetic
+
+    height, _, width = size.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise KitError(f"--size '{size}' must look like 256x256 (height x width)")
+    click.echo(synthetic.ensure(folder, seed=seed, images=images, size=(int(height), int(width))))
+
+
+@kit.command()
+@click.option(
+    "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
+)
+@click.option("--data", default="", help="The competition's folder; left out: synthetic cells.")
+@click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
+@click.option("--gpus", default=-1, help="GPUs to use; left out: all there are. 0: the CPU.")
+@click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
+@click.option("--to", "last", default="06", help="Last stage to run.")
+@click.option("--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="03_train.max_iter=100")
+@click.option("--force", is_flag=True, help="Run finished stages again.")
+def run(
+    profile: str,
+    data: str,
+    out: str,
+    gpus: int,
+    first: str,
+    last: str,
+    settings: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Run the notebooks from raw images to a valid submission.csv."""
+    from kitlib import stages
+    from kitlib.stages import names, stage, summary
+
+    first, last = stages.resolve(first), stages.resolve(last)
+    plan = stages.plan(profile, settings, {"gpus": gpus})  # complain before anything is made
+    folder = stage.locate_data(data)
+    target = Path(out).expanduser().resolve() if out else names.default_out(plan.profile)
+    for values in plan.parameters.values():
+        values.update(data=str(folder), out=str(target))
+    click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
+    rows = stages.run(plan, folder, target, first, last, force, click.echo)
+    click.echo("\n" + summary.table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The six notebooks as stages of a run: profiles, running and resuming them, and what they call themselves."""
+
+from kitlib.stages.names import STAGES, resolve
+from kitlib.stages.profiles import Plan, plan
+from kitlib.stages.runner import run
+from kitlib.stages.stage import Stage, begin
+
+__all__ = ["STAGES", "Plan", "Stage", "begin", "plan", "resolve", "run"]

@@ -1,0 +1,64 @@
+"""stage.json: what a stage was run with, and whether it came to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kitlib import files
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stage's run.
+
+    Attributes:
+        key: fingerprint of the notebook, its parameters, the data and the stages before it.
+        done: whether it came to its end.
+        seconds: wall-clock time of the last run.
+        parameters: what the notebook was given.
+    """
+
+    key: str
+    done: bool
+    seconds: float
+    parameters: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        files.write_json(folder / "stage.json", asdict(self))
+
+    def finished(self, seconds: float) -> Record:
+        return replace(self, done=True, seconds=seconds)
+
+
+def read(folder: Path) -> Record | None:
+    """The record of a stage's folder; None where there is none or it cannot be read."""
+    try:
+        return Record(**json.loads((folder / "stage.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def data_fingerprint(data: Path) -> str:
+    """A fingerprint of a data folder from the names, sizes and times of its files, without reading them."""
+    seen = []
+    for folder, _, names in os.walk(data):
+        for name in names:
+            path = Path(folder, name)
+            status = path.stat()
+            seen.append(f"{path.relative_to(data)} {status.st_size} {status.st_mtime_ns}")
+    return files.fingerprint(*sorted(seen))
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, None if there were none."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    shelf = files.make_folder(folder.parent / "previous")
+    number = 1 + sum(1 for _ in shelf.glob(f"{folder.name}-*"))
+    while (shelf / f"{folder.name}-{number}").exists():
+        number += 1
+    return folder.rename(shelf / f"{folder.name}-{number}")

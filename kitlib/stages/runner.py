@@ -1,0 +1,127 @@
+"""Running the notebooks one after the other with papermill; what is finished with the same inputs is skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kitlib import files
+from kitlib.errors import KitError
+from kitlib.stages import record
+from kitlib.stages.names import NOTEBOOKS, STAGES, notebook
+from kitlib.stages.profiles import Plan
+from kitlib.stages.summary import Row, row
+
+
+def run(
+    plan: Plan,
+    data: Path,
+    out: Path,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    force: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """Run the stages from ``first`` to ``last`` and leave their results in ``out``/<stage>.
+
+    A stage that was finished with the same notebook, parameters, data and earlier stages is skipped; one that was
+    interrupted goes on from where it was. Results of other parameters are moved aside, never overwritten.
+
+    Args:
+        force: run every chosen stage anew.
+
+    Returns:
+        A row for each stage: its time, score and artefacts.
+
+    Raises:
+        KitError: a stage failed; what the stages before it wrote is kept.
+    """
+    if STAGES.index(first) > STAGES.index(last):
+        raise KitError(f"--from {first} comes after --to {last}; exchange them")
+    rows, upstream = [], record.data_fingerprint(data)
+    for stage in STAGES[: STAGES.index(last) + 1]:
+        upstream = _key(stage, plan.parameters[stage], upstream)
+        folder = out / stage
+        if stage < first:
+            _check_earlier(folder, first)
+            continue
+        former = record.read(folder)
+        if former and former.done and former.key == upstream and not force:
+            say(f"{stage}: finished before with the same inputs, skipped (--force runs it again)")
+            rows.append(row(folder, former.seconds, skipped=True))
+            continue
+        if former and (force or former.key != upstream):
+            say(
+                f"{stage}: other parameters, data or --force; former results moved to {record.set_aside(folder)}"
+            )
+        elif former:
+            say(f"{stage}: was interrupted, goes on")
+        rows.append(_run_stage(stage, plan.parameters[stage], upstream, folder, say))
+    return rows
+
+
+def _check_earlier(folder: Path, first: str) -> None:
+    if not (folder / "metrics.json").is_file():
+        raise KitError(
+            f"--from {first} needs the results of {folder.name}, but {folder} has none; start earlier"
+        )
+
+
+def _key(stage: str, parameters: dict[str, Any], upstream: str) -> str:
+    ignored = {"data", "out", "gpus"}  # where and on what it runs does not change what it computes
+    chosen = {k: v for k, v in parameters.items() if k not in ignored}
+    return files.fingerprint(notebook(stage), repr(sorted(chosen.items())), upstream)
+
+
+def _run_stage(
+    stage: str, parameters: dict[str, Any], key: str, folder: Path, say: Callable[[str], None]
+) -> Row:
+    files.make_folder(folder)
+    say(f"{stage}: running")
+    begun = record.Record(key, False, 0.0, parameters)
+    begun.save(folder)
+    start = time.monotonic()
+    execute(stage, parameters, folder)
+    seconds = time.monotonic() - start
+    begun.finished(seconds).save(folder)
+    return row(folder, seconds)
+
+
+def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
+    """Run one notebook with papermill; the executed copy lies in the stage's folder.
+
+    Raises:
+        KitError: a cell failed or the kernel died.
+    """
+    import sys
+
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    executed = folder / f"{stage}.ipynb"
+    try:
+        papermill.execute_notebook(
+            notebook(stage),
+            executed,
+            parameters,
+            kernel_name="python3",
+            cwd=NOTEBOOKS,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise _failure(stage, error.ename, error.evalue, executed) from None
+    except DeadKernelError:
+        advice = "its kernel died, most often for want of memory; use a smaller batch or crop and run again to go on"
+        raise KitError(f"{stage}: {advice}") from None
+    except OSError as error:
+        raise files.cannot_write(executed, error) from error
+
+
+def _failure(stage: str, name: str, text: str, executed: Path) -> KitError:
+    if name.endswith(("KitError", "RleError")):
+        return KitError(f"{stage}: {text}")
+    return KitError(f"{stage} failed: {name}: {text} (the executed notebook shows where: {executed})")

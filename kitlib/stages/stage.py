@@ -1,0 +1,124 @@
+"""What a notebook calls: its folder, its data, the stages that it needs, and its last words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kitlib import config as configs
+from kitlib import files
+from kitlib.data import competition, synthetic
+from kitlib.errors import KitError
+from kitlib.stages import runner
+from kitlib.stages.names import ROOT, STAGES, default_out, notebook
+from kitlib.stages.profiles import parameters
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage that is being run, by papermill or by hand.
+
+    Attributes:
+        name: "03_train".
+        data: the competition's folder.
+        out: the run's folder; results of this stage lie in ``out``/<name>.
+    """
+
+    name: str
+    data: Path
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where this stage's results lie."""
+        return self.out / self.name
+
+    def need(self, earlier: str) -> Path:
+        """The folder of an earlier stage's results; a stage that was not run yet is run now, with its defaults.
+
+        Raises:
+            KitError: running it failed.
+        """
+        folder = self.out / earlier
+        if not (folder / "metrics.json").is_file():
+            print(f"{earlier} has not been run yet; running it first")
+            values = {**parameters(notebook(earlier)), "data": str(self.data), "out": str(self.out)}
+            runner.execute(earlier, values, files.make_folder(folder))
+        return folder
+
+    def show(self, name: str, figure: Figure) -> Image:
+        """Save a figure as ``figures/<name>.png`` and return it for the notebook to show."""
+        from IPython.display import Image
+
+        path = self.folder / "figures" / f"{name}.png"
+        with files.atomic(path) as temporary:
+            figure.savefig(temporary, dpi=110, bbox_inches="tight", facecolor="white")
+        return Image(filename=str(path))
+
+    def save(self, config: Any) -> None:
+        """Save the stage's configuration as config.yaml and print it."""
+        configs.save(config, self.folder / "config.yaml")
+        print(configs.dumps(config), end="")
+
+    def finish(self, artefacts: Iterable[Path | str] = (), **metrics: Any) -> dict[str, Any]:
+        """Write metrics.json, the mark that the stage is finished, and return it.
+
+        Args:
+            artefacts: files of the stage's folder worth naming in the run's table.
+            metrics: plain values; ``map`` is the stage's score.
+        """
+        names = [str(Path(a).relative_to(self.folder) if Path(a).is_absolute() else a) for a in artefacts]
+        values = {"stage": self.name, **metrics, "artefacts": names}
+        files.write_json(self.folder / "metrics.json", values)
+        return values
+
+
+def begin(name: str, data: str = "", out: str = "") -> Stage:
+    """Begin a stage: find its data and make its folder. Errors that the user can mend show as one sentence.
+
+    Args:
+        data: the competition's folder, or one that holds it; empty: synthetic cells, made on first use.
+        out: the run's folder; empty: outputs/demo.
+
+    Raises:
+        KitError: no such stage or data, or the folder cannot be made.
+    """
+    quiet_errors()
+    if name not in STAGES:
+        raise KitError(f"'{name}' is no stage; the stages are {', '.join(STAGES)}")
+    stage = Stage(name, locate_data(data), Path(out).expanduser().resolve() if out else default_out())
+    files.make_folder(stage.folder)
+    return stage
+
+
+def locate_data(data: str = "") -> Path:
+    """The competition's folder in ``data``; made of synthetic cells, in outputs/synthetic, where it is empty."""
+    if data:
+        return competition.locate(Path(data).expanduser().resolve())
+    return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
+
+
+def quiet_errors() -> None:
+    """Let a notebook show a KitError as its one sentence instead of a traceback."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def show(
+        shell: Any, kind: type, error: BaseException, traceback: Any, tb_offset: int | None = None
+    ) -> list:
+        lines = [f"\x1b[31m{kind.__name__}\x1b[0m: {error}"]
+        shell._showtraceback(kind, error, lines)
+        return lines
+
+    shell.set_custom_exc((KitError,), show)

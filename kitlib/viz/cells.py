@@ -1,0 +1,104 @@
+"""Frames with their cells drawn on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from kitlib import metric, rle
+from kitlib.data.images import read_image
+from kitlib.records import Cell, Frame
+from kitlib.viz import style
+
+
+def gallery(frames: Sequence[Frame], columns: int = 3, titles: Sequence[str] = ()) -> Figure:
+    """Frames side by side, every cell outlined in a colour of its own (the paper's figure 1)."""
+    rows = max(1, -(-len(frames) // columns))
+    figure, axes = style.figure(4 * columns, rows * (0.3 + 4 * _aspect(frames)), rows, columns)
+    for place, (each, frame) in enumerate(zip(axes, frames, strict=False)):
+        overlay(each, frame, rainbow(len(frame.cells)))
+        style.bare(each, titles[place] if titles else _title(frame))
+    style.blank(axes[len(frames) :])
+    return figure
+
+
+def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold: float = 0.5) -> Figure:
+    """Image, true cells and predicted cells of each frame in a row (the paper's figure 4c).
+
+    Predictions whose IoU with a true cell is above ``threshold`` are green, others red; true cells that no
+    prediction matches are blue.
+    """
+    figure, axes = style.figure(12, max(1, len(truth)) * (0.3 + 4 * _aspect(truth)), max(1, len(truth)), 3)
+    found = {frame.id: frame for frame in predictions}
+    for row, frame in enumerate(truth):
+        predicted = found.get(frame.id, Frame(frame.id, frame.path, frame.height, frame.width))
+        hits = rle.iou([c.mask for c in frame.cells], [c.mask for c in predicted.cells]) > threshold
+        image, left, right = axes[3 * row : 3 * row + 3]
+        image.imshow(stretched(frame), cmap="gray", vmin=0, vmax=255)
+        style.bare(image, _title(frame))
+        overlay(left, frame, np.where(hits.any(1), style.FOUND, style.MISSED).tolist())
+        style.bare(left, f"truth: {len(frame.cells)} cells, {int((~hits.any(1)).sum())} missed (blue)")
+        overlay(right, predicted, np.where(hits.any(0), style.FOUND, style.WRONG).tolist())
+        score = metric.score([frame], [predicted]).mean
+        style.bare(right, f"predicted: {len(predicted.cells)} cells, score {score:.2f}")
+    return figure
+
+
+def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]], alpha: float = 0.22) -> None:
+    """Draw a frame and its cells: a thin outline and a faint fill, one colour a cell."""
+    grey = stretched(frame).astype(np.float32) / 255
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    lines, line_colors = [], []
+    boxes = rle.boxes([cell.mask for cell in frame.cells])
+    for cell, color, box in zip(frame.cells, colors, boxes, strict=True):
+        x0, y0, x1, y1 = box
+        inside = rle.crop(cell.mask, box)
+        patch = picture[y0:y1, x0:x1]
+        patch[inside] = (1 - alpha) * patch[inside] + alpha * np.asarray(to_rgb(color))
+        for outline in outlines(cell, box):
+            lines.append(outline)
+            line_colors.append(color)
+    axes.imshow(picture, interpolation="nearest")
+    axes.add_collection(LineCollection(lines, colors=line_colors, linewidths=0.8))
+
+
+def outlines(cell: Cell, box: NDArray) -> list[NDArray]:
+    """A mask's borders as closed (N, 2) lines of x, y in the frame's pixels."""
+    inside = np.pad(rle.crop(cell.mask, box).astype(np.uint8), 1)
+    found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    closed = [np.concatenate([c[:, 0], c[:1, 0]]) for c in found]
+    return [c + np.array([box[0] - 1, box[1] - 1]) for c in closed]
+
+
+def stretched(frame: Frame) -> NDArray[np.uint8]:
+    """The frame's image with its contrast stretched for the eye; mid-grey where there is no image."""
+    if frame.path is None:
+        return np.full((frame.height, frame.width), 128, np.uint8)
+    image = read_image(frame.path, frame.height, frame.width).astype(np.float32)
+    low, high = np.percentile(image, [0.5, 99.5])
+    return np.clip((image - low) * (225 / max(high - low, 1.0)) + 15, 0, 255).astype(np.uint8)
+
+
+def rainbow(number: int) -> list[tuple[float, ...]]:
+    """Colours for neighbours to differ: hues a golden ratio apart."""
+    wheel = matplotlib.colormaps["hsv"]
+    return [wheel((0.1 + 0.618034 * i) % 1.0) for i in range(number)]
+
+
+def _title(frame: Frame) -> str:
+    cells = f"{len(frame.cells)} cells" if frame.cells else "no cells"
+    return "  ".join(
+        filter(None, [frame.category, frame.id if len(frame.id) < 18 else frame.id[:16] + "…", cells])
+    )
+
+
+def _aspect(frames: Sequence[Frame]) -> float:
+    return max((f.height / f.width for f in frames), default=0.75)

@@ -1,0 +1,79 @@
+"""Learning curves and learning-rate schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kitlib.viz import style
+
+
+def schedule(rates: Sequence[float], title: str = "Learning rate") -> Figure:
+    """The learning rate of every iteration."""
+    figure, (axes,) = style.figure(6, 2.2)
+    axes.plot(np.arange(len(rates)), rates, color=style.INK)
+    axes.set_xlabel("iteration")
+    axes.set_title(title)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+    return figure
+
+
+def learning_curves(metrics: Path) -> Figure:
+    """Total loss, its parts and the held-out metric along the iterations, from a metrics.jsonl."""
+    table = pd.read_json(metrics, lines=True)
+    has_map = "map" in table and table["map"].notna().any()
+    figure, axes = style.figure(10 if has_map else 8, 2.8, 1, 3 if has_map else 2)
+    _line(axes[0], table, "total_loss", "total loss", style.INK)
+    axes[0].set_title("Total loss")
+    parts = [c for c in table.columns if c.startswith("loss_")]
+    for prefix, color in zip(("rpn", "cls", "box", "mask"), style.OTHERS, strict=False):
+        chosen = [c for c in parts if prefix in c and (prefix == "rpn" or "rpn" not in c)]
+        if chosen:
+            _line(axes[1], table.assign(part=table[chosen].sum(axis=1, min_count=1)), "part", prefix, color)
+    axes[1].set_title("Its parts, summed over stages")
+    axes[1].legend(fontsize=8)
+    if has_map:
+        _maps(axes[2], table)
+    for each in axes:
+        each.set_xlabel("iteration")
+    return figure
+
+
+def mask_loss(metrics: Path) -> Figure:
+    """The mask loss along the iterations, a line a cascade stage (the paper's figure 4a)."""
+    table = pd.read_json(metrics, lines=True)
+    figure, (axes,) = style.figure(6, 2.8)
+    columns = sorted(c for c in table.columns if c.startswith("loss_mask"))
+    for place, column in enumerate(columns):
+        label = f"stage {place + 1}" if len(columns) > 1 else "mask loss"
+        _line(axes, table, column, label, [*style.COLORS.values(), *style.OTHERS][place % 8])
+    axes.set_xlabel("iteration")
+    axes.set_title("Mask loss")
+    axes.legend()
+    return figure
+
+
+def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, color: str) -> None:
+    """A faint line of the values and a strong one of their running median over 5 % of the iterations."""
+    rows = table[["iteration", column]].dropna()
+    window = max(1, len(rows) // 20)
+    smooth = rows[column].rolling(window, min_periods=1, center=True).median()
+    axes.plot(rows["iteration"], rows[column], color=color, lw=0.7, alpha=0.25)
+    axes.plot(rows["iteration"], smooth, color=color, label=label)
+    axes.set_ylim(bottom=0, top=float(np.nanpercentile(rows[column], 99)) * 1.1 if len(rows) else 1)
+
+
+def _maps(axes: Axes, table: pd.DataFrame) -> None:
+    rows = table[table["map"].notna()]
+    for column in sorted(c for c in table.columns if c.startswith("map/")):
+        name = column.removeprefix("map/")
+        axes.plot(rows["iteration"], rows[column], "o-", ms=3, color=style.color(name), label=name, lw=1)
+    axes.plot(rows["iteration"], rows["map"], "o-", ms=4, color=style.INK, label="all")
+    axes.set_ylim(bottom=0)
+    axes.set_title("Metric on held-out images")
+    axes.legend(fontsize=8)

@@ -1,0 +1,66 @@
+"""The metric by type, by threshold, and along the thresholds that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kitlib.metric import Score
+from kitlib.viz import style
+
+
+def by_threshold(scores: Mapping[str, Score]) -> Figure:
+    """Precision at each IoU threshold; one line a score."""
+    figure, (axes,) = style.figure(6, 2.8)
+    palette = [style.INK, *style.OTHERS]
+    for (name, score), color in zip(scores.items(), palette, strict=False):
+        values = score.by_threshold
+        axes.plot(
+            list(values), list(values.values()), "o-", ms=3.5, color=color, label=f"{name} {score.mean:.3f}"
+        )
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("IoU threshold")
+    axes.set_title("Mean precision by IoU threshold")
+    axes.legend()
+    return figure
+
+
+def by_category(scores: Mapping[str, Score]) -> Figure:
+    """The metric of each cell type and of all images; one group of bars a type, one bar a score."""
+    names = sorted({c for s in scores.values() for c in s.by_category})
+    figure, (axes,) = style.figure(6, 2.8)
+    width = 0.8 / max(len(scores), 1)
+    shades = np.linspace(0.45, 1.0, len(scores)) if len(scores) > 1 else [1.0]
+    for place, (score, shade) in enumerate(zip(scores.values(), shades, strict=True)):
+        values = [*(score.by_category.get(n, np.nan) for n in names), score.mean]
+        colors = [*(style.color(n, names) for n in names), style.INK]
+        where = np.arange(len(values)) + (place - (len(scores) - 1) / 2) * width
+        bars = axes.bar(where, values, width * 0.92, color=colors, alpha=shade)
+        axes.bar_label(bars, [f"{v:.2f}" for v in values], fontsize=8, padding=2)
+    axes.set_xticks(range(len(names) + 1), [*names, "all"])
+    axes.margins(y=0.15)
+    axes.set_title("Competition metric: " + ", then ".join(scores))
+    axes.grid(False, axis="x")
+    return figure
+
+
+def tuning(curves: Mapping[str, Mapping[float, float]], chosen: Mapping[str, float]) -> Figure:
+    """The metric of each cell type along the score threshold, with the chosen threshold marked."""
+    figure, (axes,) = style.figure(6, 2.8)
+    for name, curve in sorted(curves.items()):
+        color = style.color(name, curves)
+        axes.plot(list(curve), list(curve.values()), color=color, label=name)
+        if name in chosen:
+            best = chosen[name]
+            height = np.interp(best, list(curve), list(curve.values()))
+            axes.plot([best], [height], "o", color=color)
+            axes.annotate(
+                f"{best:.2f}", (best, height), xytext=(0, 5), textcoords="offset points", ha="center"
+            )
+    axes.set_xlabel("score threshold")
+    axes.set_title("Metric on the held-out images by score threshold")
+    axes.margins(y=0.15)
+    axes.legend()
+    return figure

@@ -1,0 +1,70 @@
+"""The look that all figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: One colour a cell type, told apart also by the colour-blind (Okabe and Ito's palette).
+COLORS = {"astro": "#D55E00", "cort": "#0072B2", "shsy5y": "#009E73"}
+OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999999")
+
+#: What a prediction turned out to be.
+FOUND, WRONG, MISSED = "#2CA25F", "#E34A33", "#3182BD"
+
+INK, FAINT = "#333333", "#D9D9D9"
+
+RC = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#EBEBEB",
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of the kit's look and its axes, row by row; width and height in inches."""
+    with matplotlib.rc_context(RC):
+        made = Figure(figsize=(width, height), layout="constrained")
+        axes = made.subplots(rows, columns, squeeze=False)
+    return made, list(axes.ravel())
+
+
+def color(category: str, categories: Iterable[str] = ()) -> str:
+    """The colour of a cell type; types other than the competition's get one by their place in ``categories``."""
+    if category in COLORS:
+        return COLORS[category]
+    known = sorted(set(categories) | {category})
+    return OTHERS[known.index(category) % len(OTHERS)]
+
+
+def bare(axes: Axes, title: str = "") -> None:
+    """Axes for an image: no ticks, no frame."""
+    axes.set_title(title, fontsize=9)
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def blank(axes: Iterable[Axes]) -> None:
+    """Hide axes that have nothing to show."""
+    for each in axes:
+        each.set_axis_off()
