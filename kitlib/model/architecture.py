@@ -1,0 +1,131 @@
+"""A preset turned into a detectron2 configuration, and that into a model."""
+
+from __future__ import annotations
+
+from math import log2
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN
+from detectron2.modeling import build_model as build_from_cfg
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet, build_resnet_backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kitlib.model import heads, rcnn  # registers CascadeMaskPerStage and WeightedRCNN
+from kitlib.model.presets import LEVELS, Architecture, ModelConfig
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+def build_model(preset: str, num_classes: int, mask_stages: str, options: dict[str, Any]) -> nn.Module:
+    """See ``kitlib.model.build``. The model keeps what it was built from as ``model.config``."""
+    config = ModelConfig(preset, num_classes, mask_stages, options)
+    model = build_from_cfg(to_cfg(config))
+    model.config = config
+    return model.train()
+
+
+def to_cfg(config: ModelConfig) -> CfgNode:
+    """The detectron2 configuration of a model; everything about data and solver keeps detectron2's defaults."""
+    cfg, a = get_cfg(), config.architecture
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = rcnn.WeightedRCNN.__name__
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = _per_channel(a.pixel_mean), _per_channel(a.pixel_std)
+    _set_backbone(cfg, a)
+    _set_proposals(cfg, a)
+    _set_heads(cfg, a)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = config.num_classes
+    cfg.MODEL.ROI_MASK_HEAD.STAGES = config.mask_stages
+    return cfg
+
+
+def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
+    cfg.MODEL.BACKBONE.NAME = build_cell_fpn_backbone.__name__
+    cfg.MODEL.BACKBONE.FREEZE_AT = a.freeze_at
+    cfg.MODEL.BACKBONE.TIMM = a.backbone
+    cfg.MODEL.BACKBONE.STEM_STRIDE = a.stem_stride
+    resnet = cfg.MODEL.RESNETS
+    resnet.DEPTH, resnet.NORM, resnet.STRIDE_IN_1X1 = a.depth, a.norm, a.stride_in_1x1
+    resnet.NUM_GROUPS, resnet.WIDTH_PER_GROUP = a.groups, a.group_width
+    resnet.RES2_OUT_CHANNELS = 64 if a.depth < 50 else 256
+    resnet.OUT_FEATURES = list(STAGES)
+    cfg.MODEL.FPN.IN_FEATURES = list(STAGES)
+    cfg.MODEL.FPN.OUT_CHANNELS = a.fpn_channels
+    cfg.MODEL.FPN.NORM = (
+        "" if a.norm == "FrozenBN" else a.norm
+    )  # as in the zoo: no statistics exist to freeze
+
+
+def _set_proposals(cfg: CfgNode, a: Architecture) -> None:
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [list(sizes) for sizes in a.anchor_sizes]
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [list(a.anchor_ratios)]
+    rpn, finest = cfg.MODEL.RPN, int(log2(a.stem_stride))
+    rpn.IN_FEATURES = [f"p{level}" for level in range(finest, finest + LEVELS)]
+    rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST = a.rpn_pre_nms_topk
+    rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST = a.rpn_post_nms_topk
+    rpn.BATCH_SIZE_PER_IMAGE, rpn.NMS_THRESH = a.rpn_batch, a.rpn_nms
+
+
+def _set_heads(cfg: CfgNode, a: Architecture) -> None:
+    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    roi.NAME = heads.CascadeMaskPerStage.__name__
+    roi.IN_FEATURES = cfg.MODEL.RPN.IN_FEATURES[:-1]
+    roi.BATCH_SIZE_PER_IMAGE = a.roi_batch
+    roi.SCORE_THRESH_TEST, roi.NMS_THRESH_TEST = a.score_floor, a.box_nms
+    cfg.TEST.DETECTIONS_PER_IMAGE = a.detections
+    box.NAME, box.POOLER_RESOLUTION = "FastRCNNConvFCHead", 7
+    box.NUM_FC, box.FC_DIM, box.CLS_AGNOSTIC_BBOX_REG = a.box_fcs, a.box_width, True
+    mask.NAME, mask.POOLER_RESOLUTION = "MaskRCNNConvUpsampleHead", 14
+    mask.NUM_CONV, mask.CONV_DIM = a.mask_convs, a.mask_width
+
+
+def _per_channel(value: float | tuple[float, float, float]) -> list[float]:
+    return [value] * 3 if isinstance(value, float) else list(value)
+
+
+class UnpooledStem(BasicStem):
+    """The ResNet's stem without its pooling: stride 2, the same weights."""
+
+    def __init__(self, stem: BasicStem) -> None:
+        nn.Module.__init__(self)
+        self.in_channels, self.out_channels, self.stride = stem.in_channels, stem.out_channels, 2
+        self.conv1 = stem.conv1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu_(self.conv1(x))
+
+
+@BACKBONE_REGISTRY.register()
+def build_cell_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """A feature pyramid on a ResNet or a timm model, its finest level at ``BACKBONE.STEM_STRIDE``."""
+    if cfg.MODEL.BACKBONE.TIMM:
+        from kitlib.model.timm_backbone import TimmBackbone
+
+        bottom_up = TimmBackbone(
+            cfg.MODEL.BACKBONE.TIMM,
+            cfg.MODEL.BACKBONE.STEM_STRIDE,
+            cfg.MODEL.RESNETS.NORM,
+            cfg.MODEL.BACKBONE.FREEZE_AT,
+        )
+    else:
+        bottom_up = build_resnet_backbone(cfg, input_shape)
+        if cfg.MODEL.BACKBONE.STEM_STRIDE == 2:
+            _unpool(bottom_up)
+    top = LastLevelMaxPool()
+    top.in_feature = cfg.MODEL.RPN.IN_FEATURES[-2]
+    return FPN(
+        bottom_up,
+        cfg.MODEL.FPN.IN_FEATURES,
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top,
+    )
+
+
+def _unpool(resnet: ResNet) -> None:
+    resnet.stem = UnpooledStem(resnet.stem)
+    resnet._out_feature_strides = {name: s // 2 for name, s in resnet._out_feature_strides.items()}

@@ -1,0 +1,103 @@
+"""Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6d), as registered detectron2 ROI heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads, _ScaleGradient
+from detectron2.modeling.roi_heads.mask_head import build_mask_head
+from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
+from detectron2.structures import Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+# Boxes of an image that go through the mask heads at once: their widest feature map is 256 x 28 x 28, 0.8 MB a box.
+CHUNK = 256
+
+
+@ROI_HEADS_REGISTRY.register()
+class CascadeMaskPerStage(CascadeROIHeads):
+    """``CascadeROIHeads`` whose every stage has a mask branch, or with ``ROI_MASK_HEAD.STAGES`` "last" exactly that.
+
+    Training: the branch of stage t learns from that stage's positives, the boxes that enter it (proposals for stage 0,
+    the boxes of stage t - 1 after) and match a cell at the stage's own IoU. Losses are ``loss_mask_stage0`` and so on;
+    they add up, with their gradient on the shared features divided by the number of stages, as detectron2 does for boxes.
+
+    Inference: every branch sees the final boxes, and their probabilities are averaged.
+
+    The last stage's branch is ``mask_head``, where detectron2 keeps its only one, the others ``mask_head_stages``: the
+    weights of either kind fit the other.
+    """
+
+    @configurable
+    def __init__(self, *, mask_head_stages: Iterable[nn.Module] = (), **kwargs: Any) -> None:
+        """Args: mask_head_stages: branches of all stages but the last; none leaves detectron2's behaviour."""
+        super().__init__(**kwargs)
+        self.mask_head_stages = nn.ModuleList(mask_head_stages)
+        self._entered: dict[int, list[Instances]] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Arguments of ``__init__`` from a detectron2 configuration."""
+        arguments = super().from_config(cfg, input_shape)
+        if cfg.MODEL.ROI_MASK_HEAD.STAGES == "all":
+            side = cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
+            channels = input_shape[cfg.MODEL.ROI_HEADS.IN_FEATURES[0]].channels
+            shape = ShapeSpec(channels=channels, height=side, width=side)
+            others = len(arguments["box_heads"]) - 1
+            arguments["mask_head_stages"] = [build_mask_head(cfg, shape) for _ in range(others)]
+        return arguments
+
+    def _match_and_label_boxes(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> list[Instances]:
+        """detectron2's labels of the boxes that enter a stage, and the masks of the cells they match."""
+        proposals = super()._match_and_label_boxes(proposals, stage, targets)
+        if self.mask_head_stages:
+            for boxes, cells in zip(proposals, targets, strict=True):
+                if len(cells):
+                    matches = pairwise_iou(cells.gt_boxes, boxes.proposal_boxes)
+                    boxes.gt_masks = cells.gt_masks[self.proposal_matchers[stage](matches)[0]]
+            self._entered[stage] = proposals
+        return proposals
+
+    def _forward_mask(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if not self.mask_head_stages:
+            return super()._forward_mask(features, instances)
+        levels = [features[name] for name in self.mask_in_features]
+        if not self.training:
+            return self._average_masks(levels, instances)
+        entered, self._entered = {0: instances, **self._entered}, {}
+        losses = {}
+        for stage, head in enumerate(self._mask_heads()):
+            positives, _ = select_foreground_proposals(entered[stage], self.num_classes)
+            pooled = self.mask_pooler(levels, [p.proposal_boxes for p in positives])
+            pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
+            with get_event_storage().name_scope(f"stage{stage}"):
+                losses[f"loss_mask_stage{stage}"] = head(pooled, positives)["loss_mask"]
+        return losses
+
+    def _average_masks(self, levels: list[Tensor], instances: list[Instances]) -> list[Instances]:
+        """Sets ``pred_masks`` (N, 1, 28, 28), probabilities of the predicted class averaged over the branches."""
+        heads = self._mask_heads()
+        masks: list[list[Tensor]] = [[] for _ in instances]
+        for start in range(0, max(1, *map(len, instances)), CHUNK):
+            part = [boxes[start : start + CHUNK] for boxes in instances]
+            pooled = self.mask_pooler(levels, [boxes.pred_boxes for boxes in part])
+            votes = [[boxes.pred_masks for boxes in head(pooled, part)] for head in heads]
+            for image, probabilities in enumerate(zip(*votes, strict=True)):
+                masks[image].append(torch.stack(probabilities).mean(0))
+        for boxes, chunks in zip(instances, masks, strict=True):
+            boxes.pred_masks = torch.cat(chunks)
+        return instances
+
+    def _mask_heads(self) -> list[nn.Module]:
+        """The branches in the order of their stages."""
+        return [*self.mask_head_stages, self.mask_head]

@@ -1,0 +1,127 @@
+"""The models by name, and every number in which one may differ from its preset. No torch here: notebooks read this."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kitlib import config
+from kitlib.errors import KitError, unknown
+
+# Mean grey of ImageNet as Caffe's models saw it (BGR); their std is folded into the first convolution.
+CAFFE_MEAN = (103.53, 116.28, 123.675)
+LEVELS = 5
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words. Lengths are pixels of the image given to it.
+
+    Counts default to what frames of up to 1,000 cells need; detectron2's own (1,000 proposals, 100 detections) are for
+    photographs. Pairs of counts are (training, inference).
+    """
+
+    depth: Literal[18, 34, 50, 101, 152] = 50
+    groups: int = 1
+    group_width: int = 64
+    stride_in_1x1: bool = True  # where a block strides: weights from Caffe's MSRA ResNets want the 1x1
+    backbone: str = ""  # a timm model in place of the ResNet
+    norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
+    freeze_at: int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
+    stem_stride: Literal[2, 4] = (
+        4  # 2 leaves out the stem's pooling: every level twice as fine, four times the memory
+    )
+    fpn_channels: int = 256
+    anchor_sizes: tuple[tuple[float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rpn_pre_nms_topk: tuple[int, int] = (4000, 4000)  # per level
+    rpn_post_nms_topk: tuple[int, int] = (2000, 3000)
+    rpn_batch: int = 256
+    rpn_nms: float = 0.7
+    roi_batch: int = 512
+    box_fcs: int = 2
+    box_width: int = 1024
+    mask_convs: int = 4
+    mask_width: int = 256
+    box_nms: float = 0.6  # long thin cells side by side: boxes overlap more than 0.5 where masks do not
+    score_floor: float = 0.05
+    detections: int = 1000
+    pixel_mean: float | tuple[float, float, float] = CAFFE_MEAN
+    pixel_std: float | tuple[float, float, float] = 1.0
+
+
+_RESNEXT = Architecture(groups=32, group_width=8, stride_in_1x1=False)
+
+PRESETS: dict[str, Architecture] = {
+    # From random weights in minutes on a CPU: GroupNorm, since frozen statistics diverge, and the grey levels of phase
+    # contrast, which hardly leave their mean.
+    "tiny": Architecture(
+        depth=18,
+        norm="GN",
+        freeze_at=0,
+        fpn_channels=64,
+        rpn_pre_nms_topk=(500, 1000),
+        rpn_post_nms_topk=(300, 1000),
+        roi_batch=128,
+        box_width=256,
+        mask_convs=2,
+        mask_width=64,
+        pixel_mean=128.0,
+        pixel_std=12.0,
+    ),
+    "r50": Architecture(),
+    # FAIR's weights for it were trained on scaled images (detectron2's zoo, X-101-32x8d).
+    "x101": dataclasses.replace(_RESNEXT, depth=101, pixel_std=(57.375, 57.12, 58.395)),
+    # The paper's: ResNeXt-152-32x8d, no deformable convolution, fully connected box heads.
+    "x152": dataclasses.replace(_RESNEXT, depth=152),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What ``kitlib.model.build`` is given, checked when it is made.
+
+    Attributes:
+        preset: a name in ``PRESETS``.
+        num_classes: kinds of cell, background not counted.
+        mask_stages: "all" (a mask branch at each cascade stage) or "last" (detectron2's one branch).
+        options: fields of ``Architecture`` that differ from the preset.
+    """
+
+    preset: str = "tiny"
+    num_classes: int = 3
+    mask_stages: Literal["all", "last"] = "all"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mask_stages not in ("all", "last"):
+            raise unknown("mask_stages", self.mask_stages, ("all", "last"))
+        if self.num_classes < 1:
+            raise KitError(f"num_classes must be at least 1, not {self.num_classes}")
+        _check(self.architecture)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The preset with the options in place."""
+        if self.preset not in PRESETS:
+            raise unknown("preset", self.preset, PRESETS)
+        values = dataclasses.asdict(PRESETS[self.preset]) | self.options
+        return config.from_dict(Architecture, values, "model options")
+
+
+def _check(a: Architecture) -> None:
+    """What the types cannot say."""
+    if len(a.anchor_sizes) != LEVELS:
+        raise KitError(
+            f"model option anchor_sizes must list {LEVELS} levels of sizes, finest first, such as "
+            f"[[8], [16], [32], [64], [128]], not {len(a.anchor_sizes)}"
+        )
+    if len({len(sizes) for sizes in a.anchor_sizes}) != 1 or not a.anchor_sizes[0]:
+        raise KitError("model option anchor_sizes must give every level equally many sizes, at least one")
+    if not a.anchor_ratios:
+        raise KitError("model option anchor_ratios must not be empty")
+    if a.norm == "GN" and a.fpn_channels % 32:
+        raise KitError(
+            f"model option fpn_channels must be a multiple of 32 with norm GN, not {a.fpn_channels}"
+        )
