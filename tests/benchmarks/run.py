@@ -1,0 +1,115 @@
+"""Run the benchmarks, print their rows as they come, and write them to outputs/bench.json.
+
+python tests/benchmarks/run.py [NAME ...]    NAME as in bench_NAME.py; all of them without one
+
+Exits 1 when a benchmark failed or a bar was not met.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness import HERE, Row, Skip
+
+from kitlib.errors import KitError, unknown
+from kitlib.files import write_json
+
+OUTPUT = HERE.parent.parent / "outputs" / "bench.json"
+COLUMNS = "{:<34} {:>12} {:>12} {:>5} {:>8} {:>7} {:<4} {}"
+
+
+def main(names: Sequence[str] = (), output: Path = OUTPUT) -> int:
+    """Run the named benchmarks (all when none is named); returns the exit status."""
+    rows: list[Row] = []
+    failed: list[str] = []
+    print(COLUMNS.format("name", "ours", "peer", "unit", "ratio", "bar", "met", "work"))
+    for name in select(names):
+        try:
+            for row in importlib.import_module(f"bench_{name}").rows():
+                rows.append(row)
+                print(line(row), flush=True)
+        except Skip as reason:
+            print(f"{name}: skipped: {reason}")
+        except Exception:  # one broken benchmark does not take the figures of the others with it
+            traceback.print_exc()
+            failed.append(name)
+    write_json(output, {"machine": machine(), "rows": [row.as_dict() for row in rows], "failed": failed})
+    missed = [row.name for row in rows if row.met is False]
+    print(f"{len(rows)} rows in {output}; below their bar: {', '.join(missed) or 'none'}")
+    return int(bool(failed or missed))
+
+
+def select(names: Sequence[str]) -> list[str]:
+    """The nouns of the ``bench_*.py`` modules that are asked for.
+
+    Raises:
+        KitError: one of ``names`` is not among them.
+    """
+    known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    for name in names:
+        if name not in known:
+            raise unknown("benchmark", name, known)
+    return list(names) or known
+
+
+def line(row: Row) -> str:
+    """A row as a line of the table."""
+    met = {True: "yes", False: "NO", None: ""}[row.met]
+    return COLUMNS.format(
+        row.name,
+        _figure(row.ours),
+        _figure(row.peer),
+        row.unit,
+        _figure(row.ratio),
+        _figure(row.bar),
+        met,
+        row.work,
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def machine() -> dict[str, str | int | float]:
+    """What the figures were taken on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "numpy", "pycocotools")},
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next(
+        (text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")), platform.machine()
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KitError as error:
+        sys.exit(f"error: {error}")
