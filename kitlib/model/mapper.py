@@ -1,0 +1,101 @@
+"""From a frame to what detectron2 trains on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from numpy.random import Generator
+
+from kitlib.data.images import read_image
+from kitlib.errors import KitError, unknown
+from kitlib.model.augment import OFF, AugmentConfig, Size, draw_view, orient, photometric
+from kitlib.model.compose import FramePool, copy_paste, draw_corners, mosaic
+from kitlib.model.local_masks import LocalMasks
+from kitlib.model.patch import Patch, crop, flip_x, resize, take
+from kitlib.records import Cell, Frame
+
+# Every cell is of the one class: pretraining as the paper does it.
+ONE_CLASS = ("cell",)
+
+
+class Mapper:
+    """Makes a training sample of a frame. All randomness comes from the generator that each call is given.
+
+    Args:
+        config: what may be done to the image.
+        categories: the classes in the model's order; ``("cell",)`` takes every cell as class 0.
+        train: if False, the whole frame is taken as it is, whatever ``config`` says.
+    """
+
+    def __init__(self, config: AugmentConfig, categories: tuple[str, ...], train: bool = True) -> None:
+        self.config = config if train else OFF
+        self.categories = tuple(categories)
+
+    def __call__(self, frame: Frame, rng: Generator, pool: FramePool | None = None) -> dict[str, Any]:
+        """The sample of one frame.
+
+        Args:
+            pool: where mosaics and pasted cells take their other frames from; without it, from the frame
+                itself.
+
+        Returns:
+            ``image``: (3, h, w) uint8, the grey levels three times; ``instances``: ``gt_boxes`` (tight, x0
+                y0 x1 y1),
+            ``gt_classes``, ``gt_masks`` (LocalMasks); ``image_id``; ``height`` and ``width`` of the frame;
+            ``weight``.
+
+        Raises:
+            KitError: the image cannot be read, or a cell's category is not among ``categories``.
+        """
+        pool = pool or FramePool([frame])
+        patch = self.patch(frame, rng, pool)
+        patch = orient(patch, self.config, rng)
+        image = photometric(patch.image, self.config, rng)
+        return {
+            "image": torch.from_numpy(np.repeat(image[None], 3, axis=0)),
+            "instances": _instances(patch),
+            "image_id": frame.id,
+            "height": frame.height,
+            "width": frame.width,
+            "weight": frame.weight,
+        }
+
+    def patch(self, frame: Frame, rng: Generator, pool: FramePool) -> Patch:
+        """The sample's image and cells before flips and photometric changes."""
+        config = self.config
+        patch = self._mosaic(frame, rng, pool) if rng.random() < config.mosaic else self._look(frame, rng)
+        if rng.random() < config.copy_paste:
+            donor = self._look(pool.partner(frame, rng), rng, patch.size)
+            donor = flip_x(donor) if config.flip and rng.random() < 0.5 else donor
+            patch = copy_paste(patch, donor, config.min_visible, rng)
+        return patch
+
+    def _look(self, frame: Frame, rng: Generator, size: Size | None = None) -> Patch:
+        """A random view of one frame; of the given size if there is one."""
+        view = draw_view(frame, self.config, rng, size)
+        if frame.path is None:
+            raise KitError(f"frame {frame.id} has no image file; training needs one")
+        image = read_image(frame.path, frame.height, frame.width)
+        patch = resize(take(frame, image, self._label, view.source, view.near()), view.size)
+        return crop(patch, view.window, self.config.min_visible)
+
+    def _mosaic(self, frame: Frame, rng: Generator, pool: FramePool) -> Patch:
+        sizes = draw_corners(self.config.crop or (frame.height, frame.width), rng)
+        frames = [frame, *(pool.partner(frame, rng) for _ in range(3))]
+        return mosaic(*(self._look(f, rng, size) for f, size in zip(frames, sizes, strict=True)))
+
+    def _label(self, cell: Cell) -> int:
+        if self.categories == ONE_CLASS:
+            return 0
+        if cell.category not in self.categories:
+            raise unknown("cell type", cell.category, self.categories)
+        return self.categories.index(cell.category)
+
+
+def _instances(patch: Patch) -> Instances:
+    masks = LocalMasks.from_crops(((c.x, c.y, c.mask) for c in patch.cells), patch.size)
+    labels = torch.tensor([c.label for c in patch.cells], dtype=torch.int64)
+    return Instances(patch.size, gt_boxes=masks.get_bounding_boxes(), gt_classes=labels, gt_masks=masks)

@@ -1,0 +1,85 @@
+"""Batches of training samples, made by worker processes, the same whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from kitlib.model.augment import AugmentConfig
+from kitlib.model.compose import FramePool
+from kitlib.model.mapper import Mapper
+from kitlib.records import Frame
+from kitlib.train.sampler import TrainingSampler
+
+Batch = list[dict[str, Any]]
+
+
+class FrameDataset(Dataset[dict[str, Any]]):
+    """Samples by (index of a frame, number of the sample); the number and the seed settle every random
+    choice."""
+
+    def __init__(self, frames: Sequence[Frame], mapper: Mapper, seed: int = 0) -> None:
+        self.frames, self.mapper, self.seed = frames, mapper, seed
+        self.pool = FramePool(frames)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, number = key
+        rng = np.random.default_rng((self.seed, number))
+        return self.mapper(self.frames[index], rng, self.pool)
+
+
+class TrainingLoader:
+    """Endless batches; each batch drawn moves the sampler's ``position`` on, so that its state is what was
+    consumed."""
+
+    def __init__(
+        self, dataset: FrameDataset, sampler: TrainingSampler, images_per_batch: int, workers: int = 0
+    ) -> None:
+        self.sampler = sampler
+        self._batches = DataLoader(
+            dataset,
+            batch_size=images_per_batch,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=_one_thread,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            self.sampler.position += len(batch)
+            yield batch
+
+
+def loader(
+    frames: Sequence[Frame],
+    config: AugmentConfig,
+    categories: tuple[str, ...],
+    sampler: TrainingSampler,
+    images_per_batch: int,
+    workers: int = 0,
+    seed: int = 0,
+) -> TrainingLoader:
+    """Training batches of one process, from where its sampler stands.
+
+    Args:
+        frames: the training set that the sampler was made of, in the same order.
+        categories: the classes in the model's order.
+        images_per_batch: samples a batch of this process.
+        workers: worker processes; 0 makes the samples in this one. The batches are the same.
+        seed: of the augmentations.
+    """
+    dataset = FrameDataset(frames, Mapper(config, categories), seed)
+    return TrainingLoader(dataset, sampler, images_per_batch, workers)
+
+
+def _one_thread(_worker: int) -> None:
+    """OpenCV would start a thread a core in each of the workers."""
+    cv2.setNumThreads(0)
