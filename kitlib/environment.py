@@ -11,8 +11,12 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,16 +49,16 @@ def unmet(requirements: Iterable[str], extras: Iterable[str] = ()) -> list[str]:
     lacking = []
     for need in map(Requirement, requirements):
         wanted = need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in names)
-        if wanted and not need.specifier.contains(_version(need.name), prereleases=True):
+        if wanted and not _has(need.name, need.specifier):
             lacking.append(f"{need.name}{need.specifier}")
     return lacking
 
 
-def _version(name: str) -> str:
+def _has(name: str, versions: SpecifierSet) -> bool:
     try:
-        return metadata.version(name) or "0"
+        return versions.contains(metadata.version(name), prereleases=True)
     except metadata.PackageNotFoundError:
-        return "0"
+        return False
 
 
 if __name__ == "__main__":
