@@ -25,12 +25,12 @@ def plan(profile: str, settings: Sequence[str] = (), common: Mapping[str, Any] |
     """The parameters of every notebook.
 
     Args:
-        profile: name of a file in ``notebooks/profiles``, or a path to a YAML file with one section a notebook.
+        profile: name of a file in ``notebooks/profiles``, or a path to a YAML file of such sections.
         settings: "03_train.max_iter=100" texts; they win over the profile.
         common: values for every notebook that has such a parameter (data, out, gpus).
 
     Raises:
-        KitError: unknown profile, stage or parameter (the nearest known one is named), or a value of a wrong type.
+        KitError: an unknown profile, stage or parameter (the nearest is named), or a value of a wrong type.
     """
     sections = _read_profile(profile)
     defaults = {stage: parameters(notebook(stage)) for stage in STAGES}
@@ -43,7 +43,12 @@ def plan(profile: str, settings: Sequence[str] = (), common: Mapping[str, Any] |
         plans[stage] = {**known, **values}
     for setting in settings:
         stage, name, text = _split(setting)
-        plans[stage][name] = parse(stage, name, text, defaults[stage])
+        name, *keys = name.split(".")  # schedule.max_lr is one value of the parameter schedule
+        if keys:
+            check(stage, name, {}, plans[stage], "--set ")
+            plans[stage][name] = _with(plans[stage][name], keys, _literal(text))
+        else:
+            plans[stage][name] = parse(stage, name, text, defaults[stage])
     return Plan(Path(profile).stem, plans)
 
 
@@ -63,7 +68,7 @@ def parameters(path: Path) -> dict[str, Any]:
 
 
 def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: str = "") -> Any:
-    """``value`` if the stage has such a parameter and its default is of the same type, ints passing as floats.
+    """``value`` if the stage has such a parameter with a default of that type; ints pass as floats.
 
     Raises:
         KitError: it has not, or it is not.
@@ -85,11 +90,20 @@ def parse(stage: str, name: str, text: str, known: Mapping[str, Any]) -> Any:
     """The value of a ``--set`` text: as it stands for a text parameter, else a Python literal."""
     if isinstance(known.get(name), str):
         return text
+    return check(stage, name, _literal(text), known, "--set ")
+
+
+def _literal(text: str) -> Any:
     try:
-        value = ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
     except (ValueError, SyntaxError):
-        value = text
-    return check(stage, name, value, known, "--set ")
+        return text
+
+
+def _with(values: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of nested dicts with one value replaced."""
+    inner = _with(values.get(keys[0]) or {}, keys[1:], value) if len(keys) > 1 else value
+    return {**values, keys[0]: inner}
 
 
 def _as_float(value: int | str) -> Any:

@@ -54,7 +54,7 @@ def data_fingerprint(data: Path) -> str:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, None if there were none."""
+    """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, or None."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     shelf = files.make_folder(folder.parent / "previous")

@@ -1,4 +1,4 @@
-"""Running the notebooks one after the other with papermill; what is finished with the same inputs is skipped."""
+"""Running the notebooks one after the other with papermill, skipping what is finished."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def run(
 ) -> list[Row]:
     """Run the stages from ``first`` to ``last`` and leave their results in ``out``/<stage>.
 
-    A stage that was finished with the same notebook, parameters, data and earlier stages is skipped; one that was
-    interrupted goes on from where it was. Results of other parameters are moved aside, never overwritten.
+    A stage that was finished with the same notebook, parameters, data and earlier stages is skipped; one that
+    was interrupted goes on from where it was. Results of other parameters are moved aside, never overwritten.
 
     Args:
         force: run every chosen stage anew.
@@ -53,9 +53,8 @@ def run(
             rows.append(row(folder, former.seconds, skipped=True))
             continue
         if former and (force or former.key != upstream):
-            say(
-                f"{stage}: other parameters, data or --force; former results moved to {record.set_aside(folder)}"
-            )
+            shelf = record.set_aside(folder)
+            say(f"{stage}: other parameters, data or --force; former results moved to {shelf}")
         elif former:
             say(f"{stage}: was interrupted, goes on")
         rows.append(_run_stage(stage, plan.parameters[stage], upstream, folder, say))
@@ -115,7 +114,7 @@ def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
     except papermill.PapermillExecutionError as error:
         raise _failure(stage, error.ename, error.evalue, executed) from None
     except DeadKernelError:
-        advice = "its kernel died, most often for want of memory; use a smaller batch or crop and run again to go on"
+        advice = "its kernel died, most often for want of memory; use a smaller batch or crop and run again"
         raise KitError(f"{stage}: {advice}") from None
     except OSError as error:
         raise files.cannot_write(executed, error) from error

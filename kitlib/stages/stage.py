@@ -40,7 +40,7 @@ class Stage:
         return self.out / self.name
 
     def need(self, earlier: str) -> Path:
-        """The folder of an earlier stage's results; a stage that was not run yet is run now, with its defaults.
+        """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
 
         Raises:
             KitError: running it failed.
@@ -51,6 +51,22 @@ class Stage:
             values = {**parameters(notebook(earlier)), "data": str(self.data), "out": str(self.out)}
             runner.execute(earlier, values, files.make_folder(folder))
         return folder
+
+    def weights(self, earlier: str) -> Path:
+        """The weights that an earlier stage chose to keep; it is run first where it was not."""
+        folder = self.need(earlier)
+        return folder / files.read_json(folder / "metrics.json")["weights"]
+
+    def best_of(self, *earlier: str) -> str:
+        """That of the earlier stages, among those that were run, which scored highest on held-out images."""
+        scores = {}
+        for name in earlier:
+            path = self.out / name / "metrics.json"
+            if path.is_file():
+                scores[name] = files.read_json(path)["map"]
+        if not scores:
+            raise KitError(f"none of {', '.join(earlier)} was run yet in {self.out}; run one first")
+        return max(scores, key=lambda name: scores[name])
 
     def show(self, name: str, figure: Figure) -> Image:
         """Save a figure as ``figures/<name>.png`` and return it for the notebook to show."""
@@ -98,7 +114,7 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
 
 
 def locate_data(data: str = "") -> Path:
-    """The competition's folder in ``data``; made of synthetic cells, in outputs/synthetic, where it is empty."""
+    """The competition's folder in ``data``; synthetic cells in outputs/synthetic where it is empty."""
     if data:
         return competition.locate(Path(data).expanduser().resolve())
     return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kitlib.metric import Score
+from kitlib.post.tune import Tuning
 from kitlib.viz import style
 
 
@@ -46,19 +47,18 @@ def by_category(scores: Mapping[str, Score]) -> Figure:
     return figure
 
 
-def tuning(curves: Mapping[str, Mapping[float, float]], chosen: Mapping[str, float]) -> Figure:
+def tuning(found: Tuning) -> Figure:
     """The metric of each cell type along the score threshold, with the chosen threshold marked."""
     figure, (axes,) = style.figure(6, 2.8)
-    for name, curve in sorted(curves.items()):
-        color = style.color(name, curves)
-        axes.plot(list(curve), list(curve.values()), color=color, label=name)
-        if name in chosen:
-            best = chosen[name]
-            height = np.interp(best, list(curve), list(curve.values()))
-            axes.plot([best], [height], "o", color=color)
-            axes.annotate(
-                f"{best:.2f}", (best, height), xytext=(0, 5), textcoords="offset points", ha="center"
-            )
+    names = sorted(found.curves.keys() - {"default"})
+    for name in names:
+        color, curve = style.color(name, names), found.curves[name]
+        axes.plot(found.thresholds, curve, color=color, label=f"{name}, {found.frames[name]} images")
+        best = found.config.score_of(name)
+        height = np.interp(best, found.thresholds, curve)
+        axes.plot([best], [height], "o", color=color)
+        offset = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{best:.2f}", (best, height), **offset)
     axes.set_xlabel("score threshold")
     axes.set_title("Metric on the held-out images by score threshold")
     axes.margins(y=0.15)

@@ -47,7 +47,7 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
 
 
 def color(category: str, categories: Iterable[str] = ()) -> str:
-    """The colour of a cell type; types other than the competition's get one by their place in ``categories``."""
+    """The colour of a cell type; others than the competition's by their place in ``categories``."""
     if category in COLORS:
         return COLORS[category]
     known = sorted(set(categories) | {category})

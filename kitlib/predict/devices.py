@@ -1,0 +1,19 @@
+"""The GPUs of this host."""
+
+from __future__ import annotations
+
+import torch
+
+from kitlib.errors import KitError
+
+
+def gpu_count(asked: int = -1) -> int:
+    """How many GPUs to use: as many as asked for, or all there are for -1.
+
+    Raises:
+        KitError: more are asked for than there are.
+    """
+    present = torch.cuda.device_count()
+    if asked > present:
+        raise KitError(f"{asked} GPUs are asked for but there are {present}; use --gpus {present} or fewer")
+    return present if asked < 0 else asked
