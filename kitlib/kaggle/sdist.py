@@ -57,9 +57,8 @@ def pip_settings() -> dict[str, list[str]]:
     command = [sys.executable, "-m", "pip", "config", "list"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     found: dict[str, list[str]] = {}
-    order = (":env:.", "install.", "download.", "global.")
-    for prefix in order:
-        for line in lines:
+    for prefix in (":env:.", "install.", "download.", "global."):
+        for line in reversed(lines):  # pip lists the machine's file before the user's, which is to come first
             key, _, value = line.partition("=")
             if key.startswith(prefix):
                 found.setdefault(key[len(prefix) :], []).extend(str(ast.literal_eval(value)).split())
