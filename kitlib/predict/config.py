@@ -1,0 +1,36 @@
+"""What a prediction job needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How instances are found in a frame.
+
+    Attributes:
+        scale: the frame is resized by this factor for the network; masks come back in the frame's own pixels.
+        mask_threshold: a pixel belongs to a cell where its probability is at least this.
+        score_floor: instances below this score are not even written down; post-processing chooses among the
+            rest.
+        max_cells: the most instances of a frame, the best ones.
+        batch: frames that go through the network together.
+    """
+
+    scale: float = 1.0
+    mask_threshold: float = 0.5
+    score_floor: float = 0.05
+    max_cells: int = 1000
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """One run over many frames: ``weights`` (a checkpoint of ``kitlib.train``), ``frames`` (JSON lines of
+    ``records.write_frames``) and ``out`` (the predictions.csv to write)."""
+
+    weights: str
+    frames: str
+    out: str
+    config: PredictConfig = field(default_factory=PredictConfig)

@@ -1,0 +1,111 @@
+"""Pseudo labels: what a model is sure of on unlabelled images, as new training frames."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from kitlib.errors import KitError
+from kitlib.post import thresholds
+from kitlib.post.thresholds import PostConfig
+from kitlib.records import Frame
+
+NOTHING_FOUND = "nothing found"
+OTHER_CATEGORY = "cells of another type than the file name says"
+TOO_FEW = "too few confident cells"
+
+
+@dataclass(frozen=True)
+class PseudoConfig:
+    """What is believed without a look.
+
+    Attributes:
+        post: limits of score and area by category, and how overlap is resolved; ``keep_best`` is not used.
+        min_cells: the fewest confident cells that make an image worth training on. Every annotated image has
+            4 or more.
+        weight: ``Frame.weight`` of the new frames, a factor on their training loss.
+    """
+
+    post: PostConfig = field(default_factory=lambda: PostConfig(score={"default": 0.7}))
+    min_cells: int = 4
+    weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the unlabelled images.
+
+    Attributes:
+        kept: ids of the images that were kept.
+        dropped: ids of the images that were dropped, by reason.
+        cells: number of cells kept, by category.
+        images: number of images kept, by category.
+        doubtful: cells of the kept images that were not confident enough, too small or covered by others.
+        relabelled: cells of the kept images that got the type of their image in place of the predicted one.
+    """
+
+    kept: tuple[str, ...]
+    dropped: dict[str, tuple[str, ...]]
+    cells: dict[str, int]
+    images: dict[str, int]
+    doubtful: int
+    relabelled: int
+
+
+def select(
+    unlabelled: Sequence[Frame], predictions: Sequence[Frame], config: PseudoConfig
+) -> tuple[list[Frame], Report]:
+    """Confident instances as training frames, without overlap, with their scores (so ``Frame.pseudo`` holds).
+
+    An image holds one type of cell. Where the file name tells it (``Frame.category``) and the predictions
+    vote for another, the image is dropped: what the model takes for something else, it has hardly outlined
+    well. In an image that is kept, all cells get the image's type. Without a type in the file name the vote
+    decides.
+
+    Args:
+        unlabelled: frames with their image files, in the order in which the new frames come.
+        predictions: all instances found in them, with scores, not post-processed; matched by id.
+
+    Raises:
+        KitError: a prediction for an image that is not among the unlabelled ones.
+    """
+    found = {f.id: f for f in predictions}
+    strangers = sorted(found.keys() - {f.id for f in unlabelled})
+    if strangers:
+        raise KitError(
+            f"predictions for '{strangers[0]}', which is not an unlabelled image; predict the same images"
+        )
+    post = replace(config.post, keep_best=False)
+    frames: list[Frame] = []
+    dropped: dict[str, list[str]] = {NOTHING_FOUND: [], OTHER_CATEGORY: [], TOO_FEW: []}
+    relabelled = doubtful = 0
+    for bare in unlabelled:
+        cells = found[bare.id].cells if bare.id in found else ()
+        frame = thresholds.apply(replace(bare, cells=cells), post)
+        reason = _fault(bare, frame, cells, config)
+        if reason:
+            dropped[reason].append(bare.id)
+            continue
+        relabelled += sum(c.category != frame.category for c in frame.cells)
+        doubtful += len(cells) - len(frame.cells)
+        same = tuple(replace(c, category=frame.category) for c in frame.cells)
+        frames.append(replace(frame, cells=same, weight=config.weight))
+    report = Report(
+        kept=tuple(f.id for f in frames),
+        dropped={reason: tuple(ids) for reason, ids in dropped.items()},
+        cells=dict(Counter(c.category for f in frames for c in f.cells)),
+        images=dict(Counter(f.category for f in frames)),
+        doubtful=doubtful,
+        relabelled=relabelled,
+    )
+    return frames, report
+
+
+def _fault(bare: Frame, frame: Frame, cells: Sequence, config: PseudoConfig) -> str | None:
+    """Why an image is not kept; None if it is."""
+    if not cells:
+        return NOTHING_FOUND
+    if bare.category not in (None, frame.category):
+        return OTHER_CATEGORY
+    return TOO_FEW if len(frame.cells) < max(config.min_cells, 1) else None

@@ -1,0 +1,172 @@
+"""From the network's raw instances to a checked submission: pasting, overlap, tuning, checking."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import Row, peak_mib, race, seconds
+from pycocotools import mask as coco
+
+from kitlib import metric, rle
+from kitlib.model import compat
+from kitlib.post import overlap, submission, thresholds, tune
+from kitlib.post.thresholds import PostConfig
+from kitlib.predict.config import PredictConfig
+from kitlib.predict.infer import to_cells
+from kitlib.records import Cell, Frame
+
+compat.apply()  # before detectron2 is imported
+from detectron2.layers.mask_ops import paste_masks_in_image  # noqa: E402
+from detectron2.structures import Boxes, Instances  # noqa: E402
+
+SIZE = (520, 704)
+CELLS = 800
+
+
+@cache
+def instances(number: int = CELLS) -> Instances:
+    """What a model finds in a crowded frame: boxes of 12 to 40 pixels, round soft masks."""
+    rng = np.random.default_rng(0)
+    corners, sides = rng.uniform(0, [670, 490], (number, 2)), rng.uniform(12, 40, (number, 2))
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    square = (1 / (1 + np.exp(8 * (x * x + y * y - 0.7)))).astype(np.float32)
+    return Instances(
+        SIZE,
+        pred_boxes=Boxes(torch.from_numpy(np.hstack([corners, corners + sides])).float()),
+        scores=torch.from_numpy(rng.uniform(0.05, 1, number)),
+        pred_classes=torch.zeros(number, dtype=torch.int64),
+        pred_masks=torch.from_numpy(np.tile(square, (number, 1, 1, 1))),
+    )
+
+
+def paste_ours() -> list:
+    """Cells, box by box."""
+    return to_cells(instances(), SIZE, PredictConfig(score_floor=0), ("cort",))
+
+
+def paste_theirs() -> list:
+    """detectron2's full-frame masks, then pycocotools."""
+    found = instances()
+    masks = paste_masks_in_image(found.pred_masks[:, 0], found.pred_boxes, SIZE, 0.5)
+    return [coco.encode(np.asfortranarray(m)) for m in masks.numpy().view(np.uint8)]
+
+
+def prepare_paste_ours():
+    torch.set_num_threads(1)
+    instances()
+    return paste_ours
+
+
+def prepare_paste_theirs():
+    torch.set_num_threads(1)
+    instances()
+    return paste_theirs
+
+
+@cache
+def crowd() -> list[Cell]:
+    """The cells of a crowded frame, overlapping."""
+    return paste_ours()
+
+
+def overlap_ours() -> list:
+    """Disjoint RLEs of the crowd."""
+    return overlap.resolve(crowd(), *SIZE, split="keep_all")
+
+
+def overlap_theirs() -> list:
+    """The usual way: full-frame masks, best first, each clipped by all that came before."""
+    cells = sorted(crowd(), key=lambda c: -c.score)
+    masks, taken, kept = np.stack([rle.to_mask(c.mask) for c in cells]), np.zeros(SIZE, bool), []
+    for mask in masks:
+        left = mask & ~taken
+        if mask.sum() - left.sum() <= 0.3 * mask.sum() and left.any():
+            taken |= left
+            kept.append(rle.from_mask(left))
+    return kept
+
+
+def prepare_overlap_ours():
+    crowd()
+    return overlap_ours
+
+
+def prepare_overlap_theirs():
+    crowd()
+    return overlap_theirs
+
+
+def held_out(frames: int) -> tuple[list[Frame], list[Frame]]:
+    """Truth, and predictions the worse the lower their score: 85 cells and 250 predictions a frame."""
+    rng = np.random.default_rng(1)
+    base = rle.boxes([c.mask for c in crowd()])
+    disc = np.hypot(*np.mgrid[-9:10, -9:10]) < 9
+    truth, predictions = [], []
+    for number in range(frames):
+        chosen, category = base[rng.choice(len(base), 85, False)], ("astro", "cort", "shsy5y")[number % 3]
+        cells, found = [], []
+        for x, y, *_ in chosen.tolist():
+            cells.append(Cell(rle.from_crop(disc, x, y, *SIZE), category))
+            for shift in rng.integers(0, 10, 3).tolist():
+                score = float(np.clip(0.9 - 0.08 * shift + rng.normal(0, 0.1), 0.05, 1))
+                found.append(Cell(rle.from_crop(disc, x + shift, y, *SIZE), category, score))
+        truth.append(Frame(str(number), None, *SIZE, tuple(cells), category))
+        predictions.append(replace(truth[-1], cells=tuple(found)))
+    return truth, predictions
+
+
+def tune_theirs(truth: list[Frame], predictions: list[Frame]) -> float:
+    """Post-process and score afresh at each threshold, all else fixed."""
+    configs = [PostConfig(score={"default": s}, min_area={"default": 0}) for s in tune.SCORES]
+    return max(metric.score(truth, [thresholds.apply(p, c) for p in predictions]).mean for c in configs)
+
+
+def write_submission(path: Path, images: int, cells: int) -> list[Frame]:
+    """A sound submission; returns the test frames."""
+    texts = [rle.to_text(c.mask) for c in overlap_ours()[:cells]]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "predicted"])
+        writer.writerows([f"{i:012x}", text] for i in range(images) for text in texts)
+    return [Frame(f"{i:012x}", None, *SIZE) for i in range(images)]
+
+
+def check_theirs(path: Path) -> bool:
+    """The usual overlap check: count each image's pixels on a full frame."""
+    frames: dict[str, np.ndarray] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            frame = frames.setdefault(row["id"], np.zeros(SIZE[0] * SIZE[1], np.uint8))
+            numbers = list(map(int, row["predicted"].split()))
+            for start, length in zip(numbers[0::2], numbers[1::2], strict=True):
+                frame[start - 1 : start - 1 + length] += 1
+    return all(f.max() <= 1 for f in frames.values())
+
+
+def rows():
+    """The rows of this module."""
+    torch.set_num_threads(1)
+    work = f"{CELLS} cells of a 704 x 520 frame"
+    yield Row("paste", f"{work}; detectron2 paste + encode", *race(paste_ours, paste_theirs, 3), bar=5)
+    memory = peak_mib(prepare_paste_ours), peak_mib(prepare_paste_theirs)
+    yield Row("paste memory", f"{work}; detectron2 paste + encode", *memory, unit="MiB", bar=10)
+    yield Row("overlap", f"{work}; full-frame masks", *race(overlap_ours, overlap_theirs, 3), bar=3)
+    memory = peak_mib(prepare_overlap_ours), peak_mib(prepare_overlap_theirs)
+    yield Row("overlap memory", f"{work}; full-frame masks", *memory, unit="MiB", bar=10)
+    truth, predictions = held_out(120)
+    few = truth[:12], predictions[:12]
+    times = race(lambda: tune.tune(*few), lambda: tune_theirs(*few), 1, warm=False)
+    yield Row("tune", "12 frames of 250 instances; peer: one threshold for all, rescored", *times, bar=1)
+    alone = seconds(lambda: tune.tune(truth, predictions), 1, warm=False)
+    yield Row("tune all", "120 frames of 250 instances", alone, bar=30)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "submission.csv"
+        test = write_submission(path, 240, 340)
+        times = race(lambda: submission.check(path, test), lambda: check_theirs(path), 1, warm=False)
+    yield Row("check", "240 images of 340 cells; peer: pixel counts only", *times)
