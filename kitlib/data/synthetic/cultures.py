@@ -1,8 +1,8 @@
 """What each kind of cell looks like, as numbers: forms, counts, sizes and surroundings.
 
-Counts and areas of the three competition types are those of its training set (per 520 x 704 frame: 34, 337 and 80 cells
-of 240, 225 and 906 pixels on average); contrasts were set beside its images. The cell lines are variations on the same
-three families, made to differ in size, crowding and outline; they do not claim to be portraits.
+Counts and areas of the three competition types are close to those of its training set (a 520 x 704 frame
+has 34, 337 and 80 cells of 240, 225 and 906 pixels on average); contrasts were set beside its images. The
+cell lines vary the same three families in size, crowding and outline; they do not claim to be portraits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CORT = Culture(
     spread=0.5,
     clustering=0.15,
     overlap=0.08,
-    contrast=100,
+    contrast=112,
     shade=8,
     grain=0.6,
     neurites=(3.5, 50),
@@ -58,11 +58,11 @@ SHSY5Y = Culture(
         Form(arms=(0, 1), reach=(1.2, 1.6), root=0.7, tip=1.5, aspect=(1.0, 1.5), share=0.15),
     ),
     count=337,
-    area=225,
+    area=215,
     spread=0.52,
     clustering=0.55,
     overlap=0.10,
-    contrast=75,
+    contrast=86,
     shade=5,
     grain=0.35,
     neurites=(1.6, 28),

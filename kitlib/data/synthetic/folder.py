@@ -31,7 +31,7 @@ _WRITTEN = (
 
 
 def ensure(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, int] = (256, 256)) -> Path:
-    """``write``, unless the folder already holds exactly that. A folder left half-written is written again."""
+    """``write``, unless the folder already holds just that; one left half-written is written again."""
     folder = Path(folder)
     stamp = folder / STAMP
     if stamp.is_file() and files.read_json(stamp) == _stamp(seed, images, size, complete=True):
@@ -73,7 +73,7 @@ def write(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, 
 
 
 def shares(images: int) -> dict[str, int]:
-    """How many of ``images`` show each type: as in the competition, but at least 6 of a type where they suffice."""
+    """How many of ``images`` show each type: as in the competition, but at least 6 where they suffice."""
     counts = dict.fromkeys(SHARES, min(LEAST_OF_A_TYPE, images // len(SHARES)))
     while sum(counts.values()) < images:
         neediest = max(SHARES, key=lambda category: SHARES[category] * images - counts[category])
@@ -87,7 +87,8 @@ def _make_way(folder: Path) -> Path:
         raise KitError(f"{folder} is a file; name a folder for the synthetic data")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STAMP).is_file():
         raise KitError(
-            f"{folder} holds something else than synthetic data, which is left alone; name a new or an empty folder"
+            f"{folder} holds something else than synthetic data, which is left alone; "
+            "name a new or an empty folder"
         )
     files.make_folder(folder)
     for name in _WRITTEN:

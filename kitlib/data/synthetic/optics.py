@@ -1,7 +1,8 @@
 """How a phase-contrast microscope shows thin objects.
 
-The frame is a map of optical thickness. The instrument's phase ring passes fine detail and loses slow changes, so
-thick edges come out dark with a bright halo around them: a difference of Gaussians of the thickness, about grey 128.
+The frame is a map of optical thickness. The instrument's phase ring passes fine detail and loses slow
+changes, so thick edges come out dark with a bright halo around them: a difference of Gaussians of the
+thickness, on grey 128.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from kitlib.data.synthetic.cultures import FULL_FRAME, Culture
-from kitlib.data.synthetic.scene import Placed, lognormal, window
-from kitlib.data.synthetic.shapes import slow_noise, smooth_noise
+from kitlib.data.synthetic.noise import lognormal, sensor_noise, slow_noise, smooth_noise
+from kitlib.data.synthetic.scene import Placed, window
 
 BACKGROUND = 128.0
 RIM = 2.6  # pixels: an outline runs through the halo, and the cell is full-grown only this far inside it
@@ -28,28 +29,20 @@ def render(
     """The frame (height, width) that a camera would record of ``cells`` among fibres and debris."""
     bodies = _bodies(culture, size, cells, rng)
     lines = _fibres(culture, size, cells, rng)
-    dirt = _debris(culture, size, cells, rng)
+    dirt = _debris(culture, size, rng)
     thick = bodies + lines + dirt
     sharp = ndimage.gaussian_filter(thick, 0.5)
+    # Parts of a frame lie a little out of focus.
     focus = np.clip(0.25 + 0.3 * slow_noise(size, rng), 0, 1)
-    sharp += focus * (
-        ndimage.gaussian_filter(thick, 0.9) - sharp
-    )  # parts of a frame lie a little out of focus
+    sharp += focus * (ndimage.gaussian_filter(thick, 0.9) - sharp)
     image = culture.contrast * lognormal(rng, 0.08) * (ndimage.gaussian_filter(thick, 1.9) - sharp)
     image *= np.where(image > 0, HALO, 1.0)
     image -= culture.shade * ndimage.gaussian_filter(bodies, 1.5)
     image += 1.0 * slow_noise(size, rng)  # uneven light
-    image += culture.noise * _grain(size, rng)
+    image += culture.noise * sensor_noise(size, rng)
     image = 126 * np.tanh(image / 126)  # a camera does not clip at once
     image += BACKGROUND - image.mean()  # the instrument sets the mean grey of each frame
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def _grain(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Sensor noise as the instrument leaves it: a little blurred, without slow changes, unit variance."""
-    noise = rng.standard_normal(size)
-    noise = ndimage.gaussian_filter(noise, 0.45) - ndimage.gaussian_filter(noise, 1.6)
-    return noise / noise.std()
 
 
 def _bodies(
@@ -117,9 +110,7 @@ def _scatter(points: NDArray, size: tuple[int, int]) -> NDArray[np.float64]:
     return total.reshape(size)
 
 
-def _debris(
-    culture: Culture, size: tuple[int, int], cells: list[Placed], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _debris(culture: Culture, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
     """Thickness of loose particles and of heaps of them."""
     share = size[0] * size[1] / FULL_FRAME
     places = [

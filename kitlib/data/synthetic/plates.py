@@ -27,7 +27,7 @@ class Exposure:
 
     @property
     def file_name(self) -> str:
-        """The name of an unlabelled image: the sample with its date and time put before the position's number."""
+        """The name of an unlabelled image: the sample with date and time put before the position's number."""
         place, phase = self.sample_id.split("_Ph_")
         return f"{place}_{self.sample_date}_{self.plate_time}_Ph_{phase}.png"
 

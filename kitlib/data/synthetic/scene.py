@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kitlib.data.synthetic import shapes
 from kitlib.data.synthetic.cultures import FULL_FRAME, Culture
-from kitlib.data.synthetic.shapes import Outline, smooth_noise
+from kitlib.data.synthetic.noise import lognormal, smooth_noise
+from kitlib.data.synthetic.shapes import Outline
 
 LEAST_CELLS = 4
 LEAST_AREA = 40  # pixels that must lie in the frame
@@ -56,15 +57,18 @@ def _settle(
     """A place for a new cell of about ``area`` pixels; where there is none, a smaller cell; at last none."""
     shares = np.array([form.share for form in culture.forms])
     form = culture.forms[int(rng.choice(len(shares), p=shares / shares.sum()))]
-    least, most = (0.01, 0.15) if rng.random() < culture.overlap else (0.0, 0.0)
+    least, most = (1, 0.15) if rng.random() < culture.overlap else (0, 0.0)
     while area >= LEAST_AREA:
         outline = shapes.draw(form, form.size * area, rng, unevenness)
         for _ in range(TRIES):
             x, y = _middle(culture, cells, taken.shape, rng)
             placed = _clip(outline, round(x), round(y), taken.shape)
-            if placed is not None and least <= window(taken, placed)[placed.outline.mask].mean() <= most:
+            if not least <= window(taken, placed)[placed.outline.mask].sum() <= most * placed.outline.area:
+                continue
+            placed = _mend(placed, outline.area)
+            if placed is not None:
                 return placed
-        least, area = 0.0, 0.6 * area
+        least, area = 0, 0.6 * area
     return None
 
 
@@ -84,29 +88,29 @@ def _middle(
     return rng.uniform(0, size[1]), rng.uniform(0, size[0])
 
 
-def _clip(outline: Outline, x: int, y: int, size: tuple[int, int]) -> Placed | None:
-    """The outline with its window's middle at (x, y), cut to the frame; None when too little of it is left."""
+def _clip(outline: Outline, x: int, y: int, size: tuple[int, int]) -> Placed:
+    """The outline with its window's middle at (x, y), a place in the frame; what sticks out is cut off."""
     height, width = outline.mask.shape
     x, y = x - width // 2, y - height // 2
-    rows = slice(max(-y, 0), min(height, size[0] - y))
-    columns = slice(max(-x, 0), min(width, size[1] - x))
-    if rows.start == 0 and columns.start == 0 and (rows.stop, columns.stop) == (height, width):
-        return Placed(outline, x, y)
-    mask = shapes.solid(outline.mask[rows, columns])
-    if mask.sum() < max(LEAST_AREA, 0.35 * outline.area):
-        return None
-    depth = outline.depth[rows, columns]
-    depth = np.where(mask, depth, -np.abs(depth))
+    rows = slice(max(-y, 0), size[0] - y)
+    columns = slice(max(-x, 0), size[1] - x)
     tips = outline.tips - [columns.start, rows.start, 0, 0]
-    return Placed(Outline(mask, depth, tips), x + columns.start, y + rows.start)
+    cut = Outline(outline.mask[rows, columns], outline.depth[rows, columns], tips)
+    return Placed(cut, x + columns.start, y + rows.start)
+
+
+def _mend(cell: Placed, whole: int) -> Placed | None:
+    """The largest part of a cell that the frame's edge cut; None when too little is left of ``whole``."""
+    if cell.outline.area == whole:
+        return cell
+    mask = shapes.solid(cell.outline.mask)
+    if mask.sum() < max(LEAST_AREA, 0.35 * whole):
+        return None
+    depth = np.where(mask, cell.outline.depth, -np.abs(cell.outline.depth))
+    return replace(cell, outline=replace(cell.outline, mask=mask, depth=depth))
 
 
 def window(array: NDArray, cell: Placed) -> NDArray:
     """The part of a frame-sized array that lies under a cell's window."""
     height, width = cell.outline.mask.shape
     return array[cell.y : cell.y + height, cell.x : cell.x + width]
-
-
-def lognormal(rng: np.random.Generator, sigma: float) -> float:
-    """A log-normal factor with mean 1."""
-    return math.exp(sigma * rng.standard_normal() - sigma * sigma / 2)

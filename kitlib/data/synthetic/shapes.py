@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-STEPS = 4  # straight pieces of an arm
+from kitlib.data.synthetic.noise import patch
+
+STEPS = 3  # straight pieces of an arm
+COARSE = 3  # pixels between the samples from which an area is estimated
 MARGIN = 3  # pixels of background kept around an outline
 
 
@@ -61,13 +65,12 @@ def draw(form: Form, area: float, rng: np.random.Generator, unevenness: NDArray)
             part of it roughens the outline.
     """
     plan = _plan(form, rng)
-    radius = math.sqrt(area / math.pi)
-    for _ in range(2):  # arms keep their width in pixels, so the area does not scale exactly
-        field, _ = _distance(_segments(plan, form, radius), form.blend * radius, step=2)
-        radius *= math.sqrt(area / max(4.0 * np.count_nonzero(field < 0), 16.0))
+    radius = 0.8 * math.sqrt(area / math.pi)  # the body has most of the area, the arms the rest
+    rough = _distance(_segments(plan, form, radius), form.blend * radius, COARSE)[0]
+    radius *= math.sqrt(area / (COARSE**2 * max(np.count_nonzero(rough < 0), 1)))
     segments = _segments(plan, form, radius)
     field, corner = _distance(segments, form.blend * radius)
-    field += form.rough * _patch(unevenness, field.shape, rng)
+    field += form.rough * patch(unevenness, field.shape, rng)
     mask = solid(field < 0)
     depth = np.where(mask, np.maximum(-field, 0.0), -np.abs(field))
     return Outline(mask, depth, _tips(plan, segments, corner))
@@ -123,34 +126,43 @@ def _segments(plan: list[NDArray], form: Form, radius: float) -> NDArray:
 
 
 def _distance(segments: NDArray, blend: float, step: int = 1) -> tuple[NDArray, NDArray]:
-    """Signed distance (h, w) to the soft union of capsules, negative inside, and the window's corner (x, y)."""
+    """Signed distance (h, w) to a soft union of capsules, negative inside; the window's corner (x, y)."""
     ends = np.concatenate([segments[:, :3], segments[:, 3:]])
     reach = ends[:, 2:] + MARGIN
     low, high = np.floor((ends[:, :2] - reach).min(0)), np.ceil((ends[:, :2] + reach).max(0))
-    x = np.arange(low[0], high[0] + 1, step)[None, :]
-    y = np.arange(low[1], high[1] + 1, step)[:, None]
-    total = None
-    for ax, ay, ar, bx, by, br in segments:
-        ux, uy = bx - ax, by - ay
-        along = ((x - ax) * ux + (y - ay) * uy) / max(ux * ux + uy * uy, 1e-9)
-        along = np.clip(along, 0, 1)
-        dx, dy = x - ax - along * ux, y - ay - along * uy
-        near = np.sqrt(dx * dx + dy * dy) - (ar + along * (br - ar))
-        total = near if total is None else _soft_minimum(total, near, blend)
-    return total, low
+    x = np.arange(low[0], high[0] + 1, step, dtype=np.float32)[None, :]
+    y = np.arange(low[1], high[1] + 1, step, dtype=np.float32)[:, None]
+    near = (_capsule(x, y, *segment) for segment in segments.tolist())
+    return reduce(lambda total, other: _soft_minimum(total, other, blend), near), low
+
+
+def _capsule(
+    x: NDArray, y: NDArray, ax: float, ay: float, ar: float, bx: float, by: float, br: float
+) -> NDArray:
+    """Signed distance (h, w) of pixels in columns x (1, w) and rows y (h, 1) to one tapered capsule."""
+    ux, uy = bx - ax, by - ay
+    scale = 1 / max(ux * ux + uy * uy, 1e-9)
+    along = (x - ax) * (ux * scale) + (y - ay) * (uy * scale)
+    np.maximum(along, 0, out=along)
+    np.minimum(along, 1, out=along)
+    dx, dy = (x - ax) - along * ux, (y - ay) - along * uy
+    dx *= dx
+    dy *= dy
+    dx += dy
+    np.sqrt(dx, out=dx)
+    along *= br - ar
+    along += ar
+    dx -= along
+    return dx
 
 
 def _soft_minimum(a: NDArray, b: NDArray, width: float) -> NDArray:
-    """Polynomial smooth minimum (Quilez): the minimum, rounded off where a and b differ by less than width."""
-    close = np.maximum(width - np.abs(a - b), 0) / max(width, 1e-6)
-    return np.minimum(a, b) - close * close * width / 4
-
-
-def _patch(tile: NDArray, shape: tuple[int, int], rng: np.random.Generator) -> NDArray:
-    """A random part of a tile that repeats endlessly."""
-    rows = (rng.integers(tile.shape[0]) + np.arange(shape[0])) % tile.shape[0]
-    columns = (rng.integers(tile.shape[1]) + np.arange(shape[1])) % tile.shape[1]
-    return tile[np.ix_(rows, columns)]
+    """Polynomial smooth minimum (Quilez): the minimum, rounded off where a and b are within ``width``."""
+    close = np.abs(a - b)
+    np.maximum(width - close, 0, out=close)
+    close *= close
+    close *= 0.25 / max(width, 1e-6)
+    return np.minimum(a, b) - close
 
 
 def _tips(plan: list[NDArray], segments: NDArray, corner: NDArray) -> NDArray:
@@ -162,19 +174,3 @@ def _tips(plan: list[NDArray], segments: NDArray, corner: NDArray) -> NDArray:
         length = math.hypot(bx - ax, by - ay)
         rows.append([bx - corner[0], by - corner[1], (bx - ax) / length, (by - ay) / length])
     return np.array(rows).reshape(-1, 4)
-
-
-def smooth_noise(size: tuple[int, int], sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Gaussian noise with details of about ``sigma`` pixels, zero mean, unit variance; it repeats at its edges."""
-    field = ndimage.gaussian_filter(rng.standard_normal(size), sigma, mode="wrap")
-    field -= field.mean()
-    return field / max(float(field.std()), 1e-9)
-
-
-def slow_noise(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise that changes over about a fifth of the frame, roughly unit variance."""
-    coarse = rng.standard_normal((7, 7))
-    rows, columns = (np.exp(-((np.linspace(0.5, 5.5, side)[:, None] - np.arange(7)) ** 2)) for side in size)
-    return (
-        rows @ coarse @ columns.T / 1.25
-    )  # 1.25: standard deviation of a sum of such bells, nearly everywhere
