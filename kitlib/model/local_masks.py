@@ -1,5 +1,4 @@
-"""The masks of an image's cells as training wants them: each cell's own pixels, never a stack of full
-frames."""
+"""The masks of an image's cells as training wants them: each within its box, never a stack of full frames."""
 
 from __future__ import annotations
 
@@ -182,8 +181,7 @@ def tight(mask: NDArray) -> tuple[int, int, int, int]:
 
 
 def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
-    """Numbers of masks of like size, with the largest width and height among them; empty masks are left
-    out."""
+    """Numbers of masks of like size, with their largest width and height; empty masks are left out."""
     width, height = boxes[:, 2].cpu().numpy(), boxes[:, 3].cpu().numpy()
     order = np.argsort(np.maximum(width, height), kind="stable")
     order = order[width[order] > 0]
@@ -200,8 +198,7 @@ def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
 
 
 def _weights(span: torch.Tensor, bins: int, origin: torch.Tensor, size: int, frame: int) -> torch.Tensor:
-    """How much each mask pixel along one axis counts in each bin of a box: ROIAlign's sampling
-    (torchvision roi_align).
+    """How much each mask pixel along one axis counts in each bin of a box, sampled as ROIAlign does.
 
     Args:
         span: (n, 2) where the boxes begin and end, in pixels.

@@ -1,11 +1,11 @@
-"""A piece of a frame on its way into the model: an image and the cells in it, each mask within its own
-box."""
+"""A piece of a frame on its way into the model: an image and its cells, each mask within its own box."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -69,8 +69,12 @@ def take(
     source: Box,
     near: Box | None = None,
 ) -> Patch:
-    """The part ``source`` of a frame; only cells that reach into ``near`` (frame coordinates) are decoded,
-    if given."""
+    """The part ``source`` of a frame, with the cells that reach into ``near``; no others are decoded.
+
+    Args:
+        image: the whole frame, (H, W).
+        source: in the frame's coordinates, as is ``near``; all of it is near if that is None.
+    """
     masks = [cell.mask for cell in frame.cells]
     boxes, areas = rle.boxes(masks), rle.areas(masks)
     x0, y0, x1, y1 = source if near is None else (overlap(source, near) or (0, 0, 0, 0))
@@ -90,50 +94,63 @@ def take(
 
 
 def resize(patch: Patch, size: tuple[int, int]) -> Patch:
-    """The patch at another (height, width); image and masks on the grid of ``cv2.resize`` with
-    ``INTER_LINEAR``.
+    """The patch at another (height, width), on the grid of ``cv2.resize`` with ``INTER_LINEAR``.
 
-    A mask's pixel is inside where its bilinear value is at least a half, as if the full frame had been
-    resized.
+    A mask's pixel is inside where its bilinear value is at least a half: what resizing the mask's full
+    frame would give.
     """
     if patch.size == tuple(size):
         return patch
     image = cv2.resize(patch.image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    cells = (resize_cell(cell, patch.size, size) for cell in patch.cells)
+    rows, columns = (_Axis.between(old, new) for old, new in zip(patch.size, size, strict=True))
+    boxes = np.array([cell.box for cell in patch.cells], np.int64).reshape(-1, 4)
+    spans = zip(columns.reached(boxes[:, 0::2]), rows.reached(boxes[:, 1::2]), strict=True)
+    cells = (_resized(cell, columns, rows, *x, *y) for cell, (x, y) in zip(patch.cells, spans, strict=True))
     return Patch(image, tuple(cell for cell in cells if cell is not None))
 
 
-def resize_cell(cell: PatchCell, old: tuple[int, int], new: tuple[int, int]) -> PatchCell | None:
-    """A cell of a patch of size ``old`` at the size ``new``; None when no pixel is left of it."""
-    x0, x1 = _resized_span(cell.box[0], cell.box[2], old[1], new[1])
-    y0, y1 = _resized_span(cell.box[1], cell.box[3], old[0], new[0])
-    if x0 >= x1 or y0 >= y1:
-        return None
-    # One pixel around the mask: its own edge where the image ends (as cv2.resize repeats it), else
-    # background.
-    ends = (cell.y == 0, cell.box[3] == old[0], cell.x == 0, cell.box[2] == old[1])
-    levels = cell.mask.view(np.uint8) * 255
-    levels = cv2.copyMakeBorder(levels, *(int(e) for e in ends), cv2.BORDER_REPLICATE)
-    scale_x, scale_y = old[1] / new[1], old[0] / new[0]
-    to_old = np.array(
-        [
-            [scale_x, 0, (x0 + 0.5) * scale_x - 0.5 - cell.x + ends[2]],
-            [0, scale_y, (y0 + 0.5) * scale_y - 0.5 - cell.y + ends[0]],
-        ]
-    )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    # 127, not 128: a value that is a half but for rounding counts as inside.
-    mask = cv2.warpAffine(levels, to_old, (x1 - x0, y1 - y0), flags=flags) >= 127
+class _Axis(NamedTuple):
+    """For each new pixel along one axis: the two old pixels between which it lies, how near the second."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def between(cls, old: int, new: int) -> _Axis:
+        at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+        low = at.astype(np.int64)
+        return cls(low, np.minimum(low + 1, old - 1), (at - low).astype(np.float32))
+
+    def reached(self, spans: NDArray[np.int64]) -> list[list[int]]:
+        """For each first and end of old pixels, first and end of the new ones that take anything from them."""
+        first, end = self.high.searchsorted(spans[:, 0]), self.low.searchsorted(spans[:, 1])
+        return np.stack([first, end], axis=1).tolist()
+
+    def part(self, origin: int, first: int, end: int) -> _Axis:
+        """The new pixels ``first`` to ``end``; old pixels are counted from the one before ``origin``."""
+        return _Axis(
+            self.low[first:end] - (origin - 1), self.high[first:end] - (origin - 1), self.weight[first:end]
+        )
+
+
+def _resized(
+    cell: PatchCell, columns: _Axis, rows: _Axis, x0: int, x1: int, y0: int, y1: int
+) -> PatchCell | None:
+    """A cell on the new grid, of which it reaches the given columns and rows; None if no pixel is left."""
+    height, width = cell.mask.shape
+    columns, rows = columns.part(cell.x, x0, x1), rows.part(cell.y, y0, y1)
+    levels = np.zeros((height + 2, width + 2), np.float32)  # with the background around
+    levels[1:-1, 1:-1] = cell.mask
+    down = levels[rows.low]
+    down += rows.weight[:, None] * (levels[rows.high] - down)
+    across = down[:, columns.low]
+    across += columns.weight * (down[:, columns.high] - across)
+    mask = across >= 0.5 - 1e-6  # a half counts as inside, even when rounding has taken something from it
     count = np.count_nonzero(mask)
     if not count:
         return None
     return PatchCell(x0, y0, mask, cell.label, count * cell.whole / np.count_nonzero(cell.mask))
-
-
-def _resized_span(first: int, last: int, old: int, new: int) -> tuple[int, int]:
-    """The new pixels along one axis to which the old pixels ``first`` to ``last`` contribute."""
-    scale = new / old
-    return max(int((first - 0.5) * scale - 0.5), 0), min(int(np.ceil((last + 0.5) * scale + 0.5)), new)
 
 
 def crop(patch: Patch, box: Box, min_visible: float) -> Patch:
@@ -145,12 +162,12 @@ def crop(patch: Patch, box: Box, min_visible: float) -> Patch:
     if box == (0, 0, patch.size[1], patch.size[0]):
         return Patch(patch.image, tuple(c for c in patch.cells if c.visible(min_visible)))
     x0, y0, x1, y1 = box
-    image = np.ascontiguousarray(patch.image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)])
-    if image.shape != (y1 - y0, x1 - x0):
+    inside = patch.image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    image = inside
+    if inside.shape != (y1 - y0, x1 - x0):
+        image = np.full((y1 - y0, x1 - x0), int(np.median(patch.image)), np.uint8)
         top, left = max(-y0, 0), max(-x0, 0)
-        around = (top, y1 - y0 - top - image.shape[0], left, x1 - x0 - left - image.shape[1])
-        fill = float(np.median(patch.image)) // 1
-        image = cv2.copyMakeBorder(image, *around, cv2.BORDER_CONSTANT, value=fill)
+        image[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     cells = (_cropped(cell, box) for cell in patch.cells)
     return Patch(image, tuple(c for c in cells if c is not None and c.visible(min_visible)))
 

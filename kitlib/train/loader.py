@@ -19,8 +19,7 @@ Batch = list[dict[str, Any]]
 
 
 class FrameDataset(Dataset[dict[str, Any]]):
-    """Samples by (index of a frame, number of the sample); the number and the seed settle every random
-    choice."""
+    """Samples by (index of a frame, number of the sample); number and seed settle every random choice."""
 
     def __init__(self, frames: Sequence[Frame], mapper: Mapper, seed: int = 0) -> None:
         self.frames, self.mapper, self.seed = frames, mapper, seed
@@ -36,8 +35,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
 
 
 class TrainingLoader:
-    """Endless batches; each batch drawn moves the sampler's ``position`` on, so that its state is what was
-    consumed."""
+    """Endless batches; each one drawn moves the sampler on, whose state is thus what was consumed."""
 
     def __init__(
         self, dataset: FrameDataset, sampler: TrainingSampler, images_per_batch: int, workers: int = 0

@@ -1,5 +1,4 @@
-"""In which order training sees the frames: endless, balanced, the same for any number of processes and
-after resuming."""
+"""In which order training sees the frames: endless, balanced, the same however many processes share it."""
 
 from __future__ import annotations
 
@@ -38,18 +37,18 @@ class SamplerConfig:
 
 
 class TrainingSampler(Sampler[tuple[int, int]]):
-    """An endless stream of (index of a frame, number of the sample), of which each process takes every
-    ``world``-th.
+    """An endless stream of (index of a frame, number of the sample), dealt out to the processes in turn.
 
     The whole stream follows from the frames' ids and the seed: the processes together see the same samples
     in the same order however many they are, and the numbers seed the augmentation of each sample.
-    ``position`` is where the next iteration begins; whoever consumes samples moves it on
-    (``kitlib.train.loader`` does), since workers that read ahead would otherwise run away from what has
-    been trained on.
 
     Args:
         frames: the training set; its order does not matter.
         rank: number of this process among ``world``.
+
+    Attributes:
+        position: samples of this process consumed so far; where iteration begins. Whoever consumes samples
+            moves it on, as ``kitlib.train.loader`` does: workers read ahead of what has been trained on.
     """
 
     def __init__(
@@ -76,8 +75,7 @@ class TrainingSampler(Sampler[tuple[int, int]]):
             number += self.world
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The frames of one epoch, shuffled. A frame that repeats 1.3 times comes once or, in 30 % of
-        epochs, twice."""
+        """One epoch, shuffled. A frame that repeats 1.3 times comes once or, in 30 % of epochs, twice."""
         rng = np.random.default_rng((self.seed, epoch))
         frames = rng.permutation(len(self._repeats))
         # Systematic sampling: fractions are drawn so that every epoch has the same length, whatever the draw.
@@ -92,8 +90,7 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         return {"position": self.position * self.world}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state_dict`` was taken, also with another number of processes; takes no longer
-        later on."""
+        """Go on where ``state_dict`` was taken, even with another number of processes."""
         self.position = -(-state["position"] // self.world)
 
 
