@@ -1,7 +1,7 @@
 """The model: Cascade Mask R-CNN in detectron2, made for many small cells, and what feeds it.
 
-Importing anything from here mends detectron2's surroundings first (``compat``); neither it nor torch is imported before a
-model is built.
+Importing anything from here mends detectron2's surroundings first (``compat``); neither it nor torch is
+imported before a model is built.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ def build(preset: str = "tiny", num_classes: int = 3, mask_stages: str = "all", 
     Args:
         preset: "tiny", "r50", "x101" or "x152"; see ``kitlib.model.presets``.
         num_classes: kinds of cell, background not counted.
-        mask_stages: "all" (a mask branch at each cascade stage, averaged at inference) or "last" (detectron2's own).
+        mask_stages: "all" (a mask branch at each cascade stage, averaged at inference) or "last"
+            (detectron2's one).
         options: fields of ``kitlib.model.presets.Architecture`` that differ from the preset.
 
     Returns:
-        detectron2's GeneralizedRCNN: takes its list of dicts (``image`` (3, H, W) grey levels 0-255 at the scale wanted,
-        never resized here; ``instances`` in training; ``weight`` of the image in the loss, 1 if absent).
+        detectron2's GeneralizedRCNN: takes its list of dicts (``image`` (3, H, W) grey levels 0-255 at the
+        scale wanted, never resized here; ``instances`` in training; ``weight`` of the image in the loss, 1 if
+        absent).
 
     Raises:
         KitError: an unknown preset or option (the nearest is named), or a value that cannot be built.

@@ -29,12 +29,14 @@ def build_model(preset: str, num_classes: int, mask_stages: str, options: dict[s
 
 
 def to_cfg(config: ModelConfig) -> CfgNode:
-    """The detectron2 configuration of a model; everything about data and solver keeps detectron2's defaults."""
+    """The detectron2 configuration of a model; data and solver keep detectron2's defaults."""
     cfg, a = get_cfg(), config.architecture
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = rcnn.WeightedRCNN.__name__
     cfg.MODEL.MASK_ON = True
-    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = _per_channel(a.pixel_mean), _per_channel(a.pixel_std)
+    mean, std = _published_pixels(a.backbone)
+    cfg.MODEL.PIXEL_MEAN = _per_channel(mean if a.pixel_mean is None else a.pixel_mean)
+    cfg.MODEL.PIXEL_STD = _per_channel(std if a.pixel_std is None else a.pixel_std)
     _set_backbone(cfg, a)
     _set_proposals(cfg, a)
     _set_heads(cfg, a)
@@ -83,7 +85,19 @@ def _set_heads(cfg: CfgNode, a: Architecture) -> None:
     mask.NUM_CONV, mask.CONV_DIM = a.mask_convs, a.mask_width
 
 
-def _per_channel(value: float | tuple[float, float, float]) -> list[float]:
+def _published_pixels(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of grey levels that a backbone's ImageNet weights were trained with.
+
+    ResNets have Caffe's: BGR, the std folded into the first convolution.
+    """
+    if not backbone:
+        return (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
+    from kitlib.model.timm_backbone import published_pixels
+
+    return published_pixels(backbone)
+
+
+def _per_channel(value: float | tuple[float, ...]) -> list[float]:
     return [value] * 3 if isinstance(value, float) else list(value)
 
 

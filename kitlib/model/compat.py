@@ -32,10 +32,10 @@ QUIETED: tuple[tuple[str, type[Warning]], ...] = (
 def apply() -> None:
     """Make ``import detectron2`` work; to be called before it, harmless afterwards and when repeated.
 
-    - ``PIL.Image.LINEAR``, gone from Pillow 10, is ``BILINEAR`` again; ``numpy.bool``, ``int`` and ``float``, gone from
-      numpy 1.24 (``bool`` came back in 2.0), are the Python types again.
-    - ``pkg_resources``, gone from setuptools 82, and ``detectron2._C``, absent from a pure Python build, are found as
-      stand-ins when nothing else provides them.
+    - ``PIL.Image.LINEAR``, gone from Pillow 10, is ``BILINEAR`` again; ``numpy.bool``, ``int`` and ``float``,
+      gone from numpy 1.24 (``bool`` came back in 2.0), are the Python types again.
+    - ``pkg_resources``, gone from setuptools 82, and ``detectron2._C``, absent from a pure Python build, are
+      found as stand-ins when nothing else provides them.
     - Warnings about detectron2's own code are not shown.
     """
     if not hasattr(PIL.Image, "LINEAR"):
@@ -62,8 +62,8 @@ ABSENT: dict[str, Absent] = {
         {"resource_filename": lambda package, name: str(importlib.resources.files(package) / name)},
     ),
     "detectron2._C": Absent(
-        "this detectron2 has no compiled part; deformable convolution, rotated boxes and the fast COCO evaluator "
-        "need one, such as conda-forge's",
+        "this detectron2 has no compiled part, which deformable convolution, rotated boxes and the fast COCO "
+        "evaluator need; conda-forge's has one",
         # What detectron2's own report of the environment asks for.
         {
             "get_compiler_version": lambda: "none (pure Python)",
@@ -75,7 +75,7 @@ ABSENT: dict[str, Absent] = {
 
 
 class _StandIns(MetaPathFinder, Loader):
-    """The last of the finders, asked only for what no other one found; loads stand-ins for ``ABSENT`` modules."""
+    """The last of the finders, asked only for what no other one found; loads stand-ins for ``ABSENT``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6d), as registered detectron2 ROI heads."""
+"""Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6), for detectron2."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-# Boxes of an image that go through the mask heads at once: their widest feature map is 256 x 28 x 28, 0.8 MB a box.
+# Boxes of an image that go through the mask heads at once: 256 x 28 x 28 numbers a box are 0.8 MB.
 CHUNK = 256
 
 
 @ROI_HEADS_REGISTRY.register()
 class CascadeMaskPerStage(CascadeROIHeads):
-    """``CascadeROIHeads`` whose every stage has a mask branch, or with ``ROI_MASK_HEAD.STAGES`` "last" exactly that.
+    """``CascadeROIHeads`` with a mask branch at every stage, or unchanged if ``ROI_MASK_HEAD.STAGES`` is "last".
 
-    Training: the branch of stage t learns from that stage's positives, the boxes that enter it (proposals for stage 0,
-    the boxes of stage t - 1 after) and match a cell at the stage's own IoU. Losses are ``loss_mask_stage0`` and so on;
-    they add up, with their gradient on the shared features divided by the number of stages, as detectron2 does for boxes.
+    Training: a stage's branch learns from that stage's positives, which are the boxes that enter it (proposals
+    for stage 0, the boxes of the stage before after that) and match a cell at its own IoU. The losses,
+    ``loss_mask_stage0`` and so on, add up; their gradient on the shared features is divided by the number of
+    stages, as detectron2 does for boxes.
 
     Inference: every branch sees the final boxes, and their probabilities are averaged.
 
-    The last stage's branch is ``mask_head``, where detectron2 keeps its only one, the others ``mask_head_stages``: the
-    weights of either kind fit the other.
+    The last stage's branch is ``mask_head``, where detectron2 keeps its only one, the others
+    ``mask_head_stages``: the weights of either kind fit the other.
     """
 
     @configurable
@@ -85,7 +86,7 @@ class CascadeMaskPerStage(CascadeROIHeads):
         return losses
 
     def _average_masks(self, levels: list[Tensor], instances: list[Instances]) -> list[Instances]:
-        """Sets ``pred_masks`` (N, 1, 28, 28), probabilities of the predicted class averaged over the branches."""
+        """Set ``pred_masks`` (N, 1, 28, 28): the predicted class's probabilities, the branches' mean."""
         heads = self._mask_heads()
         masks: list[list[Tensor]] = [[] for _ in instances]
         for start in range(0, max(1, *map(len, instances)), CHUNK):

@@ -1,4 +1,4 @@
-"""The models by name, and every number in which one may differ from its preset. No torch here: notebooks read this."""
+"""The models by name, and every number in which one may differ from its preset. No torch in here."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any, Literal
 from kitlib import config
 from kitlib.errors import KitError, unknown
 
-# Mean grey of ImageNet as Caffe's models saw it (BGR); their std is folded into the first convolution.
-CAFFE_MEAN = (103.53, 116.28, 123.675)
 LEVELS = 5
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words. Lengths are pixels of the image given to it.
+    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words; lengths in pixels of its input.
 
-    Counts default to what frames of up to 1,000 cells need; detectron2's own (1,000 proposals, 100 detections) are for
-    photographs. Pairs of counts are (training, inference).
+    Counts default to what frames of up to 1,000 cells need; detectron2's own (1,000 proposals, 100
+    detections) are for photographs. Pairs of counts are (training, inference).
     """
 
     depth: Literal[18, 34, 50, 101, 152] = 50
@@ -29,9 +27,7 @@ class Architecture:
     backbone: str = ""  # a timm model in place of the ResNet
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
     freeze_at: int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
-    stem_stride: Literal[2, 4] = (
-        4  # 2 leaves out the stem's pooling: every level twice as fine, four times the memory
-    )
+    stem_stride: Literal[2, 4] = 4  # 2: no pooling in the stem, every level twice as fine, memory x 4
     fpn_channels: int = 256
     anchor_sizes: tuple[tuple[float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -47,15 +43,15 @@ class Architecture:
     box_nms: float = 0.6  # long thin cells side by side: boxes overlap more than 0.5 where masks do not
     score_floor: float = 0.05
     detections: int = 1000
-    pixel_mean: float | tuple[float, float, float] = CAFFE_MEAN
-    pixel_std: float | tuple[float, float, float] = 1.0
+    pixel_mean: float | tuple[float, float, float] | None = None  # None: as the backbone's published weights
+    pixel_std: float | tuple[float, float, float] | None = None
 
 
 _RESNEXT = Architecture(groups=32, group_width=8, stride_in_1x1=False)
 
 PRESETS: dict[str, Architecture] = {
-    # From random weights in minutes on a CPU: GroupNorm, since frozen statistics diverge, and the grey levels of phase
-    # contrast, which hardly leave their mean.
+    # From random weights in minutes on a CPU: GroupNorm, since frozen statistics diverge, and the grey levels
+    # of phase contrast, which hardly leave their mean.
     "tiny": Architecture(
         depth=18,
         norm="GN",

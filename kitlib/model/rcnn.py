@@ -14,8 +14,8 @@ from torch import Tensor
 class WeightedRCNN(GeneralizedRCNN):
     """An image's ``weight`` scales its part of every loss, as pseudo-labelled frames need.
 
-    Images of one weight w go through proposals and heads together, and their losses count w times their share of the
-    batch. A batch whose weights are all 1 takes detectron2's own path.
+    Images of one weight w go through proposals and heads together, and their losses count w times their share
+    of the batch. A batch whose weights are all 1 takes detectron2's own path.
     """
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

@@ -1,0 +1,111 @@
+"""Any feature extractor of the timm package as the bottom-up half of the feature pyramid."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import timm
+import torch
+from detectron2.modeling.backbone import Backbone
+from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from kitlib.errors import KitError
+
+PROBE = (96, 160)  # multiples of 32 that no fixed-size model was made for
+
+
+class TimmBackbone(Backbone):
+    """Features of a timm model at four strides, named as a ResNet's: res2 (the finest), res3, res4, res5.
+
+    Args:
+        name: a model name of timm's, with or without a weights tag: "convnext_tiny", "resnet18.a1_in1k".
+        finest: stride of res2, 4 or 2; the others follow by doubling.
+        norm: "FrozenBN" freezes the model's batch norms, "SyncBN" synchronises them, "BN" and "GN" leave the
+            model as timm makes it (a GroupNorm model has a name of its own, such as "resnet50_gn").
+        freeze_at: n >= 2 keeps the parameters of all that res{n} is made from; below, everything is trained.
+
+    Raises:
+        KitError: an unknown model, one without these strides, or one that takes a single size of image.
+    """
+
+    def __init__(self, name: str, finest: int = 4, norm: str = "BN", freeze_at: int = 0) -> None:
+        super().__init__()
+        strides = [finest * 2**level for level in range(4)]
+        self.body, self.channels_last = _create(name, _levels(name, strides), strides)
+        if norm == "FrozenBN":
+            self.body = freeze_batch_norm_2d(self.body)
+        elif norm == "SyncBN":
+            self.body = convert_sync_batchnorm(self.body)
+        self._out_features = ["res2", "res3", "res4", "res5"]
+        self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
+        channels = self.body.feature_info.channels()
+        self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
+        if freeze_at >= 2:
+            self._freeze(freeze_at)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W), H and W multiples of 8 x ``finest`` -> (N, C, H / stride, W / stride) by level."""
+        return dict(zip(self._out_features, _run(self.body, x, self.channels_last), strict=True))
+
+    def _freeze(self, freeze_at: int) -> None:
+        """What a level is made from is what its gradient reaches: no model's naming has to be known."""
+        level = self.eval()(torch.zeros(1, 3, *PROBE))[f"res{freeze_at}"]
+        parameters = list(self.body.parameters())
+        gradients = torch.autograd.grad(level.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is None)
+
+
+def published_pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std, per channel in grey levels 0-255, that a model's published weights were trained with.
+
+    Raises:
+        KitError: an unknown model.
+    """
+    published = timm.get_pretrained_cfg(_known(name))
+    return tuple(255 * m for m in published.mean), tuple(255 * s for s in published.std)
+
+
+def _known(name: str) -> str:
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3)
+        raise KitError(f"unknown timm model '{name}': did you mean {' or '.join(near) or 'another'}?")
+    return name
+
+
+def _levels(name: str, strides: list[int]) -> list[int]:
+    """Which of a model's features to take: for each stride the last that has it."""
+    try:
+        with torch.device("meta"):
+            found = timm.create_model(_known(name), features_only=True).feature_info.reduction()
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        raise KitError(f"timm model '{name}' gives no feature maps ({error}); {_ADVICE}") from error
+    if missing := [stride for stride in strides if stride not in found]:
+        raise KitError(f"timm model '{name}' has features at strides {found}, none at {missing}; {_ADVICE}")
+    return [len(found) - 1 - found[::-1].index(stride) for stride in strides]
+
+
+def _create(name: str, levels: list[int], strides: list[int]) -> tuple[nn.Module, bool]:
+    """The model, and whether its features have their channels last; tried on an image of an odd size."""
+    sizes = [(PROBE[0] // stride, PROBE[1] // stride) for stride in strides]
+    for options in ({}, {"strict_img_size": False}):  # window attention takes any size only when asked
+        try:
+            body = timm.create_model(name, features_only=True, out_indices=levels, **options)
+            channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
+            with torch.no_grad():
+                features = _run(body.eval(), torch.zeros(1, 3, *PROBE), channels_last)
+        except (RuntimeError, AssertionError, TypeError, ValueError):
+            continue
+        if [tuple(x.shape[-2:]) for x in features] == sizes:
+            return body, channels_last
+    raise KitError(f"timm model '{name}' does not take images of any size; {_ADVICE}")
+
+
+def _run(body: nn.Module, x: Tensor, channels_last: bool) -> list[Tensor]:
+    features = body(x)
+    return [f.permute(0, 3, 1, 2).contiguous() for f in features] if channels_last else features
+
+
+_ADVICE = "choose one such as resnet50, convnext_tiny or tf_efficientnetv2_s"
