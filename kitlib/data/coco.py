@@ -13,7 +13,7 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from kitlib import files, rle
+from kitlib import counts, files, rle
 from kitlib.data.folders import SUFFIXES, check_size, some
 from kitlib.errors import KitError
 from kitlib.records import Cell, Frame
@@ -79,7 +79,7 @@ def write(path: Path | str, frames: Sequence[Frame]) -> Path:
 
 def _annotation(cell: Cell) -> dict[str, Any]:
     x0, y0, x1, y1 = rle.boxes([cell.mask])[0].tolist()
-    standard = rle.to_coco(cell.mask)
+    standard = _transposed(cell.mask)
     result: dict[str, Any] = {
         "segmentation": {"size": list(standard["size"]), "counts": standard["counts"].decode("ascii")},
         "area": int(rle.areas([cell.mask])[0]),
@@ -106,7 +106,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _places(path: Path, images: Iterable[dict[str, Any]], folder: Path) -> dict[Any, Path]:
-    """The file of each image id: where ``file_name`` leads from the folder, else a file of that name below it."""
+    """The file of each image id: where ``file_name`` leads from the folder, else one so named below it."""
     if not folder.is_dir():
         raise KitError(
             f"{folder}, the images of {path}, is not a folder; check the path or download the data again"
@@ -187,20 +187,29 @@ def _from_polygons(polygons: list[list[float]], height: int, width: int) -> rle.
     if not all(math.isfinite(sum(p)) for p in polygons):
         raise ValueError("a polygon holds a number that is not finite")
     polygons = [p for p in polygons if len(p) >= 6]  # fewer than three points enclose nothing
-    return rle.from_polygons(polygons, height, width) if polygons else rle.from_runs([], [], height, width)
+    if not polygons:
+        return rle.from_runs([], [], height, width)
+    return _transposed(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
 
 
 def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> rle.RLE:
-    size, counts = [int(v) for v in segmentation["size"]], segmentation["counts"]
+    size, given = [int(v) for v in segmentation["size"]], segmentation["counts"]
     if size != [height, width]:
         raise ValueError(f"its size is {size}, the image's is {[height, width]}")
-    if isinstance(counts, list):
-        if sum(counts) != height * width or min(counts) < 0:
-            raise ValueError(f"its counts add up to {sum(counts)}, not to {height * width} pixels")
-        return rle.from_coco(coco_mask.frPyObjects({"size": size, "counts": counts}, height, width))
-    return rle.from_coco(
-        {"size": size, "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-    )
+    text = None if isinstance(given, list) else str(given).encode("ascii")
+    numbers = given if text is None else counts.expand(text).tolist()
+    if sum(numbers) != height * width or min(numbers) < 0:
+        raise ValueError(f"its counts make {sum(numbers)} pixels, the image has {height * width}")
+    if text is None:
+        return _transposed(coco_mask.frPyObjects({"size": size, "counts": given}, height, width))
+    return _transposed(rle.RLE(size=size, counts=text))
+
+
+def _transposed(mask: rle.RLE) -> rle.RLE:
+    """A COCO file's mask as the kit's, and the reverse: each is the other's of the transposed frame."""
+    height, width = rle.height_width(mask)
+    x0, y0, x1, y1 = rle.boxes([mask])[0].tolist()
+    return rle.from_crop(rle.crop(mask, (x0, y0, x1, y1)).T, y0, x0, width, height)
 
 
 def _frame(image: dict[str, Any], place: Path, cells: tuple[Cell, ...]) -> Frame:

@@ -1,4 +1,4 @@
-"""The folder of the competition "Sartorius - Cell Instance Segmentation": labelled, unlabelled, test images."""
+"""The folder of the competition "Sartorius - Cell Instance Segmentation" and its three sets of images."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test(data: Path | str) -> list[Frame]:
 
 
 def truth(data: Path | str) -> list[Frame] | None:
-    """The test images with their true cells where ``test_truth.csv`` keeps them (synthetic data), else None."""
+    """The test images with their true cells, if ``test_truth.csv`` keeps them (synthetic data); else None."""
     root = locate(data)
     path = root / "test_truth.csv"
     if not path.is_file():

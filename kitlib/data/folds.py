@@ -46,7 +46,7 @@ def assign(frames: Sequence[Frame], folds: int = 5, seed: int = 0) -> dict[str, 
 def split(
     frames: Sequence[Frame], fold: int = 0, folds: int = 5, seed: int = 0
 ) -> tuple[list[Frame], list[Frame]]:
-    """(training, held-out) frames, both in the given order; held out is ``fold``, 1 / ``folds`` of the frames.
+    """(training, held-out) frames, both in the given order; held out is ``fold``, about 1 / ``folds``.
 
     Raises:
         KitError: as ``assign``; also ``fold`` out of range, or empty because there are fewer groups than
@@ -102,7 +102,7 @@ def _ordered(groups: dict[tuple[str, str], list[Frame]], seed: int) -> list[list
 
 
 def _crowding(held: Counter[str], added: Counter[str], totals: Counter[str]) -> float:
-    """How much a group adds to a fold's squared shares of its categories; even folds keep their sum lowest."""
+    """How much a group adds to a fold's squared shares of its categories; even folds keep the sum lowest."""
     return round(sum((2 * held[c] + n) * n / totals[c] ** 2 for c, n in added.items()), 12)
 
 

@@ -76,7 +76,9 @@ def _wrong(labels: NDArray, pages: int) -> str | None:
     if pages > 1:
         return f"has {pages} pages; save each page as a label image of its own"
     if labels.ndim != 2:
-        return "is a colour image; save the cells' numbers, not colours, as one grey channel (16-bit PNG or TIFF)"
+        return (
+            "is a colour image; save numbers of cells, not colours, as one grey channel (16-bit PNG or TIFF)"
+        )
     if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
         return "holds fractions; a label image holds whole numbers: 0 for background, one number a cell"
     if labels.size and labels.min() < 0:

@@ -72,9 +72,13 @@ def _touching(
     owner: NDArray, starts: NDArray, ends: NDArray, height: int, width: int
 ) -> tuple[NDArray, NDArray]:
     """The pairs of runs of one mask that touch: indices of the upper and of the lower run."""
-    # All rows of all masks lie on one line: rows two columns apart and masks one row, so that none touch by
-    accident. row, stride = starts // width, width + 2 line = (owner * (height + 1) + row) * stride left,
-    right = line + starts - row * width, line + ends - row * width low = np.searchsorted(right, left + stride,
-    side="left") high = np.searchsorted(left, right + stride, side="right") count = high - low upper =
-    np.repeat(np.arange(len(owner)), count) lower = low[upper] + np.arange(len(upper)) -
-    np.repeat(np.cumsum(count) - count, count) return upper, lower
+    # All rows of all masks lie on one line: rows two columns apart and masks one row, so none touch falsely.
+    row, stride = starts // width, width + 2
+    line = (owner * (height + 1) + row) * stride
+    left, right = line + starts - row * width, line + ends - row * width
+    low = np.searchsorted(right, left + stride, side="left")
+    high = np.searchsorted(left, right + stride, side="right")
+    count = high - low
+    upper = np.repeat(np.arange(len(owner)), count)
+    lower = low[upper] + np.arange(len(upper)) - np.repeat(np.cumsum(count) - count, count)
+    return upper, lower
