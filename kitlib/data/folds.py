@@ -65,7 +65,7 @@ def split(
     for kind in sorted({_category(f) for f in train} ^ {_category(f) for f in held_out}):
         side = "training" if kind in {_category(f) for f in held_out} else "held-out"
         log.warning(
-            "fold %d leaves no %s image of category '%s': too few, or all of one group", fold, side, kind
+            "fold %d leaves no %s image of category '%s': it has too few images or groups", fold, side, kind
         )
     return train, held_out
 
