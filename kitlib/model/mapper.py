@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Mapper:
         if frame.path is None:
             raise KitError(f"frame {frame.id} has no image file; training needs one")
         image = read_image(frame.path, frame.height, frame.width)
-        patch = resize(take(frame, image, self._label, view.source, view.near()), view.size)
+        patch = resize(take(frame, image, partial(self._label, frame), view.source, view.near()), view.size)
         return crop(patch, view.window, self.config.min_visible)
 
     def _mosaic(self, frame: Frame, rng: Generator, pool: FramePool) -> Patch:
@@ -87,11 +88,11 @@ class Mapper:
         frames = [frame, *(pool.partner(frame, rng) for _ in range(3))]
         return mosaic(*(self._look(f, rng, size) for f, size in zip(frames, sizes, strict=True)))
 
-    def _label(self, cell: Cell) -> int:
+    def _label(self, frame: Frame, cell: Cell) -> int:
         if self.categories == ONE_CLASS:
             return 0
         if cell.category not in self.categories:
-            raise unknown("cell type", cell.category, self.categories)
+            raise unknown(f"cell type in frame {frame.id}:", cell.category, self.categories)
         return self.categories.index(cell.category)
 
 

@@ -123,7 +123,7 @@ class _Axis(NamedTuple):
         return cls(low, np.minimum(low + 1, old - 1), (at - low).astype(np.float32))
 
     def reached(self, spans: NDArray[np.int64]) -> list[list[int]]:
-        """For each first and end of old pixels, first and end of the new ones that take anything from them."""
+        """For each first and end of old pixels, those of the new ones that take from them."""
         first, end = self.high.searchsorted(spans[:, 0]), self.low.searchsorted(spans[:, 1])
         return np.stack([first, end], axis=1).tolist()
 

@@ -119,6 +119,6 @@ def _balanced(frames: Sequence[Frame], balance: float) -> NDArray[np.float64]:
 
 
 def _integral(factors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The factors scaled so that their sum is a whole number."""
+    """The factors scaled up so that their sum is a whole number."""
     total = factors.sum()
-    return factors * (max(round(total), 1) / total)
+    return factors * (np.ceil(total - 1e-6) / total)
