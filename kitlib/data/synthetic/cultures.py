@@ -41,12 +41,12 @@ CORT = Culture(
     spread=0.5,
     clustering=0.15,
     overlap=0.08,
-    contrast=112,
+    contrast=118,
     shade=8,
     grain=0.6,
-    neurites=(3.5, 50),
+    neurites=(3.2, 50),
     fibres=170,
-    debris=420,
+    debris=560,
     clumps=5,
     noise=2.2,
 )
@@ -131,6 +131,6 @@ CULTURES: dict[str, Culture] = {
     "SHSY5Y": replace(SHSY5Y, count=220, area=300, clustering=0.65, contrast=42, debris=20, clumps=4),
     "A172": replace(ASTRO, count=110, area=1100, spread=0.5, clustering=0.45, fibres=0, debris=15),
     "Huh7": replace(
-        CORT, count=60, area=1400, contrast=30, shade=4, clustering=0.5, neurites=(0, 0), fibres=0, debris=25
+        CORT, count=60, area=1400, contrast=55, shade=4, clustering=0.5, neurites=(0, 0), fibres=0, debris=25
     ),
 }

@@ -73,7 +73,7 @@ def _fibres(
     for cell in cells:
         tips = np.repeat(cell.outline.tips, rng.poisson(number, len(cell.outline.tips)), axis=0)
         tips[:, :2] += [cell.x, cell.y] - INSIDE * tips[:, 2:]
-        starts += [(x, y, math.atan2(dy, dx), mean_length, 0.24) for x, y, dx, dy in tips.tolist()]
+        starts += [(x, y, math.atan2(dy, dx), mean_length, 0.19) for x, y, dx, dy in tips.tolist()]
     share = size[0] * size[1] / FULL_FRAME
     for _ in range(rng.poisson(culture.fibres * share)):
         x, y = rng.uniform(0, size[1]), rng.uniform(0, size[0])
