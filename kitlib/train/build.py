@@ -1,0 +1,72 @@
+"""From a configuration to a trainer, in one of the training's processes."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from kitlib import model as models
+from kitlib.errors import KitError
+from kitlib.records import Frame, read_frames
+from kitlib.train import checkpoint, resume
+from kitlib.train.config import TrainConfig
+from kitlib.train.evaluate import Evaluator
+from kitlib.train.loader import TrainingLoader, loader
+from kitlib.train.processes import Processes
+from kitlib.train.sampler import TrainingSampler
+from kitlib.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def build(config: TrainConfig, here: Processes) -> Trainer:
+    """Everything that this process needs to train.
+
+    Raises:
+        KitError: frames or weights that cannot be read, or a batch that cannot be shared out.
+    """
+    train = read_frames(config.train)
+    val = read_frames(config.val) if config.val else []
+    if config.val and not val:
+        raise KitError(f"{config.val} holds no frames to evaluate on; give some, or set val to nothing")
+    model = build_model(config, here)
+    batches = build_loader(config, here, train)
+    evaluate = None
+    if val:
+        evaluate = Evaluator(val, config.categories, config.predict, config.post, here, config.amp)
+    _seed(config.seed + here.rank)
+    return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val))
+
+
+def build_model(config: TrainConfig, here: Processes) -> nn.Module:
+    """The model with its first weights, the same on every process."""
+    _seed(config.seed)
+    wanted = config.model
+    model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
+    if config.weights and not checkpoint.exists(config.out):
+        from kitlib.model import weights
+
+        logger.info("%s", weights.load(model, config.weights, config.replicate_classes))
+    if config.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = here.fit_batch_norm(model).to(here.device).train()
+    here.equalise(model)
+    return model
+
+
+def build_loader(config: TrainConfig, here: Processes, frames: Sequence[Frame]) -> TrainingLoader:
+    """This process's share of the batches."""
+    each = config.images_per_process(here.world)
+    sampler = TrainingSampler(frames, config.sampler, config.seed, here.rank, here.world)
+    return loader(frames, config.augment, config.categories, sampler, each, config.workers, config.seed)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

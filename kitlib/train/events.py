@@ -1,0 +1,129 @@
+"""What a training writes down as it goes: rows of metrics, notes, learning curves, TensorBoard files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from kitlib import files
+
+Row = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.csv"
+
+
+class Events:
+    """The record of one training, appended to ``folder/metrics.jsonl``.
+
+    Rows beyond ``iteration``, of a part of the training that a resumed one does again, are dropped first.
+
+    Args:
+        iteration: how many iterations are done.
+        writes: False on the other processes than the first: they keep no record.
+    """
+
+    def __init__(self, folder: Path, iteration: int, writes: bool = True):
+        self.folder, self._file, self._board = folder, None, None
+        if not writes:
+            return
+        files.make_folder(folder)
+        cut(folder / METRICS, iteration)
+        try:
+            self._file = (folder / METRICS).open("a", encoding="utf-8")
+        except OSError as error:
+            raise files.cannot_write(folder / METRICS, error) from error
+        self._board = _board(folder / "tensorboard", iteration)
+
+    def write(self, row: Row) -> None:
+        """Append a row; it holds ``iteration``, the number of iterations done."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise files.cannot_write(self.folder / METRICS, error) from error
+        if self._board is not None:
+            for key, value in row.items():
+                if isinstance(value, int | float) and key != "iteration":
+                    self._board.add_scalar(key, value, row["iteration"])
+
+    def note(self, iteration: int, text: str, **more: Any) -> None:
+        """Say something aloud: in the log, in the metrics and under the progress bar."""
+        if self._file is not None:
+            logger.warning("iteration %d: %s", iteration, text)
+            self.write({"iteration": iteration, "note": text, **more})
+
+    def write_curves(self) -> None:
+        """Bring ``curves.csv`` up to date with the rows."""
+        if self._file is not None:
+            files.write_csv(self.folder / CURVES, curves(self.folder))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read(folder: Path | str) -> list[Row]:
+    """The rows that a training in ``folder`` has written so far."""
+    path = Path(folder) / METRICS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def curves(folder: Path | str) -> pd.DataFrame:
+    """One row an iteration: losses, learning rate, times, and the scores where it was evaluated."""
+    rows = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in read(folder)]
+    if not rows:
+        return pd.DataFrame(columns=["iteration"])
+    return pd.DataFrame(rows).groupby("iteration", as_index=False).first()
+
+
+def cut(path: Path, iteration: int) -> None:
+    """Cut off the rows from the first beyond ``iteration`` on, and a last row that was not finished."""
+    if not path.exists():
+        return
+    keep = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["iteration"] > iteration:
+                break
+            keep += len(line)
+    with path.open("r+b") as file:
+        file.truncate(keep)
+
+
+def memory(device: torch.device) -> Row:
+    """Peak memory so far in GiB: of this process on the host, and on its GPU if it has one."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    row = {"host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    if device.type == "cuda":
+        row["gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return row
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no Inf."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _board(folder: Path, iteration: int) -> Any:
+    """A TensorBoard writer where the package is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)

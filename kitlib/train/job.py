@@ -1,0 +1,100 @@
+"""A training as the notebooks start it: in child processes, with a progress bar, resuming by itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kitlib import config as configs
+from kitlib import files, launch
+from kitlib.train import checkpoint, events
+from kitlib.train.config import TrainConfig
+
+JOB = "job.yaml"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training left.
+
+    Attributes:
+        best: weights of the best evaluation; the last weights where there was none.
+        last: weights after the last iteration.
+        iteration: how many iterations there were; fewer than asked for after an early stop.
+        map: the best evaluation's score, None without one.
+        best_iteration: when that was.
+        metrics: rows of everything measured, JSON lines.
+        curves: the same as a table, one row an iteration.
+        log: what the processes printed.
+    """
+
+    best: Path
+    last: Path
+    iteration: int
+    map: float | None
+    best_iteration: int | None
+    metrics: Path
+    curves: Path
+    log: Path
+
+
+def run(
+    config: TrainConfig,
+    gpus: int = 0,
+    *,
+    processes: int | None = None,
+    torchrun: Sequence[str] = (),
+    force: bool = False,
+) -> Result:
+    """Train, going on from ``config.out``'s checkpoint where the configuration and the data are the same.
+
+    Args:
+        gpus: one process each; 0 trains on the CPU.
+        processes: as many processes on the CPU, for trials; see ``kitlib.launch.launch``.
+        torchrun: options for several hosts, as there.
+        force: throw away what an earlier training left in the folder.
+
+    Raises:
+        KitError: what stopped the training, and the mend.
+    """
+    out = files.make_folder(config.out)
+    if force:
+        clear(out)
+    job = configs.save(config, out / JOB)
+    with launch.Bar(config.max_iter, out.name) as bar:
+        launch.launch(
+            "kitlib.train",
+            [str(job)],
+            out,
+            gpus=gpus,
+            processes=processes,
+            progress=events.METRICS,
+            on_row=bar,
+            torchrun=torchrun,
+        )
+    return result(out)
+
+
+def result(out: Path | str) -> Result:
+    """The result of the finished training in a folder.
+
+    Raises:
+        KitError: it is not finished.
+    """
+    out = Path(out)
+    reached = files.read_json(out / RESULT)
+    last, best = out / "weights_last.pth", out / "weights_best.pth"
+    files_there = {"metrics": out / events.METRICS, "curves": out / events.CURVES, "log": out / "log.txt"}
+    return Result(best=best if reached["map"] is not None else last, last=last, **reached, **files_there)
+
+
+def clear(out: Path) -> None:
+    """Remove what a training keeps, and nothing else that may lie in the folder."""
+    for folder in (checkpoint.last(out).parent, out / "tensorboard"):
+        shutil.rmtree(folder, ignore_errors=True)
+    names = (events.METRICS, events.CURVES, RESULT, "config.yaml", "weights_best.pth", "weights_last.pth")
+    for name in names:
+        (out / name).unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""The processes of one training, one a GPU (or one on the CPU), and what they tell each other.
+
+The same code runs for one process and for many. Gradients are averaged by ``Processes.average_gradients``
+after the backward pass and not during it, as DistributedDataParallel does: until then a process may repeat
+its forward and backward passes in smaller pieces, after running out of memory say, and none has to wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from kitlib import launch
+from kitlib.errors import KitError
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(
+    hours=6
+)  # one process may evaluate longer than others; torchrun notices a dead one at once
+BUCKET = 16 * 2**20  # gradient values sent at a time
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its peers.
+
+    Attributes:
+        rank: this process's number; process 0 writes the files.
+        world: how many there are, on all hosts.
+        device: where this one computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` averaged over the processes; NaN or Inf in any of them is NaN or Inf for all."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values = values / self.world
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, for every process."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: T) -> T:
+        """Process 0's value, for every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes; where one has none, it counts as zero."""
+        if self.world == 1:
+            return
+        for bucket in _buckets(parameters):
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            mean = self.mean(torch.cat([g.flatten() for g in grads]))
+            for parameter, grad, part in zip(
+                bucket, grads, mean.split([g.numel() for g in grads]), strict=True
+            ):
+                parameter.grad = grad.copy_(part.view_as(grad))
+
+    def equalise(self, model: nn.Module) -> None:
+        """Give every process the parameters and buffers of process 0."""
+        if self.world > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.data, src=0)
+
+    def fit_batch_norm(self, model: nn.Module) -> nn.Module:
+        """The model with a synchronised BatchNorm that works here: PyTorch's own needs several GPUs."""
+        if self.world > 1 and self.device.type == "cuda":
+            return model
+        from detectron2.layers.batch_norm import NaiveSyncBatchNorm
+
+        kind = NaiveSyncBatchNorm if self.world > 1 else nn.BatchNorm2d
+        return _replace(model, nn.SyncBatchNorm, kind)
+
+
+@contextmanager
+def join() -> Iterator[Processes]:
+    """Join the process group that torchrun described, and leave it at the end.
+
+    Raises:
+        KitError: more GPUs were asked for than this host has.
+    """
+    asked, local = launch.gpus_asked(), int(os.environ.get("LOCAL_RANK", "0"))
+    if asked > torch.cuda.device_count():
+        raise KitError(
+            f"{asked} GPUs were asked for, but PyTorch sees {torch.cuda.device_count()}; lower gpus"
+        )
+    device = torch.device("cuda", local) if asked else torch.device("cpu")
+    if asked:
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if asked else "gloo", timeout=TIMEOUT)
+    yield Processes(dist.get_rank(), dist.get_world_size(), device)
+    dist.destroy_process_group()  # not after an error: the peers may be gone, and leaving would wait for them
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Runs of parameters of one type that are sent together."""
+    bucket: list[nn.Parameter] = []
+    values = 0
+    for parameter in parameters:
+        if bucket and (values + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, values = [], 0
+        bucket.append(parameter)
+        values += parameter.numel()
+    if bucket:
+        yield bucket
+
+
+def _replace(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+    """``module`` with every layer of type ``old`` replaced by one of type ``new`` with the same weights."""
+    if type(module) is old:
+        layer = new(module.num_features, eps=module.eps, momentum=module.momentum, affine=module.affine)
+        layer.load_state_dict(module.state_dict())
+        return layer
+    for name, part in module.named_children():
+        setattr(module, name, _replace(part, old, new))
+    return module
