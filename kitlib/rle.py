@@ -320,23 +320,25 @@ def merge(rles: Sequence[RLE]) -> RLE:
 
 def from_coco(r: RLE) -> RLE:
     """The mask of a COCO file's compressed RLE (size [height, width], column-major)."""
-    return from_mask(coco.decode(r))
+    return _transposed(r)
 
 
 def to_coco(r: RLE) -> RLE:
     """The compressed RLE of a mask as COCO files have it (size [height, width], column-major)."""
-    return coco.encode(np.asfortranarray(to_mask(r)).view(np.uint8))
+    return _transposed(r)
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
-    """The union of COCO polygons, rasterised as pycocotools does, but within their box alone.
+    """The union of COCO polygons, pixel for pixel as pycocotools rasterises them.
 
     Args:
         polygons: each x, y, x, y, ... in pixels, at least three points.
     """
-    points = np.concatenate([np.asarray(p, np.float64).reshape(-1, 2) for p in polygons])
-    x0, y0 = np.clip(np.floor(points.min(0)).astype(int) - 1, 0, [width - 1, height - 1])
-    x1, y1 = np.clip(np.ceil(points.max(0)).astype(int) + 2, [x0 + 1, y0 + 1], [width, height])
-    local = [(np.asarray(p, np.float64).reshape(-1, 2) - [x0, y0]).ravel().tolist() for p in polygons]
-    inside = coco.decode(coco.merge(coco.frPyObjects(local, int(y1 - y0), int(x1 - x0))))
-    return from_crop(inside, int(x0), int(y0), height, width)
+    return from_coco(coco.merge(coco.frPyObjects([list(p) for p in polygons], height, width)))
+
+
+def _transposed(r: RLE) -> RLE:
+    """Either orientation's mask as the other's: what one reads as its frame is the other's transpose."""
+    height, width = height_width(r)
+    x0, y0, x1, y1 = boxes([r])[0].tolist()
+    return from_crop(crop(r, (x0, y0, x1, y1)).T, y0, x0, width, height)

@@ -79,7 +79,7 @@ def write(path: Path | str, frames: Sequence[Frame]) -> Path:
 
 def _annotation(cell: Cell) -> dict[str, Any]:
     x0, y0, x1, y1 = rle.boxes([cell.mask])[0].tolist()
-    standard = _transposed(cell.mask)
+    standard = rle.to_coco(cell.mask)
     result: dict[str, Any] = {
         "segmentation": {"size": list(standard["size"]), "counts": standard["counts"].decode("ascii")},
         "area": int(rle.areas([cell.mask])[0]),
@@ -189,7 +189,7 @@ def _from_polygons(polygons: list[list[float]], height: int, width: int) -> rle.
     polygons = [p for p in polygons if len(p) >= 6]  # fewer than three points enclose nothing
     if not polygons:
         return rle.from_runs([], [], height, width)
-    return _transposed(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+    return rle.from_polygons(polygons, height, width)
 
 
 def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> rle.RLE:
@@ -201,15 +201,8 @@ def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> 
     if sum(numbers) != height * width or min(numbers) < 0:
         raise ValueError(f"its counts make {sum(numbers)} pixels, the image has {height * width}")
     if text is None:
-        return _transposed(coco_mask.frPyObjects({"size": size, "counts": given}, height, width))
-    return _transposed(rle.RLE(size=size, counts=text))
-
-
-def _transposed(mask: rle.RLE) -> rle.RLE:
-    """A COCO file's mask as the kit's, and the reverse: each is the other's of the transposed frame."""
-    height, width = rle.height_width(mask)
-    x0, y0, x1, y1 = rle.boxes([mask])[0].tolist()
-    return rle.from_crop(rle.crop(mask, (x0, y0, x1, y1)).T, y0, x0, width, height)
+        return rle.from_coco(coco_mask.frPyObjects({"size": size, "counts": given}, height, width))
+    return rle.from_coco(rle.RLE(size=size, counts=text))
 
 
 def _frame(image: dict[str, Any], place: Path, cells: tuple[Cell, ...]) -> Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -27,8 +28,8 @@ def read_image(path: Path | str, height: int | None = None, width: int | None = 
     """
     pixels = read_pixels(path)
     if pixels.ndim == 3:
-        pixels = np.asarray(pixels[..., :3] @ np.array([0.299, 0.587, 0.114]))
-        pixels = pixels.round().astype(np.uint8) if pixels.max(initial=0) <= 255 else pixels
+        luminance = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
+        pixels = luminance.round().astype(pixels.dtype)
     if (height or pixels.shape[0], width or pixels.shape[1]) != pixels.shape:
         raise KitError(
             f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels but its table says {width} x {height}; "
@@ -49,6 +50,9 @@ def read_pixels(path: Path | str) -> NDArray:
                 image = image.convert("RGB")
             elif image.mode in ("1", "LA"):
                 image = image.convert("L")
+            elif image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
+                # Pillow would keep the high bytes alone
+                return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., 2::-1]
             return np.asarray(image)
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None

@@ -137,12 +137,11 @@ def _mask_column(path: Path | str, columns: Mapping[str, int]) -> int:
 
 def _whole_rows(path: Path | str, reader: Iterator[list[str]], length: int) -> Iterator[list[str]]:
     for number, row in enumerate(reader, 2):
-        if len(row) != length:
-            problem = "is blank" if not row else f"has {len(row)} fields instead of {length}"
-            raise KitError(
-                f"{path} row {number} {problem}; the file may be cut short: mend the row or copy it again"
-            )
-        yield row
+        if len(row) == length:
+            yield row
+        elif any(row) or any(any(later) for later in reader):  # blank lines are welcome at the end
+            problem = f"row {number} has {len(row)} fields instead of {length}"
+            raise KitError(f"{path} {problem}; the file may be cut short: mend the row or copy it again")
 
 
 def _sizes(path: Path | str, rows: list[list[str]], columns: Mapping[str, int], known: Mapping) -> dict:

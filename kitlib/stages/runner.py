@@ -108,6 +108,7 @@ def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
             kernel_name="python3",
             cwd=NOTEBOOKS,
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no word on how kernel and client talk
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )

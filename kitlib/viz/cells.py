@@ -30,6 +30,7 @@ def gallery(frames: Sequence[Frame], columns: int = 3, titles: Sequence[str] = (
     return figure
 
 
+@style.styled
 def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold: float = 0.5) -> Figure:
     """Image, true cells and predicted cells of each frame in a row (the paper's figure 4c).
 

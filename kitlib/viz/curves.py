@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from kitlib.viz import style
 
 
+@style.styled
 def schedule(rates: Sequence[float], title: str = "Learning rate") -> Figure:
     """The learning rate of every iteration."""
     figure, (axes,) = style.figure(6, 2.2)
@@ -23,6 +24,7 @@ def schedule(rates: Sequence[float], title: str = "Learning rate") -> Figure:
     return figure
 
 
+@style.styled
 def learning_curves(metrics: Path) -> Figure:
     """Total loss, its parts and the held-out metric along the iterations, from a metrics.jsonl."""
     table = pd.read_json(metrics, lines=True)
@@ -44,6 +46,7 @@ def learning_curves(metrics: Path) -> Figure:
     return figure
 
 
+@style.styled
 def mask_loss(metrics: Path) -> Figure:
     """The mask loss along the iterations, a line a cascade stage (the paper's figure 4a)."""
     table = pd.read_json(metrics, lines=True)

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from kitlib import rle
 from kitlib.records import Frame
 from kitlib.viz import style
 
 
+@style.styled
 def types(frames: Sequence[Frame]) -> Figure:
     """Images and cells of each type."""
     figure, (left, right) = style.figure(8, 2.4, 1, 2)
@@ -30,6 +32,7 @@ def types(frames: Sequence[Frame]) -> Figure:
     return figure
 
 
+@style.styled
 def cells_per_image(frames: Sequence[Frame]) -> Figure:
     """Distribution of the number of cells in an image, by type; every image is a dot."""
     figure, (axes,) = style.figure(8, 2.6)
@@ -48,6 +51,7 @@ def cells_per_image(frames: Sequence[Frame]) -> Figure:
     return figure
 
 
+@style.styled
 def cell_sizes(frames: Sequence[Frame]) -> Figure:
     """Distributions of cell area and of the longer side of a cell's box, by type, on logarithmic axes."""
     figure, (left, right) = style.figure(8, 2.8, 1, 2)
@@ -57,18 +61,20 @@ def cell_sizes(frames: Sequence[Frame]) -> Figure:
         boxes = rle.boxes(masks)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
         for axes, values in ((left, rle.areas(masks)), (right, sides)):
-            bins = np.geomspace(max(values.min(), 1), values.max() + 1, 40)
+            bins = np.geomspace(max(values.min(), 1), values.max() + 1, 10 + round(len(values) ** 0.4))
             label = f"{name}, median {np.median(values):.0f}"
             options = {"bins": bins, "density": True, "label": label, "color": style.color(name, names)}
             axes.hist(values, histtype="step", lw=1.6, **options)
     for axes, title in ((left, "Cell area, pixels"), (right, "Longer side of a cell, pixels")):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_yticks([])
         axes.set_title(title)
         axes.legend(fontsize=8)
     return figure
 
 
+@style.styled
 def folds(frames: Sequence[Frame], assigned: Mapping[str, int]) -> Figure:
     """Images of each type in each fold, stacked."""
     figure, (axes,) = style.figure(8, 2.6)
@@ -85,6 +91,6 @@ def folds(frames: Sequence[Frame], assigned: Mapping[str, int]) -> Figure:
         bottom += heights
     axes.set_xticks(numbers, [f"fold {n}" for n in numbers])
     axes.set_title("Images by fold and type")
-    axes.legend(ncols=3, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(False, axis="x")
     return figure

@@ -12,6 +12,7 @@ from kitlib.post.tune import Tuning
 from kitlib.viz import style
 
 
+@style.styled
 def by_threshold(scores: Mapping[str, Score]) -> Figure:
     """Precision at each IoU threshold; one line a score."""
     figure, (axes,) = style.figure(6, 2.8)
@@ -28,6 +29,7 @@ def by_threshold(scores: Mapping[str, Score]) -> Figure:
     return figure
 
 
+@style.styled
 def by_category(scores: Mapping[str, Score]) -> Figure:
     """The metric of each cell type and of all images; one group of bars a type, one bar a score."""
     names = sorted({c for s in scores.values() for c in s.by_category})
@@ -47,6 +49,7 @@ def by_category(scores: Mapping[str, Score]) -> Figure:
     return figure
 
 
+@style.styled
 def tuning(found: Tuning) -> Figure:
     """The metric of each cell type along the score threshold, with the chosen threshold marked."""
     figure, (axes,) = style.figure(6, 2.8)

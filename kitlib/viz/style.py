@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -38,12 +40,24 @@ RC = {
 }
 
 
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Let a function draw with the kit's look, leaving matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of the kit's look and its axes, row by row; width and height in inches."""
-    with matplotlib.rc_context(RC):
-        made = Figure(figsize=(width, height), layout="constrained")
-        axes = made.subplots(rows, columns, squeeze=False)
-    return made, list(axes.ravel())
+    """A figure and its axes, row by row; width and height in inches."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, list(made.subplots(rows, columns, squeeze=False).ravel())
 
 
 def color(category: str, categories: Iterable[str] = ()) -> str:
