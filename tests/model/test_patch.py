@@ -96,7 +96,7 @@ def test_crops_are_slices_of_the_padded_frame(x, y, width, height):
     window = slice(y + 100, y + 100 + height), slice(x + 100, x + 100 + width)
     image = np.pad(patch.image, around, constant_values=int(np.median(patch.image)))[window]
     np.testing.assert_array_equal(found.image, image)
-    assert_same_masks(found, np.pad(full, ((0, 0), *around))[:, *window])
+    assert_same_masks(found, np.pad(full, ((0, 0), *around))[(slice(None), *window)])
 
 
 def test_a_part_of_a_frame_is_a_slice():
@@ -168,7 +168,7 @@ def test_scaled_masks_are_those_of_scaled_frames(seed, scale_y, scale_x):
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 2, 2.5, 3])
 def test_scales_with_round_fractions_are_exact(scale):
-    """Bilinear values of exactly a half are common here and must fall on the side where cv2.resize has them."""
+    """Bilinear values of exactly a half are common here; they must fall where cv2.resize has them."""
     full = cells()
     size = round(HEIGHT * scale), round(WIDTH * scale)
     assert_same_masks(resize(patch_of(full), size), full_frame_resize(full, size))
