@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from kitlib.errors import KitError
 
 
@@ -13,6 +11,10 @@ def gpu_count(asked: int = -1) -> int:
     Raises:
         KitError: more are asked for than there are.
     """
+    if asked == 0:
+        return 0
+    import torch  # only now: it takes seconds
+
     present = torch.cuda.device_count()
     if asked > present:
         raise KitError(f"{asked} GPUs are asked for but there are {present}; use --gpus {present} or fewer")

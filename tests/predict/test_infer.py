@@ -1,5 +1,6 @@
 """Inference: what becomes of raw instances, with a stand-in whose output is known, and a real tiny model."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -139,3 +140,32 @@ def test_a_bad_image_is_named(frames, tmp_path):
     frames[1].path.write_bytes(frames[0].path.read_bytes()[:60])
     with pytest.raises(KitError, match=r"1\.png"):
         list(predict_frames(model, frames, PredictConfig(), CATEGORIES))
+
+
+def test_the_same_masks_as_detectron2_s_own_postprocessing(network, images):
+    config = PredictConfig(scale=1.5, score_floor=0.0, max_cells=30)
+    network.eval()
+    for frame in images[:2]:
+        grey = np.asarray(Image.open(frame.path))
+        cells = predict_frame(network, grey, config, CATEGORIES)
+        larger = cv2.resize(grey, (192, 144), interpolation=cv2.INTER_LINEAR)
+        given = {"image": torch.from_numpy(larger).expand(3, -1, -1), "height": 96, "width": 128}
+        with torch.inference_mode():
+            theirs = network.inference([given])[0]["instances"]
+        full = [m for m in theirs.pred_masks.numpy() if m.any()]
+        assert len(cells) > 10
+        for cell, mask in zip(cells, full, strict=False):
+            ours = mask_of(cell)
+            assert (ours & mask).sum() >= 0.99 * (ours | mask).sum() - 1
+    network.train()
+
+
+def test_the_floor_and_the_limit_hold_in_the_network_and_are_put_back(network, images):
+    grey = np.asarray(Image.open(images[0].path))
+    before = [(p.test_score_thresh, p.test_topk_per_image) for p in network.roi_heads.box_predictor]
+    cells = predict_frame(network, grey, PredictConfig(score_floor=0.0, max_cells=7), CATEGORIES)
+    assert 3 < len(cells) <= 7
+    between = (cells[2].score + cells[3].score) / 2
+    fewer = predict_frame(network, grey, PredictConfig(score_floor=between, max_cells=7), CATEGORIES)
+    assert [c.score for c in fewer] == pytest.approx([c.score for c in cells[:3]], abs=1e-5)
+    assert before == [(p.test_score_thresh, p.test_topk_per_image) for p in network.roi_heads.box_predictor]
