@@ -77,15 +77,15 @@ def load(folder: Path | str) -> Found:
             continue
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except DAMAGED as error:
-            damaged.append(f"{path.name} is damaged ({str(error).splitlines()[0]})")
+        except DAMAGED:
+            damaged.append(path.name)
             continue
-        note = f"{'; '.join(damaged)}: going on from {path.name}" if damaged else ""
+        note = f"{damaged[0]} is damaged or cut short: going on from {path.name}" if damaged else ""
         return Found(state, note)
     if damaged:
         raise KitError(
-            f"no checkpoint in {last(folder).parent} can be read: {'; '.join(damaged)}; "
-            "copy them again, or train afresh with force"
+            f"no checkpoint in {last(folder).parent} can be read, {' and '.join(damaged)} are damaged or "
+            "cut short; copy them again, or start afresh with force"
         )
     return Found(None, "")
 

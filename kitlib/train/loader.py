@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kitlib.model.augment import AugmentConfig
@@ -48,6 +49,8 @@ class TrainingLoader:
             num_workers=workers,
             collate_fn=list,
             worker_init_fn=_one_thread,
+            # Its draws, for the workers' seeds, must not move the generator that a resumed training restores.
+            generator=torch.Generator(),
         )
 
     def __iter__(self) -> Iterator[Batch]:

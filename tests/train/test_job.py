@@ -1,0 +1,150 @@
+"""Whole trainings under torchrun: one process and two, and one that is killed."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from kitlib import config as configs
+from kitlib import launch, train
+from kitlib.errors import KitError
+from kitlib.train import checkpoint, events
+from kitlib.train.optim import OptimConfig
+from kitlib.train.schedule import ScheduleConfig
+
+pytestmark = pytest.mark.slow
+
+# A loss that is linear in the images, on the real frames, loader, sampler, steps and loop.
+TOY = """
+import sys, torch
+from kitlib import config as configs, launch
+from kitlib.train.build import build_loader
+from kitlib.train.config import TrainConfig
+from kitlib.train.processes import join
+from kitlib.train.trainer import Trainer
+from kitlib.records import read_frames
+
+class Toy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(torch.distributed.get_rank())  # made equal by the processes, or else different
+        self.layer, self.unused = torch.nn.Conv2d(3, 2, 3), torch.nn.Linear(1, 1)
+    def forward(self, batch):
+        x = torch.stack([s["image"].float() / 255 for s in batch])
+        return {"loss": (self.layer(x).tanh().mean((1, 2, 3)) - 0.3).square().mean()}
+
+def main():
+    config = configs.load(TrainConfig, sys.argv[1])
+    with join() as here:
+        model = Toy()
+        here.equalise(model)
+        Trainer(config, here, model, build_loader(config, here, read_frames(config.train))).run()
+
+launch.child(main)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _little_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def column(folder, key):
+    return [row[key] for row in events.read(folder) if key in row]
+
+
+def test_two_processes_do_what_one_does_with_the_whole_batch(make_config, tmp_path, monkeypatch):
+    (tmp_path / "kit_toy.py").write_text(TOY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    runs = {}
+    for processes, accumulate in ((1, 2), (2, 1)):
+        out = tmp_path / f"out{processes}"
+        config = make_config(
+            out=str(out),
+            max_iter=12,
+            images_per_batch=4,
+            accumulate=accumulate,
+            val="",
+            optim=OptimConfig(),
+            schedule=ScheduleConfig(max_lr=0.5),
+        )
+        path = configs.save(config, out / "job.yaml")
+        launch.launch("kit_toy", [str(path)], out, processes=processes)
+        runs[processes] = out
+    losses = [column(out, "total_loss") for out in runs.values()]
+    assert len(losses[0]) == 12
+    assert losses[0][-1] < losses[0][0]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert column(runs[1], "grad_norm") == pytest.approx(column(runs[2], "grad_norm"), rel=1e-4)
+    one, two = (torch.load(out / "weights_last.pth", weights_only=True)["model"] for out in runs.values())
+    assert torch.allclose(one["layer.weight"], two["layer.weight"], atol=1e-6)
+
+
+def test_a_training_from_end_to_end_and_again(make_config, tmp_path):
+    config = make_config(max_iter=3, eval_every=2)
+    result = train.run(config)
+    assert result.iteration == 3
+    assert 0 <= result.map <= 1
+    for path in (result.best, result.last, result.metrics, result.curves, result.log):
+        assert path.is_file(), path
+    assert column(tmp_path / "out", "iteration")[-1] == 3
+    assert {"map", "map/bright", "eval_seconds"} <= set(events.read(tmp_path / "out")[-1])
+    row = next(r for r in events.read(tmp_path / "out") if "total_loss" in r)
+    assert {"loss_mask_stage0", "loss_mask_stage2", "lr", "images_per_s", "data_seconds", "host_gib"} <= set(
+        row
+    )
+    with pytest.raises(KitError, match=r"images_per_batch: 2 -> 4"):
+        train.run(make_config(max_iter=3, eval_every=2, images_per_batch=4))
+    assert train.run(make_config(max_iter=1, images_per_batch=4), force=True).iteration == 1
+
+
+def test_two_processes_with_an_empty_share_to_evaluate(make_config, tmp_path):
+    """One frame to evaluate for two processes: the second has none, and both go on."""
+    result = train.run(make_config(max_iter=2, eval_every=1), processes=2)
+    assert result.iteration == 2
+    assert len(column(tmp_path / "out", "map")) == 2
+    state = torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)
+    assert len(state["random"]) == 2
+    assert state["sampler"] == {"position": 4}
+
+
+def workers(out: Path) -> dict[int, int]:
+    """Process ids of a training's processes, by rank."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environment = dict(part.split(b"=", 1) for part in path.read_bytes().split(b"\0") if b"=" in part)
+        except OSError:
+            continue
+        if environment.get(b"KIT_ERROR_FILE", b"").startswith(bytes(out)) and b"RANK" in environment:
+            found[int(environment[b"RANK"])] = int(path.parent.name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(make_config, tmp_path):
+    out = tmp_path / "out"
+    config = make_config(max_iter=100_000, checkpoint_every=2, schedule=ScheduleConfig(), val="")
+
+    def kill():
+        while not checkpoint.exists(out):
+            time.sleep(0.05)
+        os.kill(workers(out)[1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    with pytest.raises(KitError, match=r"process 1 was killed by SIGKILL.*log\.txt"):
+        train.run(config, processes=2)
+    thread.join(10)
+    assert workers(out) == {}
+    done = checkpoint.load(out).state["iteration"]
+    assert done >= 2
+    resumed = make_config(max_iter=done + 1, checkpoint_every=2, schedule=ScheduleConfig(), val="")
+    assert train.run(resumed).iteration == done + 1  # with one process now
+    iterations = [r["iteration"] for r in events.read(out) if "total_loss" in r]
+    assert iterations == list(range(1, done + 2))
+    assert any("begun with 2 processes" in r.get("note", "") for r in events.read(out))
