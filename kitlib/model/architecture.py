@@ -131,13 +131,24 @@ def build_cell_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
             _unpool(bottom_up)
     top = LastLevelMaxPool()
     top.in_feature = cfg.MODEL.RPN.IN_FEATURES[-2]
-    return FPN(
+    fpn = FPN(
         bottom_up,
         cfg.MODEL.FPN.IN_FEATURES,
         cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
         top_block=top,
     )
+    if cfg.MODEL.BACKBONE.STEM_STRIDE == 2:
+        _name_by_stage(fpn)
+    return fpn
+
+
+def _name_by_stage(fpn: FPN) -> None:
+    """Call the layers on res2 ``fpn_lateral2`` at stride 2 too, so that the weights of either stride fit."""
+    for level in (4, 3, 2, 1):
+        for kind in ("lateral", "output"):
+            layer = fpn._modules.pop(f"fpn_{kind}{level}")
+            fpn.add_module(f"fpn_{kind}{level + 1}", layer)
 
 
 def _unpool(resnet: ResNet) -> None:

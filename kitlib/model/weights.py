@@ -211,5 +211,5 @@ def _optional(name: str) -> bool:
 
 
 def _part(name: str) -> str:
-    """Part of the model that a tensor belongs to: "backbone.bottom_up", "backbone.fpn", "roi_heads.box_head"."""
+    """The part of the model that a tensor belongs to: "backbone.fpn", "roi_heads.mask_head" and so on."""
     return re.sub(r"^((?:backbone\.fpn)|[^.]+\.[^.]+).*", r"\1", name)

@@ -29,7 +29,7 @@ def storage() -> Iterator[Any]:
 
 @pytest.fixture
 def item() -> Callable[..., dict[str, Any]]:
-    """``item(cells, size=64, seed=0, classes=3)``: one input of a model, with ``cells`` rectangles of 8-20 px."""
+    """``item(cells, size=64, seed=0, classes=3)``: a model's input with rectangles of 8-20 px."""
     from detectron2.structures import BitMasks, Boxes, Instances
 
     def make(cells: int, size: int = 64, seed: int = 0, classes: int = 3) -> dict[str, Any]:
