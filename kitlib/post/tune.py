@@ -24,6 +24,7 @@ SCORES = tuple(np.round(np.arange(0.05, 0.96, 0.025), 3).tolist())
 AREAS = (0, 20, 40, 60, 80, 100, 150)
 NMS = (1.0, 0.3, 0.15, 0.05)
 CLIPPED = (0.2, 0.3, 0.5)
+SPLIT = ("keep_largest", "keep_all")
 TOLERANCE = 0.01  # thresholds within this share of the best count as equally good
 
 
@@ -43,12 +44,12 @@ class Tuning:
 
 
 def tune(truth: Sequence[Frame], predictions: Sequence[Frame], start: PostConfig | None = None) -> Tuning:
-    """Tune score thresholds and least areas by category, then mask NMS and clipping for all together.
+    """Tune score thresholds and least areas by category, then mask NMS and clipping, for all together.
 
     Coordinate search from ``start``. Of several thresholds within 1 % of the best the middle one of their
     unbroken run is taken, and a stricter area or another NMS only if it gains more than half of that: what
-    was measured on a handful of frames is not to be believed to the last digit. Categories are those voted by the
-    predictions, as for test frames.
+    was measured on a handful of frames is not to be believed to the last digit. Categories are those voted by
+    the predictions, as for test frames.
 
     Args:
         truth: held-out frames with their true cells.
@@ -64,7 +65,7 @@ def tune(truth: Sequence[Frame], predictions: Sequence[Frame], start: PostConfig
         raise KitError("there is nothing to tune on: no prediction has the id of a held-out frame")
     held = [_Held(f, predicted.get(f.id)) for f in truth]
     limits = config = _tune_limits(held, start)
-    for name, choices in (("mask_nms", NMS), ("max_clipped", CLIPPED)):
+    for name, choices in (("mask_nms", NMS), ("max_clipped", CLIPPED), ("split", SPLIT)):
         config = _tune_shared(held, config, name, choices)
     if config != limits:
         config = _tune_limits(held, config)
@@ -109,12 +110,12 @@ class _Held:
         true_pixels = [overlap.flat_pixels(c.mask) for c in truth.cells]
         self.true_pixels = np.concatenate([*true_pixels, np.empty(0, np.int64)])
         self.owner = np.repeat(np.arange(len(true_pixels)), self.true_areas)
-        self._known: dict[tuple[float, ...], tuple[NDArray, NDArray, NDArray]] = {}
+        self._known: dict[tuple, tuple[NDArray, NDArray, NDArray]] = {}
 
     def survivors(self, config: PostConfig, least: int) -> tuple[NDArray, NDArray]:
         """Scores, descending, and best IoU with any truth, of the instances left at score threshold 0."""
         large = np.flatnonzero(self.areas >= max(least, 1))
-        key = (len(large), config.mask_nms, config.max_clipped)
+        key = (len(large), config.mask_nms, config.max_clipped, config.split)
         if key not in self._known:
             self._known[key] = self._resolve(large, config)
         scores, areas, best_iou = self._known[key]
