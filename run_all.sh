@@ -91,7 +91,8 @@ make_venv() {
 }
 
 install() {
-    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt)
+    # Compiling every file takes longer than the rest; Python compiles those that are used.
+    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt)
     part "${pip[@]}" --upgrade pip
     "$venv/bin/python" -m kitlib.kaggle.detectron2_wheel "$venv/wheels" # says by itself what fails
     part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,dev]"

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 MODULES = {"cv2": "opencv-python-headless", "pil": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 CONDA = {"pytorch": "torch", "py-opencv": "opencv-python-headless"}
 
-# Used as programs or by a package that does not list them, so that no import shows them.
-NOT_IMPORTED = {"ipykernel", "jupyterlab", "six", "tensorboard"}
+# Used all the same: as programs (kaggle needs six but does not say so), by detectron2 and torch, as a viewer.
+NOT_IMPORTED = {"ipykernel", "ipywidgets", "jupyterlab", "kaggle", "six", "tensorboard", "torchvision"}
 # What detectron2 brings along and what is used through it.
 WITH_DETECTRON2 = {"fvcore", "iopath", "omegaconf", "yacs"}
 

@@ -1,4 +1,4 @@
-"""run_all.sh: the real script over a stand-in python3, which tells what it was asked for and installs nothing."""
+"""run_all.sh: the real script over a stand-in python3, which keeps what it is asked for."""
 
 import os
 import shutil
