@@ -66,7 +66,16 @@ is_ready() { [[ -f $stamp && "$(<"$stamp")" == "$(recipe)" ]] && runs; }
 # Runs a part of the set-up with its output on the terminal; where it fails, says why in one sentence.
 part() {
     local said
-    said="$("$@" 2>&1 | tee >(cat >&2) | tail -n 40)" || explain "$said"
+    said="$("$@" 2>&1 | show | tail -n 40)" || explain "$said"
+}
+
+# Shows what passes through it. (`tee >(cat >&2)` may do so only after the sentence that is to come last.)
+show() {
+    local line
+    while IFS= read -r line || [[ -n $line ]]; do
+        printf '%s\n' "$line" >&2
+        printf '%s\n' "$line"
+    done
 }
 
 explain() {
