@@ -153,7 +153,7 @@ def rows():
     """The rows of this module."""
     torch.set_num_threads(1)
     work = f"{CELLS} cells of a 704 x 520 frame"
-    yield Row("paste", f"{work}; detectron2 paste + encode", *race(paste_ours, paste_theirs, 3), bar=5)
+    yield Row("paste", f"{work}; detectron2 paste + encode", *race(paste_ours, paste_theirs, 5), bar=3)
     memory = peak_mib(prepare_paste_ours), peak_mib(prepare_paste_theirs)
     yield Row("paste memory", f"{work}; detectron2 paste + encode", *memory, unit="MiB", bar=10)
     yield Row("overlap", f"{work}; full-frame masks", *race(overlap_ours, overlap_theirs, 3), bar=3)
