@@ -33,7 +33,7 @@ def test_imports_keep_to_the_layers():
 def test_notebooks_hold_no_outputs():
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     assert notebooks
-    check(PROGRAMS / "nbstripout", "--verify", "--extra-keys", METADATA, *notebooks)
+    check(PROGRAMS / "nbstripout", "--verify", "--keep-id", "--extra-keys", METADATA, *notebooks)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
