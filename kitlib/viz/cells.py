@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import matplotlib
@@ -40,7 +41,8 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold
     figure, axes = style.figure(12, max(1, len(truth)) * (0.3 + 4 * _aspect(truth)), max(1, len(truth)), 3)
     found = {frame.id: frame for frame in predictions}
     for row, frame in enumerate(truth):
-        predicted = found.get(frame.id, Frame(frame.id, frame.path, frame.height, frame.width))
+        cells = found[frame.id].cells if frame.id in found else ()
+        predicted = replace(frame, cells=cells)  # on the true frame's image: tables of predictions name none
         hits = rle.iou([c.mask for c in frame.cells], [c.mask for c in predicted.cells]) > threshold
         image, left, right = axes[3 * row : 3 * row + 3]
         image.imshow(stretched(frame), cmap="gray", vmin=0, vmax=255)
