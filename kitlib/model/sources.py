@@ -62,18 +62,16 @@ def read(source: str) -> Checkpoint:
 
 
 def _local(source: str) -> Path:
+    path = Path(source)
     if "://" in source:
         try:
-            return Path(PathManager.get_local_path(source))
+            path = Path(PathManager.get_local_path(source))
         except (OSError, RuntimeError, KeyError) as error:
-            raise KitError(
-                f"cannot download {source} ({error}); check address and connection, or give a file's path"
-            ) from error
-    if not Path(source).is_file():
-        raise KitError(
-            f"weights {source} do not exist; give a file, a detectron2:// or https:// address, or ''"
-        )
-    return Path(source)
+            mend = "check the address and the connection, or give a file's path"
+            raise KitError(f"cannot download {source} ({error}); {mend}") from error
+    if not path.is_file():
+        raise KitError(f"weights {source} do not exist; give a file, an address or ''")
+    return path
 
 
 def _read_file(path: Path, source: str) -> Any:
