@@ -7,8 +7,7 @@ from difflib import get_close_matches
 import timm
 import torch
 from detectron2.modeling.backbone import Backbone
-from timm.layers import convert_sync_batchnorm
-from timm.layers.norm_act import freeze_batch_norm_2d
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from kitlib.errors import KitError
