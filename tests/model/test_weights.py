@@ -246,7 +246,7 @@ def test_published_weights_have_a_short_name(monkeypatch: pytest.MonkeyPatch) ->
         raise KitError(f"asked for {source}")
 
     monkeypatch.setattr(weights.sources, "read", read)
-    with pytest.raises(KitError, match="detectron2://ImageNetPretrained/MSRA/R-50.pkl"):
+    with pytest.raises(KitError, match=r"detectron2://ImageNetPretrained/MSRA/R-50\.pkl"):
         weights.load(build("r50"), "imagenet")
     with pytest.raises(KitError, match="timm://resnet18"):
         weights.load(build("tiny", backbone="resnet18"), "imagenet")
