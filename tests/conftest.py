@@ -20,7 +20,9 @@ def real_data() -> Path:
     default = Path(__file__).parents[1] / "../shared/data"
     folder = Path(os.environ.get("KIT_REAL_DATA") or default).resolve()
     if not (folder / "sartorius-real").is_dir():
-        pytest.skip(f"no real cells: set KIT_REAL_DATA to a folder that holds sartorius-real/ (looked in {folder})")
+        pytest.skip(
+            f"no real cells: set KIT_REAL_DATA to a folder that holds sartorius-real/ (looked in {folder})"
+        )
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The six notebooks as stages of a run: profiles, running, resuming, and what the notebooks themselves call."""
+"""The six notebooks as stages of a run: profiles, running, resuming, and what notebooks call."""
 
 from kitlib.stages.names import STAGES, resolve
 from kitlib.stages.profiles import Plan, plan
