@@ -199,6 +199,25 @@ def test_many_boxes_go_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("mask_stages", ["all", "last"])
+def test_mixed_precision_does_not_round_the_boxes(mask_stages: str) -> None:
+    """In bfloat16 these two boxes would be one: 801.3 and 803.1 are both 800 or 804."""
+    model, size = build("tiny", mask_stages=mask_stages).eval(), 1024
+    nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
+    ramp = torch.arange(size / 4).div(size / 4).expand(1, 64, size // 4, size // 4).bfloat16()
+    levels = {f"p{k}": ramp[..., :: 2 ** (k - 2), :: 2 ** (k - 2)] for k in (2, 3, 4, 5)}
+    found = detections([[801.3, 803.1, 821.7, 825.9], [803.1, 801.3, 821.7, 825.9]], [0, 0])
+    found = Instances((size, size), **found.get_fields())
+    pooled = []
+    model.roi_heads.mask_head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model.roi_heads.forward_with_given_boxes(levels, [found])
+    [features] = pooled
+    # On a ramp of x the mean over the box is its centre: 811.5 and 812.4, pixel centres half a cell before.
+    centres = features.float().mean((1, 2, 3)) * size
+    torch.testing.assert_close(centres, torch.tensor([811.5 - 2, 812.4 - 2]), atol=0.2, rtol=0)
+
+
 def test_no_boxes_have_no_masks() -> None:
     model = build("tiny").eval()
     with torch.no_grad():
