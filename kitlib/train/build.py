@@ -12,6 +12,7 @@ from torch import nn
 
 from kitlib import model as models
 from kitlib.errors import KitError
+from kitlib.model import weights
 from kitlib.records import Frame, read_frames
 from kitlib.train import checkpoint, resume
 from kitlib.train.config import TrainConfig
@@ -34,29 +35,30 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
     val = read_frames(config.val) if config.val else []
     if config.val and not val:
         raise KitError(f"{config.val} holds no frames to evaluate on; give some, or set val to nothing")
-    model = build_model(config, here)
+    model, advice = build_model(config, here)
     batches = build_loader(config, here, train)
     evaluate = None
     if val:
         evaluate = Evaluator(val, config.categories, config.predict, config.post, here, config.amp)
     _seed(config.seed + here.rank)
-    return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val))
+    return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val), advice)
 
 
-def build_model(config: TrainConfig, here: Processes) -> nn.Module:
-    """The model with its first weights, the same on every process."""
+def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model with its first weights, the same on every process, and advice about these weights."""
     _seed(config.seed)
     wanted = config.model
     model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
-    if config.weights and not checkpoint.exists(config.out):
-        from kitlib.model import weights
-
-        logger.info("%s", weights.load(model, config.weights, config.replicate_classes))
+    advice: tuple[str, ...] = ()
+    if here.main and not checkpoint.exists(config.out):  # one process downloads; the others take its weights
+        report = weights.load(model, config.weights, config.replicate_classes)
+        logger.info("%s", report)
+        advice = report.advice
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = here.fit_batch_norm(model).to(here.device).train()
     here.equalise(model)
-    return model
+    return model, advice
 
 
 def build_loader(config: TrainConfig, here: Processes, frames: Sequence[Frame]) -> TrainingLoader:

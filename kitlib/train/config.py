@@ -23,14 +23,14 @@ class TrainConfig:
         out: the run's folder.
         train: frames to train on, a file of ``records.write_frames``.
         categories: class names in the model's order; ``("cell",)`` takes every cell as one class.
-        val: frames to evaluate on; "" for no evaluation.
+        val: frames to evaluate on, of the same kind; "" for no evaluation.
         weights: what to start from, see ``kitlib.model.weights``; "" for random weights.
         replicate_classes: spread a one-class checkpoint's predictors over the classes.
         images_per_batch: of all processes together, for one optimiser step.
         accumulate: pieces in which each process takes its share of the batch, to save memory.
         amp: arithmetic of the forward pass; "fp16" for GPUs without bf16.
         sync_bn: BatchNorm takes its statistics over all processes.
-        eval_every: iterations between evaluations; 0 for none. The last iteration is evaluated too.
+        eval_every: iterations between evaluations; 0 evaluates the last one only.
         patience: stop after this many evaluations without a better score; 0 never does.
         checkpoint_every: iterations between checkpoints; 0 for one at the end only.
         max_skipped: steps in 100 that may be skipped for a loss that is not a number, before giving up.

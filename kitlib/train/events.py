@@ -86,7 +86,11 @@ def read(folder: Path | str) -> list[Row]:
 
 def curves(folder: Path | str) -> pd.DataFrame:
     """One row an iteration: losses, learning rate, times, and the scores where it was evaluated."""
-    rows = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in read(folder)]
+    rows = [
+        {k: v for k, v in row.items() if isinstance(v, int | float)}
+        for row in read(folder)
+        if "note" not in row
+    ]
     if not rows:
         return pd.DataFrame(columns=["iteration"])
     return pd.DataFrame(rows).groupby("iteration", as_index=False).first()

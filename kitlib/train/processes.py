@@ -137,8 +137,9 @@ def _replace(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> n
     """``module`` with every layer of type ``old`` replaced by one of type ``new`` with the same weights."""
     if type(module) is old:
         layer = new(module.num_features, eps=module.eps, momentum=module.momentum, affine=module.affine)
-        layer.load_state_dict(module.state_dict())
-        return layer
+        state = module.state_dict()
+        layer.load_state_dict(state)
+        return layer.to(next(iter(state.values())))
     for name, part in module.named_children():
         setattr(module, name, _replace(part, old, new))
     return module

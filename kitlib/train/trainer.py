@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Trainer:
         loader: this process's share of the batches.
         evaluate: scores a model, the same on every process; None to do without.
         data: fingerprint of the frames.
+        advice: sentences to say before the first iteration.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Trainer:
         loader: TrainingLoader,
         evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
         data: str = "",
+        advice: Sequence[str] = (),
     ):
         self.config, self.here, self.model, self.loader = config, here, model, loader
-        self.evaluate, self.data, self.out = evaluate, data, Path(config.out)
+        self.evaluate, self.data, self.advice, self.out = evaluate, data, advice, Path(config.out)
         optimizer = optim.build(model, config.optim, config.schedule.max_lr)
         clip_norm = config.optim.clip_norm
         self.step = Stepper(model, optimizer, here, config.amp, config.accumulate, clip_norm)
@@ -84,11 +86,11 @@ class Trainer:
         Raises:
             KitError: the checkpoint is another training's, losses that are not numbers, no memory, no space.
         """
-        note = self._resume()
+        notes = [*self.advice, *self._resume()]
         if self.here.main:
             configs.save(self.config, self.out / "config.yaml")
         self.events = events.Events(self.out, self.iteration, self.here.main)
-        if note:
+        for note in notes:
             self.events.note(self.iteration, note)
         with EventStorage(self.iteration) as storage:
             batches = iter(self.loader)
@@ -194,9 +196,10 @@ class Trainer:
             state = {**self._described(), "map": score, "model": self.evaluated.state_dict(), "ema": None}
             checkpoint.save_weights(self.out / name, state)
 
-    def _resume(self) -> str:
+    def _resume(self) -> list[str]:
         """Go on from the folder's checkpoint if it has one; what the user should know of it."""
         state, note = checkpoint.load(self.out)
+        notes = [note] if note else []
         reached = self.here.gather(state["iteration"] if state else 0)
         if len(set(reached)) > 1:
             raise KitError(
@@ -204,7 +207,7 @@ class Trainer:
                 "it must be a folder that all hosts share"
             )
         if state is None:
-            return note
+            return notes
         resume.check(state, self.config, self.data)
         self.iteration, self.best = state["iteration"], Best(**state["best"])
         self.model.load_state_dict(state["model"])
@@ -215,9 +218,9 @@ class Trainer:
         logger.info("going on from iteration %d", self.iteration)
         if len(state["random"]) != self.here.world:
             began = f"begun with {len(state['random'])} processes, going on with {self.here.world}"
-            return "; ".join(filter(None, [note, f"{began}: proposals are sampled anew"]))
+            return [*notes, f"{began}: proposals are sampled anew"]
         checkpoint.set_random_state(state["random"][self.here.rank], self.here.device)
-        return note
+        return notes
 
     def _finish(self) -> dict[str, Any]:
         scored = self.best.iteration > 0

@@ -12,13 +12,13 @@ import torch
 from kitlib import config as configs
 from kitlib import launch, train
 from kitlib.errors import KitError
-from kitlib.train import checkpoint, events
+from kitlib.train import checkpoint, events, job
 from kitlib.train.optim import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
 
 pytestmark = pytest.mark.slow
 
-# A loss that is linear in the images, on the real frames, loader, sampler, steps and loop.
+# A loss that is a mean over images, with a BatchNorm over them, in the kit's own loader, steps and loop.
 TOY = """
 import sys, torch
 from kitlib import config as configs, launch
@@ -33,14 +33,15 @@ class Toy(torch.nn.Module):
         super().__init__()
         torch.manual_seed(torch.distributed.get_rank())  # made equal by the processes, or else different
         self.layer, self.unused = torch.nn.Conv2d(3, 2, 3).double(), torch.nn.Linear(1, 1)
+        self.norm = torch.nn.SyncBatchNorm(2).double()
     def forward(self, batch):
         x = torch.stack([s["image"].double() / 255 for s in batch])
-        return {"loss": (self.layer(x).tanh().mean((1, 2, 3)) - 0.3).square().mean()}
+        return {"loss": (self.norm(self.layer(x)).tanh().mean((1, 2, 3)) - 0.3).square().mean()}
 
 def main():
     config = configs.load(TrainConfig, sys.argv[1])
     with join() as here:
-        model = Toy()
+        model = here.fit_batch_norm(Toy())
         here.equalise(model)
         Trainer(config, here, model, build_loader(config, here, read_frames(config.train))).run()
 
@@ -61,13 +62,12 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(make_config, tmp_pa
     (tmp_path / "kit_toy.py").write_text(TOY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     runs = {}
-    for processes, accumulate in ((1, 2), (2, 1)):
+    for processes in (1, 2):
         out = tmp_path / f"out{processes}"
         config = make_config(
             out=str(out),
             max_iter=12,
             images_per_batch=4,
-            accumulate=accumulate,
             val="",
             optim=OptimConfig(),
             schedule=ScheduleConfig(max_lr=0.1),
@@ -99,7 +99,17 @@ def test_a_training_from_end_to_end_and_again(make_config, tmp_path):
     )
     with pytest.raises(KitError, match=r"images_per_batch: 2 -> 4"):
         train.run(make_config(max_iter=3, eval_every=2, images_per_batch=4))
-    assert train.run(make_config(max_iter=1, images_per_batch=4), force=True).iteration == 1
+
+
+def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
+    out = tmp_path / "out"
+    (out / "checkpoints").mkdir(parents=True)
+    kept = [out / "train.jsonl", out / "fold_0" / "metrics.jsonl"]
+    for path in (*kept, checkpoint.last(out), out / "metrics.jsonl", out / "weights_best.pth"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    job.clear(out)
+    assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(kept)
 
 
 def test_two_processes_with_an_empty_share_to_evaluate(make_config, tmp_path):

@@ -118,6 +118,14 @@ def test_the_last_iteration_is_evaluated_and_all_is_self_describing(make_trainer
     assert configs.read_yaml(tmp_path / "out/config.yaml") == state["config"]
 
 
+def test_advice_is_said_once(make_trainer, tmp_path):
+    trainer = make_trainer(max_iter=2)
+    trainer.advice = ["load a backbone"]
+    trainer.run()
+    assert [r["note"] for r in events.read(tmp_path / "out") if "note" in r] == ["load a backbone"]
+    assert events.curves(tmp_path / "out")["iteration"].tolist() == [1, 2]
+
+
 def test_without_evaluation_the_last_weights_are_the_result(make_trainer, tmp_path):
     assert make_trainer(max_iter=3).run() == {"iteration": 3, "map": None, "best_iteration": None}
     assert not (tmp_path / "out/weights_best.pth").exists()
