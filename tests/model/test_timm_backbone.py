@@ -99,6 +99,7 @@ def test_models_that_cannot_serve_are_refused(name: str, finest: int, said: str)
         TimmBackbone(name, finest)
 
 
+@pytest.mark.slow
 def test_without_a_connection_its_weights_are_asked_for_as_a_file() -> None:
     code = (
         "from kitlib.model import build, weights; "
