@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from kitlib import metric, rle
 from kitlib.errors import KitError
@@ -178,3 +180,19 @@ def test_real_images_score_as_the_public_label_map_way(real_competition: Path) -
         expected = label_map_score(truth, predicted, (real.height, real.width))
         assert metric.score(frames[:1], frames[1:]).mean == pytest.approx(expected, abs=1e-12)
         assert 0 < expected < 1
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 120), st.integers(1, 120), st.floats(0.01, 0.3), st.integers(0, 2**32 - 1))
+def test_matches_of_crowds_agree_with_scipy(cells: int, found: int, density: float, seed: int) -> None:
+    """Far more candidates than cells ever have: long paths, and rows that find none."""
+    rng = np.random.default_rng(seed)
+    iou = np.where(rng.random((cells, found)) < density, rng.uniform(0.45, 1, (cells, found)), 0)
+    expected = [(maximum_bipartite_matching(csr_array(iou > t)) >= 0).sum() for t in metric.THRESHOLDS]
+    assert metric.matches(iou).tolist() == expected
+
+
+def test_a_thousand_predictions_of_the_same_two_cells_take_no_longer() -> None:
+    """Every search but two is in vain; each would walk through all candidates again."""
+    assert metric.matches(np.full((2, 1000), 0.9)).tolist() == [2] * 8 + [0] * 2
+    assert metric.matches(np.full((1000, 300), 0.9)).tolist() == [300] * 8 + [0] * 2
