@@ -25,15 +25,18 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
         where: what the values belong to, for messages ("03_train", "config.yaml").
 
     Raises:
-        KitError: an unknown key (the nearest known one is named) or a value of the wrong type.
+        KitError: an unknown key (the nearest known one is named), a missing one or a value of the wrong type.
     """
     if not isinstance(values, dict):
         raise KitError(f"{where or cls.__name__} must be a section of keys and values, not {values!r}")
     hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
+    fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
             raise unknown(f"key in {where}" if where else "key", key, fields)
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise KitError(f"{where or cls.__name__} lacks '{name}', which has no default; give it a value")
     built = {k: _convert(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()}
     return cls(**built)
 
@@ -73,7 +76,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KitError(f"{path} is not valid YAML: {error}") from error
+        raise KitError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise KitError(f"cannot read {path}: {error.strerror}") from error
     if not isinstance(values, dict | None):
         raise KitError(f"{path} must hold keys and values")
     return values or {}

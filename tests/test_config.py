@@ -1,0 +1,179 @@
+"""Configurations from plain values and YAML, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kitlib import config
+from kitlib.errors import KitError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    name: Literal["cosine", "one_cycle"] = "cosine"
+    max_lr: float = 1e-3
+    warmup_iters: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    out: str
+    schedule: Schedule = field(default_factory=Schedule)
+    categories: tuple[str, ...] = ("cell",)
+    crop: tuple[int, int] | None = None
+    norm: float | tuple[float, float, float] | None = None
+    score: dict[str, float] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+    amp: bool = False
+    seed: int = 0
+
+
+def build(**values: Any) -> Training:
+    return config.from_dict(Training, {"out": "o", **values}, "03_train")
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert build() == Training("o")
+    assert build(schedule={"max_lr": 0.1}).schedule == Schedule(max_lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("categories", ["a", "b"], ("a", "b")),
+        ("crop", [256, 128], (256, 128)),
+        ("crop", None, None),
+        ("norm", 128, 128.0),  # an int for a float
+        ("norm", [1, 2, 3.5], (1.0, 2.0, 3.5)),
+        ("score", {"cort": 1}, {"cort": 1.0}),
+        ("options", {"anything": [1, {"deep": None}]}, {"anything": [1, {"deep": None}]}),
+        ("folder", "some/where", Path("some/where")),
+        ("amp", True, True),
+    ],
+)
+def test_plain_values_become_the_field_s_type(key: str, given: Any, expected: Any) -> None:
+    value = getattr(build(**{key: given}), key)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_a_rate_that_yaml_takes_for_text_is_a_number() -> None:
+    assert build(schedule={"max_lr": "6e-4"}).schedule.max_lr == 6e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"sed": 1}, "unknown key in 03_train 'sed': did you mean 'seed'?"),
+        ({"schedule": {"maxlr": 1}}, r"unknown key in 03_train.schedule 'maxlr': did you mean 'max_lr'?"),
+        (
+            {"schedule": {"name": "cosin"}},
+            "unknown value of 03_train.schedule.name: 'cosin': did you mean 'cosine'?",
+        ),
+        ({"schedule": {"max_lr": "fast"}}, "03_train.schedule.max_lr must be float, not 'fast'"),
+        ({"schedule": 3}, "03_train.schedule must be a section of keys and values, not 3"),
+        ({"seed": 1.5}, "03_train.seed must be int, not 1.5"),
+        ({"seed": True}, "03_train.seed must be int, not True"),
+        ({"seed": "1"}, "03_train.seed must be int, not '1'"),
+        ({"seed": None}, "03_train.seed must be int, not None"),
+        ({"amp": 1}, "03_train.amp must be bool, not 1"),
+        ({"amp": "off"}, "03_train.amp must be bool, not 'off'"),
+        ({"categories": "cort"}, "03_train.categories must be tuple, not 'cort'"),
+        ({"categories": ["cort", 1]}, "03_train.categories must be str, not 1"),
+        ({"crop": [256]}, r"03_train.crop must hold 2 values, not 1: [256]"),
+        ({"norm": [1, 2]}, r"03_train.norm must hold 3 values, not 2: [1, 2]"),
+        ({"score": {"cort": "high"}}, "03_train.score.cort must be float, not 'high'"),
+        ({"score": [0.5]}, "03_train.score must be dict, not [0.5]"),
+        ({"out": 5}, "03_train.out must be str, not 5"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(values: dict, problem: str) -> None:
+    with pytest.raises(KitError) as caught:
+        build(**values)
+    assert problem in str(caught.value)
+
+
+def test_a_value_that_must_be_given_is_named() -> None:
+    with pytest.raises(KitError, match="03_train lacks 'out'"):
+        config.from_dict(Training, {}, "03_train")
+
+
+def test_a_section_may_be_built_already() -> None:
+    ready = Schedule("one_cycle")
+    assert build(schedule=ready).schedule is ready
+
+
+names = st.text(max_size=8)
+numbers = st.floats(allow_nan=False)
+trainings = st.builds(
+    Training,
+    out=names,
+    schedule=st.builds(
+        Schedule, st.sampled_from(["cosine", "one_cycle"]), numbers, st.integers(-(10**20), 10**20)
+    ),
+    categories=st.lists(names, max_size=3).map(tuple),
+    crop=st.none() | st.tuples(st.integers(), st.integers()),
+    norm=st.none() | numbers | st.tuples(numbers, numbers, numbers),
+    score=st.dictionaries(names, numbers, max_size=3),
+    options=st.dictionaries(
+        names, st.none() | st.booleans() | names | numbers | st.lists(numbers), max_size=3
+    ),
+    folder=names.map(lambda name: Path("a" + name.replace("\0", ""))),
+    amp=st.booleans(),
+    seed=st.integers(),
+)
+
+
+@given(trainings)
+def test_whatever_is_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, made: Training) -> None:
+    path = config.save(made, tmp_path_factory.getbasetemp() / "round_trip.yaml")
+    assert config.load(Training, path) == made
+
+
+def test_infinity_comes_back(tmp_path: Path) -> None:
+    made = Training("o", Schedule(max_lr=math.inf))
+    assert config.load(Training, config.save(made, tmp_path / "a.yaml")) == made
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"out: [1, 2", r"is not valid YAML: [^\n]*$"),
+        (b"- out\n- seed\n", "must hold keys and values"),
+        (b"just text", "must hold keys and values"),
+        (b"out: \xff\xfe", r"is not valid YAML: [^\n]*$"),
+        (b"out: o\nsede: 1\n", r"unknown key in .*a\.yaml 'sede': did you mean 'seed'?"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    path = tmp_path / "a.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(KitError, match=problem) as caught:
+        config.load(Training, path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="cannot read"):
+        config.read_yaml(tmp_path)
+
+
+def test_an_empty_file_holds_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# nothing but a comment\n")
+    assert config.read_yaml(tmp_path / "a.yaml") == {}
+
+
+def test_the_text_reads_top_down() -> None:
+    lines = config.dumps(Training("o", crop=(2, 3))).splitlines()
+    assert lines[0] == "out: o"
+    assert "crop: [2, 3]" in lines
