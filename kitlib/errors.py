@@ -19,5 +19,5 @@ def unknown(kind: str, name: object, known: Iterable[object]) -> KitError:
     """
     names = sorted(str(n) for n in known)
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return KitError(f"unknown {kind} '{name}': {hint}(known: {', '.join(names) or 'none'})")
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    return KitError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names) or 'none'})")

@@ -17,5 +17,5 @@ def gpu_count(asked: int = -1) -> int:
 
     present = torch.cuda.device_count()
     if asked > present:
-        raise KitError(f"{asked} GPUs are asked for but there are {present}; use --gpus {present} or fewer")
+        raise KitError(f"{asked} GPUs are asked for but this machine has {present}; use --gpus {present}")
     return present if asked < 0 else asked
