@@ -73,20 +73,21 @@ def read_frames(path: Path | str) -> list[Frame]:
     Raises:
         KitError: the file is missing or damaged; the line is named.
     """
-    number = 0
+    frames = []
     try:
-        with Path(path).open(encoding="utf-8") as lines:
-            frames = []
+        with Path(path).open("rb") as lines:
             for line in lines:
-                number += 1
                 frames.append(_from_dict(json.loads(line)))
-            return frames
     except FileNotFoundError:
         raise KitError(f"{path} does not exist; run the stage that writes it") from None
+    except OSError as error:
+        raise KitError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise KitError(
-            f"{path} line {number} is damaged ({error!r}); run the stage that writes it again"
+            f"{path} line {len(frames) + 1} is damaged ({type(error).__name__}: {error}); "
+            "run the stage that writes it again"
         ) from error
+    return frames
 
 
 def _to_dict(frame: Frame) -> dict:
