@@ -104,12 +104,14 @@ class Bar:
         from tqdm import tqdm
 
         self.key, self.shown, self.latest = key, shown, {}
-        every = 0.2 if sys.stderr.isatty() else 5.0  # each refresh is kept in an executed notebook
-        self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=sys.stderr.isatty())
+        terminal = sys.stdout.isatty()
+        every = 0.2 if terminal else 5.0  # each refresh is a message in a notebook, a line in a log
+        # On stdout: a notebook shows stderr as if it were an error.
+        self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=terminal, file=sys.stdout)
 
     def __call__(self, row: Row) -> None:
         if "note" in row:
-            self.bar.write(str(row["note"]), file=sys.stderr)
+            self.bar.write(str(row["note"]), file=sys.stdout)
         self.latest |= {k: f"{row[k]:.3g}" for k in self.shown if isinstance(row.get(k), int | float)}
         self.bar.set_postfix(self.latest, refresh=False)
         self.bar.update(row.get(self.key, self.bar.n) - self.bar.n)

@@ -108,6 +108,7 @@ def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
             kernel_name="python3",
             cwd=NOTEBOOKS,
             progress_bar=False,
+            coalesce_streams=True,  # of a progress bar only its last state is kept
             extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from kitlib.stages.names import ROOT, STAGES, default_out, notebook
 from kitlib.stages.profiles import parameters
 
 if TYPE_CHECKING:
-    from IPython.display import Image
+    from IPython.display import HTML, Image
     from matplotlib.figure import Figure
 
 
@@ -77,10 +78,15 @@ class Stage:
             figure.savefig(temporary, dpi=110, bbox_inches="tight", facecolor="white")
         return Image(filename=str(path))
 
-    def save(self, config: Any) -> None:
-        """Save the stage's configuration as config.yaml and print it."""
-        configs.save(config, self.folder / "config.yaml")
-        print(configs.dumps(config), end="")
+    def save(self, config: Any) -> HTML:
+        """Save the stage's configuration as config.yaml and return it, folded, for the notebook to show."""
+        from IPython.display import HTML
+
+        path = configs.save(config, self.folder / "config.yaml")
+        text = html.escape(configs.dumps(config))
+        return HTML(
+            f"<details><summary>configuration, also in {path.name}</summary><pre>{text}</pre></details>"
+        )
 
     def finish(self, artefacts: Iterable[Path | str] = (), **metrics: Any) -> dict[str, Any]:
         """Write metrics.json, the mark that the stage is finished, and return it.
