@@ -74,7 +74,8 @@ def parse_all(texts: Sequence[str], heights: Sequence[int], widths: Sequence[int
     owner_end = np.repeat(heights * widths, np.diff(bounds))
     gaps = starts[1:] - ends[:-1]
     gaps[bounds[1:-1] - 1] = 1  # from one text to the next there is no order to keep
-    if (lengths < 1).any() or (starts < 0).any() or (ends > owner_end).any() or (gaps < 0).any():
+    too_long = lengths > owner_end - starts  # ends themselves overflow where a length is absurd
+    if (lengths < 1).any() or (starts < 0).any() or too_long.any() or (gaps < 0).any():
         raise _first_problem(texts, heights, widths)
     return _pack(starts, ends, bounds, heights, widths)
 
@@ -89,12 +90,15 @@ def to_text(r: RLE) -> str:
 
 def problem(text: str, height: int, width: int) -> str | None:
     """What is wrong with an annotation, in words that also tell the mend; None if nothing is."""
-    tokens = text.split()
+    tokens = text.encode().split()  # bytes: only what ASCII calls blanks and digits
     if not tokens:
         return "the annotation is empty; a cell needs at least one 'start length' pair"
     for token in tokens:
-        if not token.lstrip("-").isascii() or not token.lstrip("-").isdigit():
-            return f"'{token[:20]}' is not a whole number; write 'start length' pairs separated by blanks"
+        if not token.removeprefix(b"-").isdigit():
+            return (
+                f"'{token.decode()[:20]}' is not a whole number; "
+                "write 'start length' pairs separated by blanks"
+            )
     if len(tokens) % 2:
         return f"{len(tokens)} numbers, an odd count; every start needs a length"
     last_end = 1
@@ -129,7 +133,7 @@ def _numbers(texts: Sequence[str]) -> tuple[NDArray | None, NDArray]:
         return None, np.empty(0, np.int64)
     codes = np.frombuffer(buffer, np.uint8)
     digit = (codes >= 48) & (codes <= 57)
-    if not (digit | (codes == 32)).all():
+    if not (digit | (codes == 32) | (codes - 9 < 5)).all():  # 9 to 13: tabs, ends of lines
         return None, np.empty(0, np.int64)
     firsts = np.flatnonzero(digit[1:] & ~digit[:-1]) + 1
     if digit[:1].any():

@@ -66,6 +66,12 @@ def test_many_texts_at_once_are_as_one_by_one(several: list[np.ndarray]) -> None
     assert rle.parse_all(texts, heights, widths) == one_by_one
 
 
+@pytest.mark.parametrize("text", ["1 2\t9 2", "1 2  9 2\r\n", "\n 1 2 9\n2"])
+def test_any_blanks_separate(text: str) -> None:
+    assert rle.to_text(rle.parse(text, 4, 5)) == "1 2 9 2"
+    assert rle.parse_all(["1 1", text], [4] * 2, [5] * 2)[1] == rle.parse("1 2 9 2", 4, 5)
+
+
 def test_no_texts_give_no_masks() -> None:
     assert rle.parse_all([], [], []) == []
 
@@ -112,6 +118,12 @@ def test_long_runs_take_as_many_characters_as_coco_s() -> None:
         ("1 2 ٣ 4", "is not a whole number"),
         ("1_0 2", "'1_0' is not a whole number"),
         ("nan 1", "'nan' is not a whole number"),
+        ("--5 3", "'--5' is not a whole number"),
+        ("+5 3", "'[+]5' is not a whole number"),
+        ("1\u00a02", "'1\u00a02' is not a whole number"),  # a blank that does not break lines
+        ("1\x1f2", "'1\x1f2' is not a whole number"),  # what Python's str.split takes for a blank
+        ("5 9223372036854775807", "leaves"),  # start + length is more than 64 bits hold
+        ("5 99999999999999999999999", "leaves"),
     ],
 )
 def test_a_bad_text_is_named(text: str, problem: str) -> None:
