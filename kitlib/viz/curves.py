@@ -78,5 +78,5 @@ def _maps(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(rows["iteration"], rows[column], "o-", ms=3, color=style.color(name), label=name, lw=1)
     axes.plot(rows["iteration"], rows["map"], "o-", ms=4, color=style.INK, label="all")
     axes.set_ylim(bottom=0)
-    axes.set_title("Metric on held-out images")
+    axes.set_title("Metric on held-out images, untuned")
     axes.legend(fontsize=8)

@@ -1,0 +1,92 @@
+"""The profiles that the kit ships, against the recipes that they stand for."""
+
+from __future__ import annotations
+
+import pytest
+
+from kitlib import config as configs
+from kitlib import stages, train
+from kitlib.model.presets import ModelConfig
+from kitlib.stages.names import NOTEBOOKS
+from kitlib.train.schedule import curve
+
+TRAININGS = ("02_pretrain_livecell", "03_train", "05_retrain")
+SHIPPED = sorted(p.stem for p in (NOTEBOOKS / "profiles").glob("*.yaml"))
+METHOD = {"max_iter", "images_per_batch", "schedule", "optim", "augment"}
+
+
+def sections(profile: str) -> dict:
+    return configs.read_yaml(NOTEBOOKS / "profiles" / f"{profile}.yaml")
+
+
+def configuration(parameters: dict, categories: tuple[str, ...]) -> train.TrainConfig:
+    """The training configuration that a notebook makes of its parameters."""
+    names = ("schedule", "optim", "average", "augment", "sampler", "amp", "max_iter", "images_per_batch")
+    known = {name: parameters[name] for name in (*names, "accumulate") if name in parameters}
+    if "predict_config" in parameters:
+        known["predict"] = parameters["predict_config"]
+    model = {"num_classes": len(categories)}
+    if "preset" in parameters:
+        model |= {"preset": parameters["preset"], "options": parameters["model_options"]}
+    return configs.from_dict(
+        train.TrainConfig, {"out": "", "train": "", "categories": list(categories), "model": model, **known}
+    )
+
+
+def test_the_profiles_of_the_readme_are_there() -> None:
+    assert SHIPPED == ["demo", "gold", "paper", "t4"]
+
+
+@pytest.mark.parametrize("profile", SHIPPED)
+def test_every_training_of_a_profile_makes_a_valid_configuration(profile: str) -> None:
+    plan = stages.plan(profile)
+    for stage in TRAININGS:
+        categories = ("cell",) if stage.startswith("02") else ("astro", "cort", "shsy5y")
+        config = configuration(plan.parameters[stage], categories)
+        assert ModelConfig(config.model.preset, len(categories), "all", config.model.options).architecture
+
+
+@pytest.mark.parametrize("profile", [p for p in SHIPPED if p != "demo"])
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_no_profile_inherits_the_demo_s_method_by_oversight(profile: str, stage: str) -> None:
+    given = sections(profile)[stage].keys()
+    wanted = METHOD | (set() if stage == "02_pretrain_livecell" else {"sampler", "predict_config"})
+    wanted |= set() if stage == "05_retrain" else {"preset", "model_options"}
+    assert wanted <= given
+
+
+@pytest.mark.parametrize("profile", SHIPPED)
+def test_every_stage_predicts_at_the_scale_that_was_trained(profile: str) -> None:
+    plan = stages.plan(profile).parameters
+    scales = {
+        plan[s]["predict_config"]["scale"] for s in ("03_train", "04_pseudolabel", "05_retrain", "06_submit")
+    }
+    low, high = plan["03_train"]["augment"]["scale"]
+    assert len(scales) == 1
+    assert low <= scales.pop() <= high
+
+
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_paper_is_the_paper_s_recipe(stage: str) -> None:
+    """5,000 iterations, eq. 4 from 0.005 to 1e-5 with T_max 200, SGD, batch 16, X-152, every image alike."""
+    parameters = stages.plan("paper").parameters[stage]
+    config = configuration(parameters, ("cell",))
+    rates = curve(config.schedule, config.max_iter)
+    assert (config.max_iter, config.images_per_batch, config.optim.name) == (5000, 16, "sgd")
+    assert [rates[t] for t in (0, 100, 200, 400)] == pytest.approx([0.005, 0.002505, 1e-5, 0.005])
+    assert config.average.kind == "none"
+    assert (config.sampler.balance, config.sampler.pseudo_share) == (0.0, None)
+    if stage != "05_retrain":  # which takes the model of 03
+        assert (parameters["preset"], parameters["model_options"], parameters["mask_stages"]) == (
+            "x152",
+            {},
+            "all",
+        )
+
+
+def test_paper_holds_a_fifth_out_and_retrains_from_the_pretrained_weights() -> None:
+    plan = stages.plan("paper").parameters
+    assert (plan["03_train"]["fold"], plan["03_train"]["folds"]) == (0, 5)
+    assert (plan["05_retrain"]["fold"], plan["05_retrain"]["folds"]) == (0, 5)
+    assert plan["05_retrain"]["start_from"] == "02_pretrain_livecell"
+    assert plan["04_pseudolabel"]["weight"] == 1.0
