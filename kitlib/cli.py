@@ -114,7 +114,9 @@ def run(
     from kitlib.stages import names, stage, summary
 
     first, last = stages.resolve(first), stages.resolve(last)
-    plan = stages.plan(profile, settings, {"gpus": gpus})  # complain before anything is made
+    plan = stages.plan(
+        profile, settings, {"gpus": gpus} if gpus >= 0 else {}
+    )  # complain before anything is made
     folder = stage.locate_data(data)
     target = Path(out).expanduser().resolve() if out else names.default_out(plan.profile)
     for values in plan.parameters.values():

@@ -27,13 +27,13 @@ def resolve(name: str) -> str:
     return found[0]
 
 
-def notebook(stage: str, folder: Path | None = None) -> Path:
+def notebook(stage: str, folder: Path = NOTEBOOKS) -> Path:
     """The notebook of a stage.
 
     Raises:
         KitError: it is not there.
     """
-    path = (folder or NOTEBOOKS) / f"{stage}.ipynb"
+    path = folder / f"{stage}.ipynb"
     if not path.is_file():
         raise KitError(f"{path} does not exist; run from a whole checkout of the kit")
     return path

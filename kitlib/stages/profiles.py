@@ -11,60 +11,55 @@ from typing import Any
 from kitlib import config
 from kitlib.errors import KitError, unknown
 from kitlib.stages.names import NOTEBOOKS, STAGES, notebook, resolve
+from kitlib.stages.notebooks import parameters
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does: the parameters of each stage, all of them, defaults included."""
+    """What a run does: the parameters of each stage, all of them, defaults included, and its notebooks."""
 
     profile: str
     parameters: dict[str, dict[str, Any]]
+    notebooks: Path = NOTEBOOKS
 
 
-def plan(profile: str, settings: Sequence[str] = (), common: Mapping[str, Any] | None = None) -> Plan:
+def plan(
+    profile: str,
+    settings: Sequence[str] = (),
+    common: Mapping[str, Any] | None = None,
+    notebooks: Path = NOTEBOOKS,
+) -> Plan:
     """The parameters of every notebook.
 
     Args:
         profile: name of a file in ``notebooks/profiles``, or a path to a YAML file of such sections.
         settings: "03_train.max_iter=100" texts; they win over the profile.
-        common: values for every notebook that has such a parameter (data, out, gpus).
+        common: values for every notebook that has such a parameter (gpus); they win over the profile.
+        notebooks: where the notebooks and ``profiles/`` lie.
 
     Raises:
         KitError: an unknown profile, stage or parameter (the nearest is named), or a value of a wrong type.
     """
-    sections = _read_profile(profile)
-    defaults = {stage: parameters(notebook(stage)) for stage in STAGES}
+    sections = _read_profile(profile, notebooks / "profiles")
+    defaults = {stage: parameters(notebook(stage, notebooks)) for stage in STAGES}
     plans = {}
     for stage in STAGES:
         known = defaults[stage]
-        values = {k: v for k, v in (common or {}).items() if k in known}
-        for name, value in (sections.get(stage) or {}).items():
-            values[name] = check(stage, name, value, known, f"profile '{profile}', ")
-        plans[stage] = {**known, **values}
+        values = {
+            name: check(stage, name, value, known, f"profile '{profile}', ")
+            for name, value in (sections.get(stage) or {}).items()
+        }
+        shared = {name: value for name, value in (common or {}).items() if name in known}
+        plans[stage] = {**known, **values, **shared}
     for setting in settings:
         stage, name, text = _split(setting)
         name, *keys = name.split(".")  # schedule.max_lr is one value of the parameter schedule
         if keys:
-            check(stage, name, {}, plans[stage], "--set ")
-            plans[stage][name] = _with(plans[stage][name], keys, _literal(text))
+            check(stage, name, plans[stage].get(name), plans[stage], "--set ")
+            plans[stage][name] = _with(plans[stage][name], keys, _literal(text), f"--set {stage}.{name}")
         else:
             plans[stage][name] = parse(stage, name, text, defaults[stage])
-    return Plan(Path(profile).stem, plans)
-
-
-def parameters(path: Path) -> dict[str, Any]:
-    """Names and default values of a notebook's parameters, in order, from its cell tagged ``parameters``."""
-    import nbformat
-
-    try:
-        cells = nbformat.read(path, as_version=4).cells
-    except Exception as error:  # nbformat raises what it pleases at a damaged file
-        raise KitError(f"{path} is not a readable notebook ({error}); restore it") from error
-    sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
-    assignments = [
-        node for source in sources for node in ast.parse(source).body if isinstance(node, ast.Assign)
-    ]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+    return Plan(Path(profile).stem, plans, notebooks)
 
 
 def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: str = "") -> Any:
@@ -78,7 +73,7 @@ def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: st
     default = known[name]
     if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
         value = _as_float(value)
-    if default is not None and value is not None and type(value) is not type(default):
+    if default is not None and type(value) is not type(default):
         expected = type(default).__name__
         raise KitError(
             f"{where}{stage}.{name} must be of type {expected} (default {default!r}), not {value!r}"
@@ -100,10 +95,12 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _with(values: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+def _with(values: Any, keys: Sequence[str], value: Any, where: str) -> dict[str, Any]:
     """A copy of nested dicts with one value replaced."""
-    inner = _with(values.get(keys[0]) or {}, keys[1:], value) if len(keys) > 1 else value
-    return {**values, keys[0]: inner}
+    if not isinstance(values, Mapping):
+        raise KitError(f"{where} is {values!r}, which has no part '{keys[0]}'; set it as a whole")
+    key, *rest = keys
+    return {**values, key: _with(values.get(key, {}), rest, value, f"{where}.{key}") if rest else value}
 
 
 def _as_float(value: int | str) -> Any:
@@ -118,11 +115,12 @@ def _split(setting: str) -> tuple[str, str, str]:
     stage, dot, name = target.strip().partition(".")
     if not equals or not dot:
         raise KitError(f"--set '{setting}' must look like 03_train.max_iter=100")
+    if name in ("data", "out"):
+        raise KitError(f"--set '{setting}': all stages have the same; give it as --{name}")
     return resolve(stage), name, text.strip()
 
 
-def _read_profile(profile: str) -> dict[str, Any]:
-    folder = NOTEBOOKS / "profiles"
+def _read_profile(profile: str, folder: Path) -> dict[str, Any]:
     path = Path(profile) if profile.endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
     if not path.is_file():
         raise unknown("profile", profile, [p.stem for p in folder.glob("*.yaml")])

@@ -48,6 +48,8 @@ def data_fingerprint(data: Path) -> str:
     for folder, _, names in os.walk(data):
         for name in names:
             path = Path(folder, name)
+            if not path.exists():  # a link that leads nowhere
+                continue
             status = path.stat()
             seen.append(f"{path.relative_to(data)} {status.st_size} {status.st_mtime_ns}")
     return files.fingerprint(*sorted(seen))
@@ -61,4 +63,7 @@ def set_aside(folder: Path) -> Path | None:
     number = 1 + sum(1 for _ in shelf.glob(f"{folder.name}-*"))
     while (shelf / f"{folder.name}-{number}").exists():
         number += 1
-    return folder.rename(shelf / f"{folder.name}-{number}")
+    try:
+        return folder.rename(shelf / f"{folder.name}-{number}")
+    except OSError as error:
+        raise files.cannot_write(shelf, error) from error

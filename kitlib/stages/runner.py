@@ -9,8 +9,8 @@ from typing import Any
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.stages import record
-from kitlib.stages.names import NOTEBOOKS, STAGES, notebook
+from kitlib.stages import notebooks, record
+from kitlib.stages.names import STAGES, notebook
 from kitlib.stages.profiles import Plan
 from kitlib.stages.summary import Row, row
 
@@ -42,54 +42,60 @@ def run(
         raise KitError(f"--from {first} comes after --to {last}; exchange them")
     rows, upstream = [], record.data_fingerprint(data)
     for stage in STAGES[: STAGES.index(last) + 1]:
-        upstream = _key(stage, plan.parameters[stage], upstream)
-        folder = out / stage
+        path, folder = notebook(stage, plan.notebooks), out / stage
+        upstream = _key(path, plan.parameters[stage], upstream)
         if stage < first:
             _check_earlier(folder, first)
             continue
         former = record.read(folder)
-        if former and former.done and former.key == upstream and not force:
+        same = former is not None and former.key == upstream
+        if same and former.done and _has_results(folder) and not force:
             say(f"{stage}: finished before with the same inputs, skipped (--force runs it again)")
             rows.append(row(folder, former.seconds, skipped=True))
             continue
-        if former and (force or former.key != upstream):
-            shelf = record.set_aside(folder)
+        shelf = record.set_aside(folder) if force or (former and not same) else None
+        if shelf:
             say(f"{stage}: other parameters, data or --force; former results moved to {shelf}")
-        elif former:
+        elif same:
             say(f"{stage}: was interrupted, goes on")
-        rows.append(_run_stage(stage, plan.parameters[stage], upstream, folder, say))
+        rows.append(_run_stage(path, plan.parameters[stage], upstream, folder, say))
     return rows
 
 
 def _check_earlier(folder: Path, first: str) -> None:
-    if not (folder / "metrics.json").is_file():
+    if not _has_results(folder):
         raise KitError(
             f"--from {first} needs the results of {folder.name}, but {folder} has none; start earlier"
         )
 
 
-def _key(stage: str, parameters: dict[str, Any], upstream: str) -> str:
+def _has_results(folder: Path) -> bool:
+    return (folder / "metrics.json").is_file()
+
+
+def _key(path: Path, parameters: dict[str, Any], upstream: str) -> str:
     ignored = {"data", "out", "gpus"}  # where and on what it runs does not change what it computes
     chosen = {k: v for k, v in parameters.items() if k not in ignored}
-    return files.fingerprint(notebook(stage), repr(sorted(chosen.items())), upstream)
+    return files.fingerprint(notebooks.fingerprint(path), repr(sorted(chosen.items())), upstream)
 
 
 def _run_stage(
-    stage: str, parameters: dict[str, Any], key: str, folder: Path, say: Callable[[str], None]
+    path: Path, parameters: dict[str, Any], key: str, folder: Path, say: Callable[[str], None]
 ) -> Row:
     files.make_folder(folder)
-    say(f"{stage}: running")
+    say(f"{path.stem}: running")
     begun = record.Record(key, False, 0.0, parameters)
     begun.save(folder)
     start = time.monotonic()
-    execute(stage, parameters, folder)
+    execute(path, parameters, folder)
     seconds = time.monotonic() - start
+    summary = row(folder, seconds)
     begun.finished(seconds).save(folder)
-    return row(folder, seconds)
+    return summary
 
 
-def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
-    """Run one notebook with papermill; the executed copy lies in the stage's folder.
+def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
+    """Run one notebook with papermill, where it lies; the executed copy lies in the stage's folder.
 
     Raises:
         KitError: a cell failed or the kernel died.
@@ -99,14 +105,14 @@ def execute(stage: str, parameters: dict[str, Any], folder: Path) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    executed = folder / f"{stage}.ipynb"
+    stage, executed = path.stem, folder / path.name
     try:
         papermill.execute_notebook(
-            notebook(stage),
+            path,
             executed,
             parameters,
             kernel_name="python3",
-            cwd=NOTEBOOKS,
+            cwd=path.parent,
             progress_bar=False,
             coalesce_streams=True,  # of a progress bar only its last state is kept
             extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user

@@ -14,7 +14,7 @@ from kitlib.data import competition, synthetic
 from kitlib.errors import KitError
 from kitlib.stages import runner
 from kitlib.stages.names import ROOT, STAGES, default_out, notebook
-from kitlib.stages.profiles import parameters
+from kitlib.stages.notebooks import parameters
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
@@ -50,7 +50,7 @@ class Stage:
         if not (folder / "metrics.json").is_file():
             print(f"{earlier} has not been run yet; running it first")
             values = {**parameters(notebook(earlier)), "data": str(self.data), "out": str(self.out)}
-            runner.execute(earlier, values, files.make_folder(folder))
+            runner.execute(notebook(earlier), values, files.make_folder(folder))
         return folder
 
     def weights(self, earlier: str) -> Path:

@@ -1,0 +1,85 @@
+"""Six notebooks of a few lines each, which do what stages do, within a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kitlib.stages import STAGES
+
+PARAMETERS = """\
+data = ""  # the data
+out = ""  # the run's folder
+gpus = -1  # how many
+max_iter = 10  # iterations
+rate = 0.5  # a number
+name = "plain"  # a text
+flag = False  # yes or no
+sizes = [1, 2]  # several
+schedule = {"name": "cosine", "max_lr": 6e-4, "steps": {"first": 1}}  # parts
+do = ""  # more to do in the middle
+"""
+
+#: ``do`` is run between what the stage writes first and what it writes last.
+WORK = """\
+import json, os, sys
+from pathlib import Path
+folder = Path(out, "STAGE")
+with (folder / "history.txt").open("a") as history:
+    history.write(f"{max_iter}\\n")
+exec(do)
+score = {"map": max_iter / 100} if "STAGE" in ("03_train", "05_retrain") else {}
+values = {"stage": "STAGE", **score, "weights": "w.pth", "artefacts": ["history.txt"]}
+(folder / "metrics.json").write_text(json.dumps(values))
+"""
+
+PAPER = """\
+03_train: {max_iter: 5000, rate: 1, gpus: 8}
+04_pseudolabel:
+05_retrain: {schedule: {max_lr: 1.0e-5}}
+"""
+
+
+def cell(kind: str, source: str, **metadata: Any) -> dict[str, Any]:
+    outputs = {"outputs": [], "execution_count": None} if kind == "code" else {}
+    return {
+        "cell_type": kind,
+        "id": source[:4].strip() or "x",
+        "metadata": metadata,
+        "source": source,
+        **outputs,
+    }
+
+
+def write_notebook(path: Path, *cells: dict[str, Any]) -> Path:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(notebook))
+    return path
+
+
+@pytest.fixture(name="write_notebook")
+def write_notebook_fixture():
+    """``write_notebook(path, cell("code", source, tags=["parameters"]), ...)``, and ``cell``."""
+    return write_notebook, cell
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path) -> Path:
+    """A folder with six notebooks, and profiles ``demo`` (empty) and ``paper``."""
+    folder = tmp_path / "notebooks"
+    for stage in STAGES:
+        write_notebook(
+            folder / f"{stage}.ipynb",
+            cell("markdown", f"# {stage}"),
+            cell("code", PARAMETERS, tags=["parameters"]),
+            cell("code", WORK.replace("STAGE", stage)),
+        )
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "demo.yaml").write_text("# nothing differs\n")
+    (folder / "profiles" / "paper.yaml").write_text(PAPER)
+    return folder

@@ -1,0 +1,89 @@
+"""What is known of earlier runs, and data folders told apart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kitlib.errors import KitError
+from kitlib.stages import record
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    begun = record.Record("key", False, 0.0, {"max_iter": 3, "schedule": {"max_lr": 1e-5}})
+    begun.save(tmp_path)
+    assert record.read(tmp_path) == begun
+    begun.finished(2.5).save(tmp_path)
+    assert record.read(tmp_path) == record.Record("key", True, 2.5, begun.parameters)
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"key": "k"', '{"key": "k"}', "[]", '{"key": 1, "other": 2}', "null"]
+)
+def test_what_cannot_be_read_is_no_record(tmp_path: Path, content: str) -> None:
+    (tmp_path / "stage.json").write_text(content)
+    assert record.read(tmp_path) is None
+    assert record.read(tmp_path / "nowhere") is None
+
+
+def test_the_data_s_fingerprint_changes_with_names_sizes_and_times(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    image = tmp_path / "train" / "a.png"
+    seen = [record.data_fingerprint(tmp_path)]
+
+    def now_differs() -> bool:
+        seen.append(record.data_fingerprint(tmp_path))
+        return len(set(seen)) == len(seen) and record.data_fingerprint(tmp_path) == seen[-1]
+
+    image.write_text("12")
+    assert now_differs()
+    os.utime(image, ns=(0, 5))
+    assert now_differs()
+    image.write_text("123")
+    os.utime(image, ns=(0, 5))
+    assert now_differs()
+    image = image.rename(tmp_path / "train" / "b.png")
+    assert now_differs()
+    image.rename(tmp_path / "b.png")
+    assert now_differs()
+
+
+def test_a_link_that_leads_nowhere_does_no_harm(tmp_path: Path) -> None:
+    empty = record.data_fingerprint(tmp_path)
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    assert record.data_fingerprint(tmp_path) == empty
+
+
+def test_former_results_are_kept_under_numbers(tmp_path: Path) -> None:
+    folder, shelf = tmp_path / "03_train", tmp_path / "previous"
+    assert record.set_aside(folder) is None
+    folder.mkdir()
+    assert record.set_aside(folder) is None  # nothing in it
+    for number in (1, 2, 3):
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.pth").write_text(str(number))
+        assert record.set_aside(folder) == shelf / f"03_train-{number}"
+        assert not folder.exists()
+    assert [p.read_text() for p in sorted(shelf.glob("*/weights.pth"))] == ["1", "2", "3"]
+
+
+def test_no_former_result_is_overwritten_when_some_were_deleted(tmp_path: Path) -> None:
+    folder, shelf = tmp_path / "03_train", tmp_path / "previous"
+    for name in ("03_train-2", "03_train-3"):
+        (shelf / name).mkdir(parents=True)
+        (shelf / name / "weights.pth").write_text(name)
+    folder.mkdir()
+    (folder / "weights.pth").write_text("new")
+    assert (record.set_aside(folder) / "weights.pth").read_text() == "new"
+    assert (shelf / "03_train-3" / "weights.pth").read_text() == "03_train-3"
+
+
+def test_a_shelf_that_cannot_be_made_is_named_and_nothing_moves(tmp_path: Path) -> None:
+    (tmp_path / "previous").write_text("in the way")
+    (tmp_path / "03_train").mkdir()
+    (tmp_path / "03_train" / "weights.pth").write_text("kept")
+    with pytest.raises(KitError, match=r"cannot write .*previous"):
+        record.set_aside(tmp_path / "03_train")
+    assert (tmp_path / "03_train" / "weights.pth").read_text() == "kept"

@@ -1,0 +1,221 @@
+"""Runs of small notebooks: what is skipped, moved aside, gone on with, and what is said when one fails."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kitlib.errors import KitError
+from kitlib.stages import profiles, record, runner
+
+EDA, PRETRAIN, TRAIN = "01_eda", "02_pretrain_livecell", "03_train"
+
+
+class Runs:
+    """Runs of the small notebooks into one folder, to the end of 02 unless told otherwise."""
+
+    def __init__(self, notebooks: Path, tmp_path: Path) -> None:
+        self.notebooks, self.data, self.out = notebooks, tmp_path / "data", tmp_path / "out"
+        self.data.mkdir()
+        (self.data / "train.csv").write_text("id\n")
+
+    def __call__(
+        self, *settings: str, first: str = EDA, last: str = PRETRAIN, force: bool = False
+    ) -> list[str]:
+        """Run; returns, of each stage, its name and what became of it."""
+        plan = profiles.plan("demo", settings, notebooks=self.notebooks)
+        for values in plan.parameters.values():
+            values.update(data=str(self.data), out=str(self.out))
+        said: list[str] = []
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            self.rows = runner.run(plan, self.data, self.out, first, last, force, said.append)
+        return said
+
+    def history(self, stage: str) -> list[int]:
+        """The max_iter of each time that the stage ran in its folder as it is now."""
+        return [int(line) for line in (self.out / stage / "history.txt").read_text().split()]
+
+
+@pytest.fixture
+def run(notebooks: Path, tmp_path: Path) -> Runs:
+    return Runs(notebooks, tmp_path)
+
+
+def test_a_finished_stage_is_skipped(run: Runs) -> None:
+    assert run() == ["01_eda: running", "02_pretrain_livecell: running"]
+    assert [(row.stage, row.skipped, row.artefacts) for row in run.rows] == [
+        (EDA, False, "history.txt"),
+        (PRETRAIN, False, "history.txt"),
+    ]
+    assert all("finished before with the same inputs, skipped" in line for line in run())
+    assert [row.skipped for row in run.rows] == [True, True]
+    assert run.history(EDA) == run.history(PRETRAIN) == [10]
+    executed = nbformat.read(run.out / EDA / "01_eda.ipynb", as_version=4)
+    assert executed.cells[1].metadata.tags == ["parameters"]
+    assert f"out = {str(run.out)!r}".replace("'", '"') in executed.cells[2].source
+
+
+def test_a_changed_parameter_reruns_its_stage_and_those_after_it(run: Runs) -> None:
+    run()
+    said = run("02.max_iter=20")
+    assert "skipped" in said[0]
+    shelf = run.out / "previous" / "02_pretrain_livecell-1"
+    assert said[1:] == [
+        f"{PRETRAIN}: other parameters, data or --force; former results moved to {shelf}",
+        f"{PRETRAIN}: running",
+    ]
+    assert run.history(PRETRAIN) == [20]
+    assert (shelf / "history.txt").read_text() == "10\n"
+    run("01.rate=0.75")
+    assert run.rows[0].skipped is run.rows[1].skipped is False
+
+
+def test_other_data_or_another_notebook_rerun_all_that_follows(run: Runs) -> None:
+    run(last=EDA)
+    (run.data / "train.csv").write_text("id\na\n")
+    assert "moved to" in run(last=EDA)[0]
+    path = run.notebooks / "01_eda.ipynb"
+    path.write_text(path.read_text().replace("# 01_eda", "# A better title"))
+    assert "skipped" in run(last=EDA)[0]
+    path.write_text(path.read_text().replace("max_iter / 100", "max_iter / 200"))
+    assert "moved to" in run(last=EDA)[0]
+
+
+def test_where_and_on_what_it_runs_changes_nothing(run: Runs, tmp_path: Path) -> None:
+    run(last=EDA)
+    run.out = run.out.rename(tmp_path / "elsewhere")
+    assert "skipped" in run("01.gpus=0", last=EDA)[0]
+
+
+def test_force_runs_again_and_keeps_what_was(run: Runs) -> None:
+    run(last=EDA)
+    assert "--force; former results moved to" in run(last=EDA, force=True)[0]
+    assert run.history(EDA) == [10]
+    assert (run.out / "previous" / "01_eda-1" / "metrics.json").is_file()
+
+
+def test_force_keeps_what_was_made_by_hand(run: Runs) -> None:
+    """A notebook run in JupyterLab leaves results without stage.json."""
+    (run.out / EDA).mkdir(parents=True)
+    (run.out / EDA / "history.txt").write_text("1\n")
+    run(last=EDA, force=True)
+    assert (run.out / "previous" / "01_eda-1" / "history.txt").read_text() == "1\n"
+    assert run.history(EDA) == [10]
+
+
+def test_an_interrupted_stage_goes_on_where_it_was(run: Runs, tmp_path: Path) -> None:
+    """The first time the stage ends in its middle; the same parameters find what it had written."""
+    flag = tmp_path / "fails"
+    flag.touch()
+    settings = [f"01.do=import pathlib; assert not pathlib.Path({str(flag)!r}).exists()"]
+    with pytest.raises(KitError):
+        run(*settings, last=EDA)
+    assert not record.read(run.out / EDA).done
+    flag.unlink()
+    assert run(*settings, last=EDA) == ["01_eda: was interrupted, goes on", "01_eda: running"]
+    assert run.history(EDA) == [10, 10]
+    assert record.read(run.out / EDA).done
+
+
+def test_an_interrupted_stage_of_other_parameters_is_moved_aside(run: Runs) -> None:
+    with pytest.raises(KitError):
+        run("01.do=1/0", last=EDA)
+    assert "moved to" in run(last=EDA)[0]
+    assert run.history(EDA) == [10]
+
+
+def test_results_that_were_deleted_are_made_again(run: Runs) -> None:
+    run(last=EDA)
+    (run.out / EDA / "metrics.json").unlink()
+    assert "running" in run(last=EDA)[-1]
+
+
+def test_from_takes_what_earlier_stages_left(run: Runs) -> None:
+    with pytest.raises(
+        KitError, match=r"--from 02_pretrain_livecell needs the results of 01_eda, but .*01_eda has none"
+    ):
+        run(first=PRETRAIN)
+    assert not (run.out / PRETRAIN).exists()
+    run(last=EDA)
+    assert run(first=PRETRAIN) == ["02_pretrain_livecell: running"]
+    assert [row.stage for row in run.rows] == [PRETRAIN]
+
+
+def test_from_after_to_is_refused(run: Runs) -> None:
+    with pytest.raises(
+        KitError, match="--from 03_train comes after --to 02_pretrain_livecell; exchange them"
+    ):
+        run(first=TRAIN)
+
+
+def test_the_score_is_in_the_row(run: Runs) -> None:
+    run(last=EDA)
+    for stage in (EDA, PRETRAIN):
+        (run.out / stage).mkdir(exist_ok=True)
+        (run.out / stage / "metrics.json").write_text("{}")
+    run("03.max_iter=41", first=TRAIN, last=TRAIN)
+    assert run.rows[0].score == "0.410"
+
+
+# ---------------------------------------------------------------------------------------- failures
+
+
+def failure(run: Runs, code: str) -> str:
+    with pytest.raises(KitError) as caught:
+        run(f"01.do={code}")
+    assert not (run.out / PRETRAIN).exists()
+    assert (run.out / EDA / "history.txt").is_file()
+    assert not record.read(run.out / EDA).done
+    return str(caught.value)
+
+
+def test_a_mendable_error_is_its_own_sentence(run: Runs) -> None:
+    """And stands so in the executed notebook, without a traceback."""
+    code = "from kitlib.stages.stage import quiet_errors; quiet_errors()"
+    code += "; from kitlib.rle import parse; parse('1 2 3', 4, 5)"
+    assert failure(run, code) == "01_eda: 3 numbers, an odd count; every start needs a length"
+    executed = nbformat.read(run.out / EDA / "01_eda.ipynb", as_version=4)
+    (error,) = [o for c in executed.cells for o in c.get("outputs", ()) if o.output_type == "error"]
+    assert (error.ename, len(error.traceback)) == ("RleError", 1)
+    assert "3 numbers, an odd count" in error.traceback[0]
+
+
+def test_any_other_error_says_where_to_look(run: Runs) -> None:
+    executed = run.out / EDA / "01_eda.ipynb"
+    assert failure(run, "1/0") == (
+        f"01_eda failed: ZeroDivisionError: division by zero (the executed notebook shows where: {executed})"
+    )
+
+
+def test_a_kernel_that_dies_is_named(run: Runs) -> None:
+    said = failure(run, "os._exit(9)")
+    assert said.startswith("01_eda: its kernel died, most often for want of memory; use a smaller batch")
+
+
+def test_a_notebook_that_leaves_no_metrics_has_not_finished(run: Runs) -> None:
+    path = run.notebooks / "01_eda.ipynb"
+    path.write_text(path.read_text().replace("metrics.json", "other.json"))
+    with pytest.raises(KitError, match=r"01_eda/metrics\.json does not exist"):
+        run(last=EDA)
+    assert not record.read(run.out / EDA).done
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_closed_folder_is_named(run: Runs) -> None:
+    run.out.mkdir(mode=0o500)
+    with pytest.raises(
+        KitError, match="the folder is not writable; change its permissions or choose another"
+    ):
+        run()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(run: Runs) -> None:
+    run.out.write_text("in the way")
+    with pytest.raises(KitError, match=r"cannot write .*out/01_eda"):
+        run()
+    assert run.out.read_text() == "in the way"

@@ -1,0 +1,163 @@
+"""What notebooks call: folders, earlier stages, figures, last words, and errors as one sentence."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.figure import Figure
+
+from kitlib import config, files
+from kitlib.errors import KitError
+from kitlib.rle import RleError
+from kitlib.stages import names, stage
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """As much of a competition's folder as it takes to be recognised."""
+    folder = tmp_path / "sartorius-cell-instance-segmentation"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train.csv").write_text("id\n")
+    return folder
+
+
+@pytest.fixture
+def train(data: Path, tmp_path: Path) -> stage.Stage:
+    return stage.begin("03_train", str(data), str(tmp_path / "out"))
+
+
+def left(run: Path, name: str, **metrics) -> Path:
+    files.write_json(run / name / "metrics.json", {"stage": name, **metrics})
+    return run / name
+
+
+def test_a_stage_finds_its_data_and_makes_its_folder(data: Path, tmp_path: Path) -> None:
+    begun = stage.begin("03_train", str(tmp_path), str(tmp_path / "out"))
+    assert (begun.data, begun.folder) == (data, tmp_path / "out" / "03_train")
+    assert begun.folder.is_dir()
+
+
+def test_paths_may_be_relative(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun = stage.begin("03_train", data.name, "out")
+    assert (begun.data, begun.out) == (data, tmp_path / "out")
+
+
+def test_a_wrong_stage_or_missing_data_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="'3_train' is no stage; the stages are 01_eda"):
+        stage.begin("3_train", str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(KitError, match="nowhere"):
+        stage.begin("03_train", str(tmp_path / "nowhere"), str(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(KitError, match=r"cannot write .*out/03_train"):
+        stage.begin("03_train", str(data), str(tmp_path / "out"))
+
+
+# ----------------------------------------------------------------------------------- earlier stages
+
+
+def test_an_earlier_stage_that_was_run_is_taken(train: stage.Stage) -> None:
+    folder = left(train.out, "02_pretrain_livecell", weights="fold_0/w.pth")
+    assert train.need("02_pretrain_livecell") == folder
+    assert train.weights("02_pretrain_livecell") == folder / "fold_0" / "w.pth"
+
+
+def test_an_earlier_stage_that_was_not_run_is_run(
+    train: stage.Stage, notebooks: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "notebook", lambda name: names.notebook(name, notebooks))
+    folder = train.need("02_pretrain_livecell")
+    assert (folder / "history.txt").read_text() == "10\n"
+    assert (folder / "02_pretrain_livecell.ipynb").is_file()
+    assert "02_pretrain_livecell has not been run yet; running it first" in capfd.readouterr().out
+    assert train.need("02_pretrain_livecell") == folder
+    assert (folder / "history.txt").read_text() == "10\n"
+
+
+def test_the_best_of_those_that_were_run(train: stage.Stage) -> None:
+    with pytest.raises(KitError, match="none of 03_train, 05_retrain was run yet"):
+        train.best_of("03_train", "05_retrain")
+    left(train.out, "03_train", map=0.25)
+    assert train.best_of("03_train", "05_retrain") == "03_train"
+    left(train.out, "05_retrain", map=0.25)
+    assert train.best_of("03_train", "05_retrain") == "03_train"  # of equals the first
+    left(train.out, "05_retrain", map=0.26)
+    assert train.best_of("03_train", "05_retrain") == "05_retrain"
+
+
+# ------------------------------------------------------------------------------------ what is left
+
+
+def test_a_figure_is_kept_and_shown(train: stage.Stage) -> None:
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot([1, 2])
+    image = train.show("curves", figure)
+    path = train.folder / "figures" / "curves.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    data = image._repr_png_()
+    assert base64.b64decode(data) == path.read_bytes()
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "<b>&"
+    rate: float = 1e-3
+
+
+def test_the_configuration_is_kept_and_shown_folded(train: stage.Stage) -> None:
+    shown = train.save(Config())._repr_html_()
+    assert config.load(Config, train.folder / "config.yaml") == Config()
+    assert "<b>" not in shown
+    assert "name: &lt;b&gt;&amp;" in shown
+
+
+def test_the_last_words(train: stage.Stage) -> None:
+    values = train.finish([train.folder / "fold_0" / "w.pth", "thresholds.yaml"], map=0.5, weights="w.pth")
+    assert values == files.read_json(train.folder / "metrics.json")
+    assert values == {
+        "stage": "03_train",
+        "map": 0.5,
+        "weights": "w.pth",
+        "artefacts": ["fold_0/w.pth", "thresholds.yaml"],
+    }
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+@pytest.fixture
+def shell():
+    """The shell of a notebook, with its errors told plainly."""
+    made = InteractiveShell.instance()
+    stage.quiet_errors()
+    yield made
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("kind", [KitError, RleError])
+def test_a_mendable_error_shows_as_one_sentence(shell, capsys: pytest.CaptureFixture, kind: type) -> None:
+    shell.push({"kind": kind})
+    result = shell.run_cell("raise kind('train.csv row 7: write a number')")
+    assert isinstance(result.error_in_exec, kind)
+    said = capsys.readouterr()
+    lines = (said.out + said.err).strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith(f"{kind.__name__}\x1b[0m: train.csv row 7: write a number")
+
+
+def test_other_errors_keep_their_traceback(shell, capsys: pytest.CaptureFixture) -> None:
+    shell.run_cell("1 / 0")
+    said = capsys.readouterr()
+    assert "Traceback" in said.out + said.err
+
+
+def test_outside_a_notebook_nothing_is_changed() -> None:
+    stage.quiet_errors()
