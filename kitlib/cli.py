@@ -83,7 +83,7 @@ def synth(folder: Path, seed: int, images: int, size: str) -> None:
     from kitlib.data import synthetic
 
     height, _, width = size.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdecimal() and width.isdecimal()):
         raise KitError(f"--size '{size}' must look like 256x256 (height x width)")
     click.echo(synthetic.ensure(folder, seed=seed, images=images, size=(int(height), int(width))))
 

@@ -60,7 +60,7 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
         predictions: frames with predicted cells, matched by id. A missing frame has no predictions.
 
     Raises:
-        KitError: no true frames, or a prediction for an image that is not among them.
+        KitError: no true frames, or a prediction for an image that is not among them or of another size.
     """
     if not truth:
         raise KitError("there is no true frame to score against; give at least one annotated image")
@@ -70,6 +70,7 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
         raise KitError(
             f"predictions for {len(extra)} images without truth, the first is '{extra[0]}'; remove them"
         )
+    _check_sizes(truth, predictions)
     sizes = np.array([(len(frame.cells), len(found.get(frame.id, ()))) for frame in truth])
     tp = np.stack([true_positives([c.mask for c in frame.cells], found.get(frame.id, ())) for frame in truth])
     precisions = precision(tp, sizes[:, :1], sizes[:, 1:])
@@ -85,6 +86,17 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
             for t, n in zip(THRESHOLDS, totals, strict=True)
         ),
     )
+
+
+def _check_sizes(truth: Iterable[Frame], predictions: Iterable[Frame]) -> None:
+    sizes = {frame.id: (frame.height, frame.width) for frame in truth}
+    for frame in predictions:
+        if sizes[frame.id] != (frame.height, frame.width):
+            height, width = sizes[frame.id]
+            raise KitError(
+                f"the predictions for image '{frame.id}' are of a frame {frame.width} wide, {frame.height} "
+                f"high, but the true one is {width} wide, {height} high; predict it at its own size"
+            )
 
 
 def precision(tp: NDArray, cells: NDArray | int, predicted: NDArray | int) -> NDArray[np.float64]:

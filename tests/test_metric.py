@@ -130,6 +130,15 @@ def test_truth_scores_one_against_itself_overlapping_or_not(bars: list[tuple[int
 def test_predictions_without_truth_are_refused() -> None:
     with pytest.raises(KitError, match="1 images without truth, the first is 'b'"):
         metric.score([frame("a", (0, 5))], [frame("b", (0, 5))])
+
+
+def test_predictions_of_another_size_are_refused() -> None:
+    """pycocotools gives them an IoU of -1, which would pass for a miss."""
+    taller = replace(frame("a"), height=2)
+    with pytest.raises(
+        KitError, match="'a' are of a frame 400 wide, 2 high, but the true one is 400 wide, 1 high"
+    ):
+        metric.score([frame("b"), frame("a", (0, 5))], [taller])
     with pytest.raises(KitError, match="no true frame"):
         metric.score([], [])
 

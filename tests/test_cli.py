@@ -1,0 +1,267 @@
+"""The command kit: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kitlib import rle
+from kitlib.cli import kit
+from kitlib.data import tables
+from kitlib.errors import KitError
+from kitlib.records import Cell, Frame
+
+
+def square(x: int, y: int, side: int = 10) -> rle.RLE:
+    return rle.from_runs([(y + row) * 40 + x for row in range(side)], [side] * side, 30, 40)
+
+
+def frame(name: str, category: str, *corners: tuple[int, int]) -> Frame:
+    return Frame(name, None, 30, 40, tuple(Cell(square(*c), category) for c in corners), category)
+
+
+TRUTH = [frame("0030e5", "cort", (0, 0), (20, 0)), frame("1e12", "astro", (5, 5))]
+#: One cell as it is, one moved by two (IoU 80 / 120 = 2/3: 4 of 10 thresholds), one far off.
+FOUND = [frame("0030e5", "cort", (0, 0), (22, 0)), frame("1e12", "astro", (25, 15))]
+#: Of the first image: at 4 thresholds 2 / 2, at 6 thresholds 1 / 3.
+BY_IMAGE = {"0030e5": (4 + 6 / 3) / 10, "1e12": 0.0}
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    return tables.write_annotations(tmp_path / "truth.csv", TRUTH)
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    return tables.write_predictions(tmp_path / "found.csv", FOUND)
+
+
+def call(*arguments: object) -> Result:
+    """Run kit in this process; errors that are not click's own come through."""
+    return CliRunner().invoke(kit, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def command(*arguments: object, **options) -> subprocess.CompletedProcess:
+    """Run kit as users do, in a process of its own."""
+    line = [sys.executable, "-m", "kitlib.cli", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, **options)
+
+
+# ------------------------------------------------------------------------------------------- score
+
+
+def test_score_by_hand(truth: Path, found: Path) -> None:
+    assert call("score", truth, found).stdout == "map\t0.3000\n"
+
+
+def test_score_by_image(truth: Path, found: Path) -> None:
+    lines = call("score", truth, found, "--by", "image").stdout.splitlines()
+    assert lines == ["0030e5\t0.6000", "1e12\t0.0000", "map\t0.3000"]
+
+
+def test_score_by_category(truth: Path, found: Path) -> None:
+    lines = call("score", truth, found, "--by", "category").stdout.splitlines()
+    assert lines == ["astro\t0.0000", "cort\t0.6000", "map\t0.3000"]
+
+
+def test_score_by_threshold(truth: Path, found: Path) -> None:
+    lines = call("score", truth, found, "--by", "threshold").stdout.splitlines()
+    assert lines[:5] == ["0.50\t0.5000", "0.55\t0.5000", "0.60\t0.5000", "0.65\t0.5000", "0.70\t0.1667"]
+    assert len(lines) == 11
+
+
+@pytest.mark.parametrize("by", [None, "image", "category", "threshold"])
+def test_score_as_one_json_object(truth: Path, found: Path, by: str | None) -> None:
+    values = json.loads(call("score", truth, found, "--json", *(["--by", by] if by else [])).stdout)
+    assert values["map"] == pytest.approx(0.3)
+    assert values["counts"][0] == {"threshold": 0.5, "tp": 2, "fp": 1, "fn": 1}
+    assert {k for k in values if k.startswith("by_")} == ({f"by_{by}"} if by else set())
+    if by == "image":
+        assert values["by_image"] == pytest.approx(BY_IMAGE)
+
+
+def test_a_submission_is_scored_at_the_size_of_the_truth(truth: Path, tmp_path: Path) -> None:
+    rows = [f"{f.id},{rle.to_text(c.mask)}" for f in TRUTH for c in f.cells]
+    (tmp_path / "submission.csv").write_text("\n".join(["id,predicted", *rows]))
+    assert call("score", truth, tmp_path / "submission.csv").stdout == "map\t1.0000\n"
+
+
+def test_an_image_without_predictions_scores_nothing(truth: Path, tmp_path: Path) -> None:
+    (tmp_path / "submission.csv").write_text("id,predicted\n0030e5,\n")
+    assert call("score", truth, tmp_path / "submission.csv").stdout == "map\t0.0000\n"
+
+
+def test_predictions_of_another_size_are_refused(truth: Path, tmp_path: Path) -> None:
+    found = tables.write_predictions(tmp_path / "found.csv", [Frame("1e12", None, 40, 30)])
+    with pytest.raises(KitError, match="image '1e12' are of a frame 30 wide, 40 high"):
+        call("score", truth, found)
+
+
+# ------------------------------------------------------------------------------------------- check
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "cells"
+    result = call("synth", folder, "--images", 6, "--size", "64x80", "--seed", 3)
+    assert result.stdout.strip() == str(folder)
+    return folder
+
+
+@pytest.fixture
+def submission(synthetic: Path, tmp_path: Path) -> Path:
+    ids = (synthetic / "sample_submission.csv").read_text().splitlines()[1:]
+    path = tmp_path / "submission.csv"
+    path.write_text("\n".join(["id,predicted", *(f"{line.split(',')[0]},1 2" for line in ids)]) + "\n")
+    return path
+
+
+def test_a_sound_submission_passes(synthetic: Path, submission: Path) -> None:
+    result = call("check", submission, "--data", synthetic)
+    assert (result.exit_code, result.stdout) == (0, f"{submission}: valid\n")
+
+
+def test_every_problem_is_a_line_and_the_exit_status_is_one(synthetic: Path, submission: Path) -> None:
+    lines = submission.read_text().splitlines()
+    first, second, last = lines[1].split(",")[0], lines[2].split(",")[0], lines.pop().split(",")[0]
+    lines[1:3] = [f"{first},1 2 3", f"{second}.png,5 2"]
+    submission.write_text("\n".join([*lines, "who,1 1"]) + "\n")
+    done = command("check", submission, "--data", synthetic)
+    assert done.returncode == 1
+    problems = done.stdout.splitlines()
+    assert problems[0].startswith("row 2: ")
+    assert "odd count" in problems[0]
+    assert problems[1] == f"row 3: id '{second}.png' has a file extension; write '{second}'"
+    assert problems[2] == f"row {len(lines) + 1}: 'who' is not a test image; delete it"
+    assert problems[3].startswith(f"image {last} has no row; add")
+    assert done.stderr == f"{submission}: 4 problems\n"
+
+
+def test_check_without_submission_or_data(synthetic: Path, submission: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"nowhere\.csv"):
+        call("check", tmp_path / "nowhere.csv", "--data", synthetic)
+    with pytest.raises(KitError, match="nowhere"):
+        call("check", submission, "--data", tmp_path / "nowhere")
+    assert call("check", submission).exit_code == 2
+    assert "Missing option '--data'" in call("check", submission).output
+
+
+# ------------------------------------------------------------------------------------------- synth
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_same_seed_gives_the_same_bytes(synthetic: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert command("synth", again, "--images", 6, "--size", "64X80", "--seed", 3).returncode == 0
+    assert contents(again) == contents(synthetic)
+
+
+def test_a_folder_that_is_there_already_is_left_alone(synthetic: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in synthetic.rglob("*")}
+    assert call("synth", synthetic, "--images", 6, "--size", "64x80", "--seed", 3).exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in synthetic.rglob("*")} == before
+
+
+@pytest.mark.parametrize("size", ["64", "64x", "x64", "64x80x3", "-64x80", "64.5x80", "axb", "", "²x80"])
+def test_a_bad_size_is_named_and_nothing_is_made(tmp_path: Path, size: str) -> None:
+    with pytest.raises(KitError, match="must look like 256x256"):
+        call("synth", tmp_path / "cells", "--size", size)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("--images", "0"), ("--size", "1x1"), ("--images", "-3")])
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    with pytest.raises(KitError):
+        call("synth", tmp_path / "cells", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------- run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--profile", "dmeo"], "unknown profile 'dmeo': did you mean 'demo'?"),
+        (["--from", "3_train"], "unknown stage '3_train': did you mean '03_train'?"),
+        (["--to", "0"], "stage '0' may be any of 01_eda"),
+        (["--from", "05", "--to", "03"], "--from 05_retrain comes after --to 03_train; exchange them"),
+        (["--from", "03"], "--from 03_train needs the results of 01_eda"),
+        (
+            ["--set", "03.max_itre=3"],
+            "unknown parameter of --set 03_train: 'max_itre': did you mean 'max_iter'?",
+        ),
+        (["--set", "03.max_iter=many"], "--set 03_train.max_iter must be of type int"),
+        (["--data", "DATA/nowhere"], "nowhere"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_at_once(
+    synthetic: Path, tmp_path: Path, arguments: list[str], problem: str
+) -> None:
+    options = {"--data": str(synthetic), "--out": str(tmp_path / "out")}
+    for option, value in zip(arguments[0::2], arguments[1::2], strict=True):
+        options[option] = value.replace("DATA", str(tmp_path))
+    with pytest.raises(KitError, match=problem.replace("?", r"\?")):
+        call("run", *(part for option in options.items() for part in option))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------- as a process
+
+
+def test_an_error_is_one_sentence_on_stderr(truth: Path, tmp_path: Path) -> None:
+    done = command("score", truth, tmp_path / "nowhere.csv", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {tmp_path / 'nowhere.csv'} does not exist\n"
+
+
+def test_json_is_all_that_is_on_stdout(truth: Path, found: Path) -> None:
+    done = command("score", truth, found, "--json", "--by", "image")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["map"] == pytest.approx(0.3)
+
+
+def test_a_closed_pipe_is_no_error(truth: Path, found: Path) -> None:
+    line = f"'{sys.executable}' -m kitlib.cli score '{truth}' '{found}' --by threshold | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_the_command_is_installed(truth: Path) -> None:
+    program = shutil.which("kit", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("kit is not installed beside this Python")
+    done = subprocess.run([program, "score", truth, truth], capture_output=True, text=True, check=False)
+    assert done.stdout == "map\t1.0000\n"
+
+
+@pytest.mark.parametrize("name", ["score", "check", "synth", "run"])
+def test_every_command_has_help(name: str) -> None:
+    assert name in call("--help").output
+    assert call(name, "-h").exit_code == 0
+
+
+def test_the_command_starts_without_what_is_slow_to_import(truth: Path, found: Path) -> None:
+    """torch takes seconds to import; a score must take less in all."""
+    code = (
+        "import sys; sys.argv = ['kit', 'score', *sys.argv[1:]]\n"
+        "from kitlib.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'torch', 'pandas', 'matplotlib', 'scipy', 'skimage', 'cv2', 'PIL', 'papermill', 'IPython'}\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, truth, found], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
