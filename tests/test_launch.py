@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,8 @@ def main():
         with (out / "metrics.jsonl").open("a") as rows:
             for i in range(3):
                 rows.write(json.dumps({"iteration": i + 1, "total_loss": 1.0 / (i + 1)}) + "\\n")
+    if what == "hosts":
+        (out / f"world{rank}of{os.environ['WORLD_SIZE']}").touch()
     if what == "mend":
         raise KitError("train.csv, row 7: an odd number of RLE numbers; remove the row")
     if what == "bug" and rank == 0:
@@ -114,6 +118,27 @@ def test_no_orphans_when_the_parent_goes(module, tmp_path, sent):
     wait_until(lambda: not alive(worker))
 
 
+def test_two_hosts_meet(module, tmp_path):
+    """Two launchers on this machine stand for two hosts; each starts one process of a world of two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    with ThreadPoolExecutor(2) as hosts:
+        ends = [
+            hosts.submit(launch.launch, module, ["hosts", tmp_path], tmp_path / f"host{n}", torchrun=options)
+            for n in range(2)
+        ]
+        assert [end.result(120) for end in ends] == [None, None]
+    assert sorted(p.name for p in tmp_path.glob("world*")) == ["world0of2", "world1of2"]
+
+
+def test_torchruns_own_variables_name_the_hosts_too(monkeypatch):
+    assert launch._rendezvous([]) == ["--standalone"]
+    monkeypatch.setenv("PET_NNODES", "2")
+    assert launch._rendezvous([]) == []
+
+
 def test_following_a_file_that_grows_and_is_cut(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = launch._follow(path)
@@ -155,4 +180,4 @@ def test_the_bar_follows_the_rows_and_shows_notes(capsys):
         bar({"iteration": 3})  # a resumed run starts a little before
         assert bar.bar.n == 3
         assert bar.latest == {"total_loss": "0.512"}
-    assert "skipped a step" in capsys.readouterr().err
+    assert "skipped a step" in capsys.readouterr().out
