@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hls_to_rgb
 from dataclasses import replace
 
 import cv2
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -20,6 +20,7 @@ from kitlib.records import Cell, Frame
 from kitlib.viz import style
 
 
+@style.styled
 def gallery(frames: Sequence[Frame], columns: int = 3, titles: Sequence[str] = ()) -> Figure:
     """Frames side by side, every cell outlined in a colour of its own (the paper's figure 1)."""
     rows = max(1, -(-len(frames) // columns))
@@ -52,6 +53,7 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold
         overlay(right, predicted, np.where(hits.any(0), style.FOUND, style.WRONG).tolist())
         score = metric.score([frame], [predicted]).mean
         style.bare(right, f"predicted: {len(predicted.cells)} cells, score {score:.2f}")
+    style.blank(axes[3 * len(truth) :])
     return figure
 
 
@@ -69,7 +71,7 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]],
         for outline in outlines(cell, box):
             lines.append(outline)
             line_colors.append(color)
-    axes.imshow(picture, interpolation="nearest")
+    axes.imshow(picture)
     axes.add_collection(LineCollection(lines, colors=line_colors, linewidths=0.8))
 
 
@@ -91,9 +93,8 @@ def stretched(frame: Frame) -> NDArray[np.uint8]:
 
 
 def rainbow(number: int) -> list[tuple[float, ...]]:
-    """Colours for neighbours to differ: hues a golden ratio apart."""
-    wheel = matplotlib.colormaps["hsv"]
-    return [wheel((0.1 + 0.618034 * i) % 1.0) for i in range(number)]
+    """Colours for neighbours to differ: hues a golden ratio apart, all light enough to be seen on grey."""
+    return [hls_to_rgb((0.1 + 0.618034 * i) % 1.0, 0.6, 1.0) for i in range(number)]
 
 
 def _title(frame: Frame) -> str:

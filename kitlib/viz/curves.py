@@ -38,7 +38,7 @@ def learning_curves(metrics: Path) -> Figure:
         if chosen:
             _line(axes[1], table.assign(part=table[chosen].sum(axis=1, min_count=1)), "part", prefix, color)
     axes[1].set_title("Its parts, summed over stages")
-    axes[1].legend(fontsize=8)
+    style.legend(axes[1], fontsize=8)
     if has_map:
         _maps(axes[2], table)
     for each in axes:
@@ -57,7 +57,7 @@ def mask_loss(metrics: Path) -> Figure:
         _line(axes, table, column, label, [*style.COLORS.values(), *style.OTHERS][place % 8])
     axes.set_xlabel("iteration")
     axes.set_title("Mask loss")
-    axes.legend()
+    style.legend(axes)
     return figure
 
 
@@ -66,9 +66,11 @@ def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, color: str) 
     rows = table[["iteration", column]].dropna()
     window = max(1, len(rows) // 20)
     smooth = rows[column].rolling(window, min_periods=1, center=True).median()
+    top = float(np.percentile(rows[column], 99)) * 1.1 if len(rows) else 1.0
+    top = max(top, axes.get_ylim()[1]) if axes.get_lines() else top  # each line sees to its own room
     axes.plot(rows["iteration"], rows[column], color=color, lw=0.7, alpha=0.25)
     axes.plot(rows["iteration"], smooth, color=color, label=label)
-    axes.set_ylim(bottom=0, top=float(np.nanpercentile(rows[column], 99)) * 1.1 if len(rows) else 1)
+    axes.set_ylim(0, top)  # a first spike may leave it: it would press all else down
 
 
 def _maps(axes: Axes, table: pd.DataFrame) -> None:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from numpy.typing import NDArray
 
 from kitlib import rle
 from kitlib.records import Frame
@@ -18,16 +20,16 @@ from kitlib.viz import style
 def types(frames: Sequence[Frame]) -> Figure:
     """Images and cells of each type."""
     figure, (left, right) = style.figure(8, 2.4, 1, 2)
-    images = Counter(f.category for f in frames)
+    images = Counter(_type(f) for f in frames)
     cells = Counter(c.category for f in frames for c in f.cells)
     for axes, counts, title in ((left, images, "Images by type"), (right, cells, "Cells by type")):
-        names = sorted(counts, key=str, reverse=True)
-        bars = axes.barh([str(n) for n in names], [counts[n] for n in names], height=0.6)
-        for bar, name in zip(bars, names, strict=True):
-            bar.set_color(style.color(str(name), map(str, names)))
+        names = sorted(counts, reverse=True)
+        colors = [style.color(name, names) for name in names]
+        bars = axes.barh(names, [counts[n] for n in names], height=0.6, color=colors)
         axes.bar_label(bars, labels=[f"{counts[n]:,}" for n in names], padding=3)
         axes.set_title(title)
         axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(False, axis="y")
     return figure
 
@@ -36,10 +38,10 @@ def types(frames: Sequence[Frame]) -> Figure:
 def cells_per_image(frames: Sequence[Frame]) -> Figure:
     """Distribution of the number of cells in an image, by type; every image is a dot."""
     figure, (axes,) = style.figure(8, 2.6)
-    names = sorted({str(f.category) for f in frames}, reverse=True)
+    names = sorted({_type(f) for f in frames}, reverse=True)
     rng = np.random.default_rng(0)
     for place, name in enumerate(names):
-        numbers = np.array([len(f.cells) for f in frames if str(f.category) == name])
+        numbers = np.array([len(f.cells) for f in frames if _type(f) == name])
         jitter = rng.uniform(-0.18, 0.18, len(numbers))
         axes.plot(numbers, place + jitter, "o", ms=4, alpha=0.5, mec="none", color=style.color(name, names))
         axes.plot([np.median(numbers)] * 2, [place - 0.32, place + 0.32], color=style.INK)
@@ -61,17 +63,27 @@ def cell_sizes(frames: Sequence[Frame]) -> Figure:
         boxes = rle.boxes(masks)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
         for axes, values in ((left, rle.areas(masks)), (right, sides)):
-            bins = np.geomspace(max(values.min(), 1), values.max() + 1, 10 + round(len(values) ** 0.4))
-            label = f"{name}, median {np.median(values):.0f}"
-            options = {"bins": bins, "density": True, "label": label, "color": style.color(name, names)}
-            axes.hist(values, histtype="step", lw=1.6, **options)
+            _share(axes, values, f"{name}, median {np.median(values):.0f}", style.color(name, names))
     for axes, title in ((left, "Cell area, pixels"), (right, "Longer side of a cell, pixels")):
         axes.set_xscale("log")
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_yticks([])
         axes.set_title(title)
-        axes.legend(fontsize=8)
+        style.legend(axes, fontsize=8)
     return figure
+
+
+def _share(axes: Axes, values: NDArray[np.int64], label: str, color: str) -> None:
+    """A histogram of whole numbers for a logarithmic axis; equal areas hold equally many cells."""
+    edges = np.geomspace(max(values.min(), 1), values.max() + 1, 10 + round(len(values) ** 0.4))
+    edges = (
+        np.unique(np.round(edges)) - 0.5
+    )  # between whole numbers: as many of them fall into each bin as seem
+    heights, _ = np.histogram(values, edges)
+    axes.stairs(heights / len(values) / np.diff(np.log(edges)), edges, label=label, color=color, lw=1.6)
 
 
 @style.styled
@@ -79,10 +91,10 @@ def folds(frames: Sequence[Frame], assigned: Mapping[str, int]) -> Figure:
     """Images of each type in each fold, stacked."""
     figure, (axes,) = style.figure(8, 2.6)
     numbers = sorted(set(assigned.values()))
-    names = sorted({str(f.category) for f in frames})
+    names = sorted({_type(f) for f in frames})
     bottom = np.zeros(len(numbers))
     for name in names:
-        counts = Counter(assigned[f.id] for f in frames if str(f.category) == name)
+        counts = Counter(assigned[f.id] for f in frames if _type(f) == name)
         heights = np.array([counts[n] for n in numbers])
         bars = axes.bar(numbers, heights, 0.6, bottom, label=name, color=style.color(name, names))
         axes.bar_label(
@@ -91,6 +103,10 @@ def folds(frames: Sequence[Frame], assigned: Mapping[str, int]) -> Figure:
         bottom += heights
     axes.set_xticks(numbers, [f"fold {n}" for n in numbers])
     axes.set_title("Images by fold and type")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    style.legend(axes, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(False, axis="x")
     return figure
+
+
+def _type(frame: Frame) -> str:
+    return frame.category or "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ def by_threshold(scores: Mapping[str, Score]) -> Figure:
     """Precision at each IoU threshold; one line a score."""
     figure, (axes,) = style.figure(6, 2.8)
     palette = [style.INK, *style.OTHERS]
-    for (name, score), color in zip(scores.items(), palette, strict=False):
+    for (name, score), color in zip(scores.items(), cycle(palette), strict=False):
         values = score.by_threshold
         axes.plot(
             list(values), list(values.values()), "o-", ms=3.5, color=color, label=f"{name} {score.mean:.3f}"
@@ -25,7 +26,7 @@ def by_threshold(scores: Mapping[str, Score]) -> Figure:
     axes.set_ylim(0, 1)
     axes.set_xlabel("IoU threshold")
     axes.set_title("Mean precision by IoU threshold")
-    axes.legend()
+    style.legend(axes)
     return figure
 
 
@@ -35,12 +36,12 @@ def by_category(scores: Mapping[str, Score]) -> Figure:
     names = sorted({c for s in scores.values() for c in s.by_category})
     figure, (axes,) = style.figure(6, 2.8)
     width = 0.8 / max(len(scores), 1)
-    shades = np.linspace(0.45, 1.0, len(scores)) if len(scores) > 1 else [1.0]
+    shades = np.linspace(1.0, 0.45, len(scores))[::-1]
     for place, (score, shade) in enumerate(zip(scores.values(), shades, strict=True)):
         values = [*(score.by_category.get(n, np.nan) for n in names), score.mean]
         colors = [*(style.color(n, names) for n in names), style.INK]
         where = np.arange(len(values)) + (place - (len(scores) - 1) / 2) * width
-        bars = axes.bar(where, values, width * 0.92, color=colors, alpha=shade)
+        bars = axes.bar(where, values, width * 0.92, color=[style.tint(c, shade) for c in colors])
         axes.bar_label(bars, [f"{v:.2f}" for v in values], fontsize=8, padding=2)
     axes.set_xticks(range(len(names) + 1), [*names, "all"])
     axes.margins(y=0.15)
@@ -65,5 +66,5 @@ def tuning(found: Tuning) -> Figure:
     axes.set_xlabel("score threshold")
     axes.set_title("Metric on the held-out images by score threshold")
     axes.margins(y=0.15)
-    axes.legend()
+    style.legend(axes)
     return figure

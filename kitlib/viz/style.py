@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 #: One colour a cell type, told apart also by the colour-blind (Okabe and Ito's palette).
 COLORS = {"astro": "#D55E00", "cort": "#0072B2", "shsy5y": "#009E73"}
-OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999999")
+OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999999", "#117733", "#882255", "#44AA99", "#332288")
 
 #: What a prediction turned out to be.
 FOUND, WRONG, MISSED = "#2CA25F", "#E34A33", "#3182BD"
@@ -66,6 +67,17 @@ def color(category: str, categories: Iterable[str] = ()) -> str:
         return COLORS[category]
     known = sorted(set(categories) | {category})
     return OTHERS[known.index(category) % len(OTHERS)]
+
+
+def tint(color: str, strength: float) -> tuple[float, ...]:
+    """A colour mixed with white; it hides what is behind it, which a transparent one does not."""
+    return tuple(1 - strength * (1 - part) for part in to_rgb(color))
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """A legend, where there is anything to name."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(**options)
 
 
 def bare(axes: Axes, title: str = "") -> None:
