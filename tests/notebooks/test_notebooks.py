@@ -1,0 +1,145 @@
+"""The six notebooks, as `kit run` runs them, on a handful of tiny synthetic frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kitlib import records, stages
+from kitlib.data import competition, synthetic, tables
+from kitlib.post import submission
+from kitlib.stages import STAGES, summary
+
+pytestmark = pytest.mark.slow
+
+MODEL = {
+    **{"fpn_channels": 32, "rpn_pre_nms_topk": [50, 50], "rpn_post_nms_topk": [20, 20], "rpn_batch": 64},
+    **{"roi_batch": 24, "box_width": 32, "mask_convs": 1, "mask_width": 32, "detections": 50},
+}
+#: A model that learned nothing: what it finds passes as a pseudo label only if anything does.
+SETTINGS = [
+    *(f"{stage}.model_options={json.dumps(MODEL)}" for stage in ("02", "03")),
+    *(f"{stage}.max_iter=3" for stage in ("02", "03", "05")),
+    *(f"{stage}.workers=0" for stage in ("02", "03", "05")),
+    *(f"{stage}.augment.crop=[96, 96]" for stage in ("02", "03", "05")),
+    *('04.score={"default": 0.0}', '04.min_area={"default": 1}', "04.min_cells=1"),
+]
+
+LEFT = {
+    "01_eda": ["summary.json", "figures/examples.png", "figures/folds.png"],
+    "02_pretrain_livecell": ["weights_last.pth", "metrics.jsonl", "curves.csv", "figures/curves.png"],
+    "03_train": [
+        *("fold_0/weights_best.pth", "predictions.csv", "thresholds.yaml"),
+        *("figures/mask_loss.png", "figures/predictions.png"),
+    ],
+    "04_pseudolabel": ["pseudo.csv", "pseudo.jsonl", "predictions.csv"],
+    "05_retrain": ["weights_best.pth", "predictions.csv", "thresholds.yaml", "figures/before_after.png"],
+    "06_submit": ["submission.csv", "predictions.csv", "figures/predictions.png"],
+}
+
+
+class Run:
+    """Runs into one folder; ``rows`` and ``said`` are of the last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = synthetic.write(folder / "cells", images=6, size=(96, 96))
+        self.out = folder / "out"
+
+    def __call__(self, *settings: str) -> Run:
+        plan = stages.plan("demo", [*SETTINGS, *settings], {"gpus": 0})
+        for values in plan.parameters.values():
+            values.update(data=str(self.data), out=str(self.out))
+        self.said: list[str] = []
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            self.rows = stages.run(plan, self.data, self.out, say=self.said.append)
+        return self
+
+    def metrics(self, stage: str) -> dict:
+        return json.loads((self.out / stage / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The first run, from images to a submission."""
+    return Run(tmp_path_factory.mktemp("notebooks"))()
+
+
+def test_all_stages_leave_what_they_say(run: Run) -> None:
+    for stage, names in LEFT.items():
+        for name in [f"{stage}.ipynb", "metrics.json", "stage.json", *names]:
+            path = run.out / stage / name
+            assert path.is_file(), path
+            assert path.stat().st_size, path
+        assert all((run.out / stage / name).is_file() for name in run.metrics(stage)["artefacts"])
+
+
+def test_executed_notebooks_have_run_to_their_end_without_a_warning(run: Run) -> None:
+    for stage in STAGES:
+        executed = nbformat.read(run.out / stage / f"{stage}.ipynb", as_version=4)
+        outputs = [o for cell in executed.cells for o in cell.get("outputs", ())]
+        assert not [o for o in outputs if o.output_type == "error"]
+        said = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
+        assert "Warning" not in said, said
+        assert executed.cells[-1].outputs[0].data["text/plain"].startswith(f"{{'stage': '{stage}'")
+
+
+def test_the_data_are_described(run: Run) -> None:
+    found = json.loads((run.out / "01_eda" / "summary.json").read_text())
+    frames = competition.labelled(run.data)
+    assert found["images"] == {"labelled": 6, "unlabelled": 3, "test": 3}
+    assert found["images_by_type"] == {"astro": 2, "cort": 2, "shsy5y": 2}
+    assert sum(found["cells_by_type"].values()) == sum(len(f.cells) for f in frames)
+    assert sum(found["folds"].values()) == 6
+
+
+def test_the_held_out_images_were_predicted_and_never_trained_on(run: Run) -> None:
+    folder = run.out / "03_train" / "fold_0"
+    training = {f.id for f in records.read_frames(folder / "train.jsonl")}
+    judging = {f.id for f in records.read_frames(folder / "val.jsonl")}
+    retraining = records.read_frames(run.out / "05_retrain" / "train.jsonl")
+    assert training | judging == {f.id for f in competition.labelled(run.data)}
+    assert not training & judging
+    assert {f.id for f in retraining if not f.pseudo} == training
+    assert {f.id for f in records.read_frames(run.out / "05_retrain" / "val.jsonl")} == judging
+    assert {f.id for f in tables.read_cells(run.out / "03_train" / "predictions.csv")} == judging
+
+
+def test_pseudo_labels_are_of_unlabelled_images_and_are_trained_on(run: Run) -> None:
+    pseudo = records.read_frames(run.out / "04_pseudolabel" / "pseudo.jsonl")
+    unlabelled = {f.id for f in competition.unlabelled(run.data)}
+    assert {f.id for f in pseudo} <= unlabelled
+    assert sum(run.metrics("04_pseudolabel")["images"].values()) >= len(unlabelled)
+    retraining = records.read_frames(run.out / "05_retrain" / "train.jsonl")
+    assert [f for f in retraining if f.pseudo] == [f for f in pseudo if f.pseudo]
+
+
+def test_the_scores_are_in_the_table(run: Run) -> None:
+    for stage in ("03_train", "05_retrain", "06_submit"):
+        assert 0 <= run.metrics(stage)["map"] <= 1
+    lines = summary.table(run.rows).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == list(STAGES)
+    assert f"{run.metrics('03_train')['map']:.3f}" in lines[4]
+
+
+def test_the_submission_is_valid_and_names_every_test_image(run: Run) -> None:
+    path = run.out / "06_submit" / "submission.csv"
+    assert submission.check(path, run.data) == []
+    with path.open(newline="") as file:
+        named = [row["id"] for row in csv.DictReader(file)]
+    with (run.data / "sample_submission.csv").open(newline="") as file:
+        assert list(dict.fromkeys(named)) == [row["id"] for row in csv.DictReader(file)]
+
+
+def test_a_second_run_skips_all_and_a_changed_parameter_what_comes_before(run: Run) -> None:
+    run()
+    assert [row.skipped for row in run.rows] == [True] * 6
+    run("03.max_iter=2")
+    assert [row.skipped for row in run.rows] == [True, True, False, False, False, False]
+    assert sorted(p.name for p in (run.out / "previous").iterdir()) == [f"{stage}-1" for stage in STAGES[2:]]
+    assert submission.check(run.out / "06_submit" / "submission.csv", run.data) == []
