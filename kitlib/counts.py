@@ -5,6 +5,8 @@ pycocotools compresses one mask at a time and expands only into pixels; these wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,17 +44,34 @@ def compress(counts: NDArray, offsets: NDArray) -> tuple[bytes, NDArray]:
     return text.tobytes(), np.concatenate([[0], ends])[offsets]
 
 
-def expand(text: bytes) -> NDArray[np.int64]:
-    """The counts of one mask from COCO's text (``rleFrString`` of maskApi.c), without making pixels."""
-    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+def expand(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The counts of many masks from COCO's texts (``rleFrString`` of maskApi.c), without making pixels.
+
+    Returns:
+        The counts of all masks, one after the other, and the (N + 1,) bounds of each mask's counts.
+    """
+    codes = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
     lasts = np.flatnonzero((codes & 32) == 0)
-    if not len(lasts):
-        return np.zeros(0, np.int64)
-    firsts = np.concatenate([[0], lasts[:-1] + 1])
+    firsts = np.concatenate([[0], lasts[:-1] + 1])[: len(lasts)]
     shift = 5 * (np.arange(len(codes)) - np.repeat(firsts, lasts - firsts + 1))
-    values = np.add.reduceat((codes & 31) << shift, firsts)
+    values = np.add.reduceat((codes & 31) << shift, firsts) if len(lasts) else np.zeros(0, np.int64)
     negative = (codes[lasts] & 16) != 0
     values[negative] -= np.int64(1) << (shift[lasts][negative] + 5)
-    counts = values.copy()
-    counts[1::2], counts[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    offsets = np.searchsorted(lasts, np.concatenate([[0], ends]))
+    return _summed(values, offsets), offsets
+
+
+def _summed(values: NDArray, offsets: NDArray) -> NDArray[np.int64]:
+    """Counts from differences to the count two before, which the first three of each mask do not have."""
+    sums = np.empty(len(values) + 1, np.int64)  # of every second value from the very first on; the first is 0
+    sums[0] = 0
+    sums[1::2], sums[2::2] = np.cumsum(values[0::2]), np.cumsum(values[1::2])
+    begin = np.repeat(offsets[:-1], np.diff(offsets))
+    odd = (np.arange(len(values)) - begin) % 2
+    counts = (
+        sums[1:] - sums[begin + 1 - odd]
+    )  # less the sum up to the mask's own first, or to the one before it
+    firsts = offsets[:-1][np.diff(offsets) > 0]
+    counts[firsts] = values[firsts]
     return counts

@@ -9,15 +9,18 @@ go in or out are H x W.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco
 
-from kitlib import counts
-from kitlib.errors import KitError
+from kitlib import annotation
+from kitlib.annotation import RleError as RleError
+from kitlib.annotation import problem as problem
+from kitlib.runs import RowRuns, Runs, by_row, pack, unpack
 
 
 class RLE(TypedDict):
@@ -25,14 +28,6 @@ class RLE(TypedDict):
 
     size: list[int]
     counts: bytes
-
-
-class RleError(KitError):
-    """A text that is not a valid annotation; ``index`` is its place among the texts parsed together."""
-
-    def __init__(self, problem: str, index: int = 0) -> None:
-        super().__init__(problem)
-        self.index = index
 
 
 # -------------------------------------------------------------------------------- competition text
@@ -63,84 +58,17 @@ def parse_all(texts: Sequence[str], heights: Sequence[int], widths: Sequence[int
     Raises:
         RleError: as ``parse``, for the first bad text; its ``index`` says which.
     """
-    if not len(texts):
-        return []
-    values, bounds = _numbers(texts)
-    heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
-    if values is None or np.any(np.diff(bounds) % 2) or np.any(np.diff(bounds) == 0):
-        raise _first_problem(texts, heights, widths)
-    starts, lengths, bounds = values[0::2] - 1, values[1::2], bounds // 2
-    ends = starts + lengths
-    owner_end = np.repeat(heights * widths, np.diff(bounds))
-    gaps = starts[1:] - ends[:-1]
-    gaps[bounds[1:-1] - 1] = 1  # from one text to the next there is no order to keep
-    too_long = lengths > owner_end - starts  # ends themselves overflow where a length is absurd
-    if (lengths < 1).any() or (starts < 0).any() or too_long.any() or (gaps < 0).any():
-        raise _first_problem(texts, heights, widths)
-    return _pack(starts, ends, bounds, heights, widths)
+    return _pack(annotation.read(texts, heights, widths), heights, widths)
 
 
 def to_text(r: RLE) -> str:
     """The competition annotation of a mask; an empty mask gives an empty text."""
-    starts, lengths = runs(r)
-    pairs = np.empty(2 * len(starts), np.int64)
-    pairs[0::2], pairs[1::2] = starts + 1, lengths
-    return " ".join(map(str, pairs.tolist()))
+    return to_texts([r])[0]
 
 
-def problem(text: str, height: int, width: int) -> str | None:
-    """What is wrong with an annotation, in words that also tell the mend; None if nothing is."""
-    tokens = text.encode().split()  # bytes: only what ASCII calls blanks and digits
-    if not tokens:
-        return "the annotation is empty; a cell needs at least one 'start length' pair"
-    for token in tokens:
-        if not token.removeprefix(b"-").isdigit():
-            return (
-                f"'{token.decode()[:20]}' is not a whole number; "
-                "write 'start length' pairs separated by blanks"
-            )
-    if len(tokens) % 2:
-        return f"{len(tokens)} numbers, an odd count; every start needs a length"
-    last_end = 1
-    for start, length in zip(map(int, tokens[0::2]), map(int, tokens[1::2]), strict=True):
-        if length < 1:
-            return f"length {length} at start {start}; lengths must be at least 1"
-        if start < 1 or start + length - 1 > height * width:
-            return (
-                f"pair '{start} {length}' leaves the {width} x {height} frame's pixels 1 to {height * width}"
-            )
-        if start < last_end:
-            return (
-                f"start {start} comes before the end of the pair before it; sort the pairs and merge overlaps"
-            )
-        last_end = start + length
-    return None
-
-
-def _first_problem(texts: Sequence[str], heights: NDArray, widths: NDArray) -> RleError:
-    for index, text in enumerate(texts):
-        found = problem(text, int(heights[index]), int(widths[index]))
-        if found:
-            return RleError(found, index)
-    raise AssertionError("a batch was refused but none of its texts is wrong")
-
-
-def _numbers(texts: Sequence[str]) -> tuple[NDArray | None, NDArray]:
-    """All numbers in one array, and the bounds of each text's numbers; None where there is anything else."""
-    try:
-        buffer = " ".join(texts).encode("ascii")
-    except UnicodeEncodeError:
-        return None, np.empty(0, np.int64)
-    codes = np.frombuffer(buffer, np.uint8)
-    digit = (codes >= 48) & (codes <= 57)
-    if not (digit | (codes == 32) | (codes - 9 < 5)).all():  # 9 to 13: tabs, ends of lines
-        return None, np.empty(0, np.int64)
-    firsts = np.flatnonzero(digit[1:] & ~digit[:-1]) + 1
-    if digit[:1].any():
-        firsts = np.concatenate([[0], firsts])
-    text_ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
-    bounds = np.concatenate([[0], np.searchsorted(firsts, text_ends)])
-    return (np.fromstring(buffer, np.int64, sep=" ") if len(firsts) else np.empty(0, np.int64)), bounds
+def to_texts(rles: Sequence[RLE]) -> list[str]:
+    """``to_text`` of many masks at once, some ten times faster than one by one."""
+    return annotation.write(_unpack(rles))
 
 
 # -------------------------------------------------------------------------------- arrays
@@ -173,7 +101,8 @@ def from_labels(labels: NDArray) -> list[RLE]:
     order = np.argsort(values[keep], kind="stable")
     starts, ends, values = starts[keep][order], ends[keep][order], values[keep][order]
     bounds = np.concatenate([np.flatnonzero(np.diff(values, prepend=values[:1] - 1)), [len(values)]])
-    return _pack(starts, ends, bounds, np.full(len(bounds) - 1, height), np.full(len(bounds) - 1, width))
+    number = len(bounds) - 1
+    return _pack(Runs(starts, ends, bounds), np.full(number, height), np.full(number, width))
 
 
 def from_crop(mask: NDArray, x: int, y: int, height: int, width: int) -> RLE:
@@ -198,29 +127,26 @@ def crop(r: RLE, box: Sequence[int]) -> NDArray[np.bool_]:
     Args:
         box: x0, y0, x1, y1 in pixels, half-open. Outside the frame there is no cell.
     """
-    x0, y0, x1, y1 = (int(v) for v in box)
-    width = r["size"][0]
-    starts, ends = _split_rows(*runs(r), width)
-    row, first = starts // width - y0, starts % width
-    last = first + (ends - starts)
-    first, last = np.clip(first - x0, 0, x1 - x0), np.clip(last - x0, 0, x1 - x0)
-    keep = (row >= 0) & (row < y1 - y0) & (first < last)
-    edges = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0) + 1), np.int8)
-    edges[row[keep], first[keep]] = 1
-    edges[row[keep], last[keep]] -= 1  # two runs of a row never touch, so no place is met twice
-    return np.cumsum(edges[:, :-1], axis=1, dtype=np.int8).view(np.bool_)
+    return crops([r], [box])[0]
 
 
-def _split_rows(starts: NDArray, lengths: NDArray, width: int) -> tuple[NDArray, NDArray]:
-    """Starts and ends of runs cut where they pass from one row into the next."""
-    ends = starts + lengths
-    spans = (ends - 1) // width - starts // width + 1
-    if (spans == 1).all():
-        return starts, ends
-    part = np.arange(spans.sum()) - np.repeat(np.cumsum(spans) - spans, spans)
-    starts, ends = np.repeat(starts, spans), np.repeat(ends, spans)
-    row = starts // width + part
-    return np.maximum(starts, row * width), np.minimum(ends, (row + 1) * width)
+def crops(rles: Sequence[RLE], boxes: ArrayLike) -> list[NDArray[np.bool_]]:
+    """``crop`` of many masks at once, each with its (N, 4) box, many times faster than one by one."""
+    x0, y0, x1, y1 = np.asarray(boxes, np.int64).reshape(-1, 4).T
+    heights, widths = np.maximum(y1 - y0, 0), np.maximum(x1 - x0, 0)
+    owner, row, first, end = row_runs(rles)
+    row, width = row - y0[owner], widths[owner]
+    first, end = ((column - x0[owner]).clip(0, width) for column in (first, end))
+    keep = (row >= 0) & (row < heights[owner]) & (first < end)
+    # One column more than a box has: where a row's last run ends, so that the sum is 0 again for the next.
+    offsets = np.concatenate([[0], np.cumsum(heights * (widths + 1))])
+    at = (offsets[owner] + row * (width + 1))[keep]
+    edges = np.zeros(offsets[-1], np.int8)
+    edges[at + first[keep]] = 1
+    edges[at + end[keep]] -= 1  # += where two runs touch; elsewhere no place is met twice
+    inside = np.cumsum(edges, dtype=np.int8).view(np.bool_)
+    parts = zip(itertools.pairwise(offsets.tolist()), heights.tolist(), widths.tolist(), strict=True)
+    return [np.ascontiguousarray(inside[a:b].reshape(h, w + 1)[:, :w]) for (a, b), h, w in parts]
 
 
 # -------------------------------------------------------------------------------- runs
@@ -228,10 +154,23 @@ def _split_rows(starts: NDArray, lengths: NDArray, width: int) -> tuple[NDArray,
 
 def runs(r: RLE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Starts (from 0, row-major) and lengths of a mask's runs, read from the RLE without making pixels."""
-    edges = np.cumsum(counts.expand(r["counts"]))
-    starts, ends = edges[0::2][: len(edges) // 2], edges[1::2]
-    keep = ends > starts
-    return starts[keep], (ends - starts)[keep]
+    starts, ends, _ = _unpack([r])
+    return starts, ends - starts
+
+
+def row_runs(rles: Sequence[RLE]) -> RowRuns:
+    """The runs of many masks, cut where they pass from one row into the next."""
+    return by_row(_unpack(rles), np.array([r["size"][0] for r in rles], np.int64))
+
+
+def pixels(rles: Sequence[RLE]) -> list[NDArray[np.int64]]:
+    """The indices of each mask's pixels in its flattened row-major frame, ascending."""
+    starts, ends, bounds = _unpack(rles)
+    lengths = ends - starts
+    after = np.cumsum(lengths)
+    flat = np.repeat(starts - (after - lengths), lengths) + np.arange(lengths.sum())
+    cuts = np.concatenate([[0], after])[bounds]
+    return [flat[a:b] for a, b in itertools.pairwise(cuts.tolist())]
 
 
 def from_runs(starts: NDArray, lengths: NDArray, height: int, width: int) -> RLE:
@@ -254,34 +193,14 @@ def _pack_one(starts: NDArray, ends: NDArray, height: int, width: int) -> RLE:
     return coco.frPyObjects({"size": [width, height], "counts": gaps_and_runs.tolist()}, width, height)
 
 
-def _pack(starts: NDArray, ends: NDArray, bounds: NDArray, heights: NDArray, widths: NDArray) -> list[RLE]:
-    """RLEs of many masks: mask i has the ascending runs ``bounds[i]:bounds[i + 1]``, which may touch."""
-    starts, ends, bounds = _join_touching(starts, ends, bounds)
-    number, total = np.diff(bounds), np.asarray(heights, np.int64) * np.asarray(widths, np.int64)
-    tail = total.copy()
-    tail[number > 0] -= ends[bounds[1:][number > 0] - 1]
-    size = 2 * number + (tail > 0)  # a frame that ends inside the cell has no last gap
-    offsets = np.concatenate([[0], np.cumsum(size)])
-    values = np.zeros(offsets[-1], np.int64)
-    place = 2 * np.arange(len(starts)) + np.repeat(offsets[:-1] - 2 * bounds[:-1], number)
-    before = np.concatenate([[0], ends[:-1]])
-    before[bounds[:-1][number > 0]] = 0
-    values[place], values[place + 1] = starts - before, ends - starts
-    values[offsets[1:][tail > 0] - 1] = tail[tail > 0]
-    text, bounds = counts.compress(values, offsets)
+def _pack(runs: Runs, heights: NDArray, widths: NDArray) -> list[RLE]:
+    texts = pack(runs, np.asarray(heights, np.int64) * np.asarray(widths, np.int64))
     sizes = zip(np.asarray(widths).tolist(), np.asarray(heights).tolist(), strict=True)
-    pieces = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    return [RLE(size=[w, h], counts=text[a:b]) for (w, h), (a, b) in zip(sizes, pieces, strict=True)]
+    return [RLE(size=[w, h], counts=text) for (w, h), text in zip(sizes, texts, strict=True)]
 
 
-def _join_touching(starts: NDArray, ends: NDArray, bounds: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    touches = np.zeros(len(starts) + 1, bool)
-    touches[1:-1] = starts[1:] == ends[:-1]
-    touches[bounds] = False
-    if not touches.any():
-        return starts, ends, bounds
-    removed = np.concatenate([[0], np.cumsum(touches[:-1])])
-    return starts[~touches[:-1]], ends[~touches[1:]], bounds - removed[bounds]
+def _unpack(rles: Sequence[RLE]) -> Runs:
+    return unpack([r["counts"] for r in rles])
 
 
 # -------------------------------------------------------------------------------- measures

@@ -66,6 +66,31 @@ def test_many_texts_at_once_are_as_one_by_one(several: list[np.ndarray]) -> None
     assert rle.parse_all(texts, heights, widths) == one_by_one
 
 
+@given(st.lists(masks, max_size=6))
+def test_many_masks_at_once_are_as_one_by_one(several: list[np.ndarray]) -> None:
+    """Texts, pixels, runs by row and crops, of frames of different sizes."""
+    rles = [rle.from_mask(mask) for mask in several]
+    assert rle.to_texts(rles) == [slow_text(mask) for mask in several]
+    assert [found.tolist() for found in rle.pixels(rles)] == [np.flatnonzero(m).tolist() for m in several]
+    boxes = [(-1, 0, mask.shape[1] + 2, mask.shape[0] - 1) for mask in several]
+    for mask, found in zip(several, rle.crops(rles, boxes), strict=True):
+        np.testing.assert_array_equal(found, np.pad(mask, ((0, 0), (1, 2)))[:-1] != 0)
+        assert found.flags.c_contiguous
+    runs = [[] for _ in several]
+    for owner, row, first, end in np.stack(rle.row_runs(rles), axis=1).tolist():
+        runs[owner] += [(row, column) for column in range(first, end)]
+    assert runs == [list(zip(*map(np.ndarray.tolist, np.nonzero(m)), strict=True)) for m in several]
+
+
+def test_runs_that_touch_are_cropped_whole() -> None:
+    """COCO files may hold gaps of no pixels; columns 1 and 2 of the second row, in two runs."""
+    r = rle.RLE(
+        size=[4, 3], counts=coco.frPyObjects({"size": [4, 3], "counts": [5, 1, 0, 1, 5]}, 4, 3)["counts"]
+    )
+    assert rle.crop(r, (0, 0, 4, 3)).tolist() == rle.to_mask(r).tolist()
+    assert rle.crop(r, (2, 1, 4, 2)).tolist() == [[True, False]]
+
+
 @pytest.mark.parametrize("text", ["1 2\t9 2", "1 2  9 2\r\n", "\n 1 2 9\n2"])
 def test_any_blanks_separate(text: str) -> None:
     assert rle.to_text(rle.parse(text, 4, 5)) == "1 2 9 2"

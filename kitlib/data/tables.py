@@ -77,9 +77,9 @@ def read_cells(path: Path | str, sizes: Mapping[str, tuple[int, int]] | None = N
 def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
     """Write frames as the competition's train.csv; columns that a Frame does not know stay blank."""
     rows = (
-        [f.id, rle.to_text(c.mask), f.width, f.height, c.category, "", "", f.group or "", ""]
+        [f.id, text, f.width, f.height, c.category, "", "", f.group or "", ""]
         for f in frames
-        for c in f.cells
+        for c, text in zip(f.cells, _annotations(f), strict=True)
     )
     return _write(path, ANNOTATION_COLUMNS, rows)
 
@@ -91,10 +91,14 @@ def write_predictions(path: Path | str, frames: Iterable[Frame]) -> Path:
 
 def _prediction_rows(frame: Frame) -> Iterator[list]:
     size = [frame.width, frame.height]
-    for c in frame.cells:
-        yield [frame.id, c.category, _round(c.score), _round(c.mask_score), *size, rle.to_text(c.mask)]
+    for c, text in zip(frame.cells, _annotations(frame), strict=True):
+        yield [frame.id, c.category, _round(c.score), _round(c.mask_score), *size, text]
     if not frame.cells:
         yield [frame.id, "", "", "", *size, ""]
+
+
+def _annotations(frame: Frame) -> list[str]:
+    return rle.to_texts([cell.mask for cell in frame.cells])
 
 
 def _round(value: float | None) -> float | str:

@@ -44,38 +44,25 @@ def topology(masks: Sequence[rle.RLE]) -> Topology:
     if not masks:
         return Topology(*(np.zeros(0, np.int64) for _ in range(6)))
     height, width = rle.height_width(masks[0])
-    owner, starts, ends = _row_runs(masks, width)
-    first, second = _touching(owner, starts, ends, height, width)
+    owner, row, left, right = rle.row_runs(masks)
+    first, second = _touching(owner, row, left, right, height, width)
     count = len(owner)
     graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
     number, part = connected_components(graph, directed=False) if count else (0, owner)
     owner_of_part = np.zeros(number, np.int64)
     owner_of_part[part] = owner
     nodes, edges, parts = (np.bincount(x, minlength=len(masks)) for x in (owner, owner[first], owner_of_part))
-    return Topology(parts, edges - nodes + parts, owner, part, starts, ends - starts)
-
-
-def _row_runs(masks: Sequence[rle.RLE], width: int) -> tuple[NDArray, NDArray, NDArray]:
-    """Owner, start and end of all runs of all masks, cut where they pass from one row into the next."""
-    runs = [rle.runs(mask) for mask in masks]
-    owner = np.repeat(np.arange(len(masks)), [len(starts) for starts, _ in runs])
-    starts = np.concatenate([starts for starts, _ in runs])
-    ends = starts + np.concatenate([lengths for _, lengths in runs])
-    first_row, last_row = starts // width, (ends - 1) // width
-    pieces = last_row - first_row + 1
-    index = np.repeat(np.arange(len(starts)), pieces)
-    row = first_row[index] + np.arange(len(index)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return owner[index], np.maximum(starts[index], row * width), np.minimum(ends[index], (row + 1) * width)
+    return Topology(parts, edges - nodes + parts, owner, part, row * width + left, right - left)
 
 
 def _touching(
-    owner: NDArray, starts: NDArray, ends: NDArray, height: int, width: int
+    owner: NDArray, row: NDArray, left: NDArray, right: NDArray, height: int, width: int
 ) -> tuple[NDArray, NDArray]:
     """The pairs of runs of one mask that touch: indices of the upper and of the lower run."""
     # All rows of all masks lie on one line: rows two columns apart and masks one row, so none touch falsely.
-    row, stride = starts // width, width + 2
+    stride = width + 2
     line = (owner * (height + 1) + row) * stride
-    left, right = line + starts - row * width, line + ends - row * width
+    left, right = line + left, line + right
     low = np.searchsorted(right, left + stride, side="left")
     high = np.searchsorted(left, right + stride, side="right")
     count = high - low

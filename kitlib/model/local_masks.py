@@ -67,10 +67,9 @@ class LocalMasks:
     @classmethod
     def from_rles(cls, rles: Sequence[rle.RLE], image_size: tuple[int, int]) -> LocalMasks:
         """Masks of whole frames, box by box."""
-        boxes = rle.boxes(rles).tolist()
-        return cls.from_crops(
-            ((b[0], b[1], rle.crop(r, b)) for r, b in zip(rles, boxes, strict=True)), image_size
-        )
+        boxes = rle.boxes(rles)
+        crops = zip(boxes[:, :2].tolist(), rle.crops(rles, boxes), strict=True)
+        return cls.from_crops(((x, y, crop) for (x, y), crop in crops), image_size)
 
     @staticmethod
     def cat(masks: Sequence[LocalMasks]) -> LocalMasks:

@@ -77,16 +77,17 @@ def take(
     """
     masks = [cell.mask for cell in frame.cells]
     boxes, areas = rle.boxes(masks), rle.areas(masks)
-    x0, y0, x1, y1 = source if near is None else (overlap(source, near) or (0, 0, 0, 0))
+    near = source if near is None else overlap(source, near)
+    x0, y0, x1, y1 = near or (0, 0, 0, 0)
     reach = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-    cells = []
-    for index in np.flatnonzero(reach):
-        box = overlap(tuple(boxes[index].tolist()), source)
-        if box is not None:
-            cell, mask = frame.cells[index], rle.crop(masks[index], box)
-            cells.append(
-                PatchCell(box[0] - source[0], box[1] - source[1], mask, label_of(cell), float(areas[index]))
-            )
+    chosen = np.flatnonzero(reach).tolist()
+    corner, far = np.array(source[:2]), np.array(source[2:])
+    boxes = np.hstack([np.maximum(boxes[chosen, :2], corner), np.minimum(boxes[chosen, 2:], far)])
+    crops = rle.crops([masks[index] for index in chosen], boxes)
+    cells = (
+        PatchCell(x, y, crop, label_of(frame.cells[index]), float(areas[index]))
+        for index, (x, y), crop in zip(chosen, (boxes[:, :2] - corner).tolist(), crops, strict=True)
+    )
     return Patch(image[source[1] : source[3], source[0] : source[2]], tuple(cells))
 
 

@@ -57,7 +57,7 @@ def resolve(
         masks = [c.mask for c in cells]
         keep = suppress(rle.iou(masks, masks), mask_nms)
         cells = [c for c, kept in zip(cells, keep, strict=True) if kept]
-    given = [flat_pixels(c.mask) for c in cells]
+    given = rle.pixels([c.mask for c in cells])
     painted = paint(given, height, width, max_clipped, split)
     result = []
     for i, pixels in zip(painted.index, painted.pixels, strict=True):
@@ -110,13 +110,6 @@ def paint(
         painted.pixels.append(mine)
         painted.labels[mine] = len(painted.index)
     return painted
-
-
-def flat_pixels(mask: RLE) -> NDArray[np.int64]:
-    """The indices of a mask's pixels in the row-major frame, ascending."""
-    starts, lengths = rle.runs(mask)
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 def _clip(wanted: NDArray, free: NDArray, width: int, split: Split) -> NDArray:

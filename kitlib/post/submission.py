@@ -31,7 +31,7 @@ def write(path: Path | str, frames: Sequence[Frame], ids: Sequence[str]) -> Path
         if frame.id in texts or frame.id not in known:
             why = "has predictions twice" if frame.id in texts else "is not a test image"
             raise KitError(f"{path} was not written: image {frame.id} {why}; submit each test image once")
-        texts[frame.id] = [text for text in (rle.to_text(c.mask) for c in frame.cells) if text]
+        texts[frame.id] = list(filter(None, rle.to_texts([c.mask for c in frame.cells])))
         if not disjoint(texts[frame.id]):
             raise KitError(f"{path} was not written: cells of image {frame.id} overlap; post-process it")
     rows = [(image, text) for image in ids for text in texts.get(image) or [""]]

@@ -104,10 +104,10 @@ class _Held:
         self.category = vote(cells)
         self.scores = np.array([1.0 if c.score is None else c.score for c in cells])
         self.areas = rle.areas(masks)
-        self.pixels = [overlap.flat_pixels(m) for m in masks]
+        self.pixels = rle.pixels(masks)
         self.iou = rle.iou(masks, masks)
         self.true_areas = rle.areas([c.mask for c in truth.cells])
-        true_pixels = [overlap.flat_pixels(c.mask) for c in truth.cells]
+        true_pixels = rle.pixels([c.mask for c in truth.cells])
         self.true_pixels = np.concatenate([*true_pixels, np.empty(0, np.int64)])
         self.owner = np.repeat(np.arange(len(true_pixels)), self.true_areas)
         self._known: dict[tuple, tuple[NDArray, NDArray, NDArray]] = {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kitlib import metric, rle
 from kitlib.data.images import read_image
-from kitlib.records import Cell, Frame
+from kitlib.records import Frame
 from kitlib.viz import style
 
 
@@ -62,23 +62,23 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]],
     grey = stretched(frame).astype(np.float32) / 255
     picture = np.repeat(grey[..., None], 3, axis=2)
     lines, line_colors = [], []
-    boxes = rle.boxes([cell.mask for cell in frame.cells])
-    for cell, color, box in zip(frame.cells, colors, boxes, strict=True):
+    masks = [cell.mask for cell in frame.cells]
+    boxes = rle.boxes(masks)
+    for inside, color, box in zip(rle.crops(masks, boxes), colors, boxes, strict=True):
         x0, y0, x1, y1 = box
-        inside = rle.crop(cell.mask, box)
         patch = picture[y0:y1, x0:x1]
         patch[inside] = (1 - alpha) * patch[inside] + alpha * np.asarray(to_rgb(color))
-        for outline in outlines(cell, box):
+        for outline in outlines(inside, box):
             lines.append(outline)
             line_colors.append(color)
     axes.imshow(picture)
     axes.add_collection(LineCollection(lines, colors=line_colors, linewidths=0.8))
 
 
-def outlines(cell: Cell, box: NDArray) -> list[NDArray]:
-    """A mask's borders as closed (N, 2) lines of x, y in the frame's pixels."""
-    inside = np.pad(rle.crop(cell.mask, box).astype(np.uint8), 1)
-    found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+def outlines(inside: NDArray[np.bool_], box: NDArray) -> list[NDArray]:
+    """The borders of a mask, (h, w) in its box, as closed (N, 2) lines of x, y in the frame's pixels."""
+    padded = np.pad(inside.astype(np.uint8), 1)
+    found, _ = cv2.findContours(padded, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     closed = [np.concatenate([c[:, 0], c[:1, 0]]) for c in found]
     return [c + np.array([box[0] - 1, box[1] - 1]) for c in closed]
 

@@ -110,10 +110,10 @@ def test_only_cells_near_are_decoded(monkeypatch):
     full = np.zeros((3, HEIGHT, WIDTH), bool)
     full[0, 5:10, 5:10] = full[1, 30:35, 20:25] = full[2, 40:45, 60:65] = True
     decoded = []
-    real = rle.crop
-    monkeypatch.setattr(rle, "crop", lambda r, box: decoded.append(box) or real(r, box))
+    real = rle.crops
+    monkeypatch.setattr(rle, "crops", lambda rles, boxes: decoded.append(boxes.tolist()) or real(rles, boxes))
     assert [c.label for c in patch_of(full, near=(15, 12, 40, 40)).cells] == [1]
-    assert decoded == [(20, 30, 25, 35)]
+    assert decoded == [[[20, 30, 25, 35]]]
 
 
 # -------------------------------------------------------------------------------- what stays

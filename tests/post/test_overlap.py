@@ -133,11 +133,6 @@ def test_full_frame_and_one_pixel():
     assert len(pixels(second)) == 599
 
 
-def test_flat_pixels_are_those_of_the_array():
-    cell = rectangle(28, 3, 30, 5)
-    assert overlap.flat_pixels(cell.mask).tolist() == [118, 119, 148, 149]
-
-
 @st.composite
 def crowds(draw):
     height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
@@ -193,6 +188,6 @@ def test_eight_hundred_cells():
     result = overlap.resolve(cells, 520, 704, mask_nms=0.3)
     owners = np.zeros(520 * 704, int)
     for cell in result:
-        owners[overlap.flat_pixels(cell.mask)] += 1
+        owners[rle.pixels([cell.mask])[0]] += 1
     assert owners.max() == 1
     assert 200 < len(result) < 800

@@ -38,7 +38,8 @@ NOTHING = cell()
 
 
 def outlines(each: Cell) -> list[np.ndarray]:
-    return cells.outlines(each, rle.boxes([each.mask])[0])
+    box = rle.boxes([each.mask])[0]
+    return cells.outlines(rle.crop(each.mask, box), box)
 
 
 # ---------------------------------------------------------------------------------------- geometry
