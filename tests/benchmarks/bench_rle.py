@@ -27,7 +27,7 @@ def crowd() -> NDArray[np.int32]:
 def parse_row() -> Row:
     """Real annotations from text, as masks."""
     frames = tables.read_cells(real_data() / "sartorius-real/extra/train_annotations_no_hidden.csv.gz")
-    texts = [rle.to_text(cell.mask) for frame in frames for cell in frame.cells]
+    texts = rle.to_texts([cell.mask for frame in frames for cell in frame.cells])
     heights, widths = ([side] * len(texts) for side in public.SIZE)
     ours, peer = race(
         lambda: rle.parse_all(texts, heights, widths),
@@ -35,7 +35,7 @@ def parse_row() -> Row:
         rounds=3,
     )
     work = f"{len(texts):,} real annotations; rle_decode of every {SAMPLE}th, times {SAMPLE}"
-    return Row("parse", work, ours, peer * len(texts) / len(texts[::SAMPLE]), bar=10)
+    return Row("parse", work, ours, peer * len(texts) / len(texts[::SAMPLE]), bar=5)
 
 
 def rows():
@@ -46,7 +46,7 @@ def rows():
     times = race(lambda: rle.from_labels(labels), lambda: [rle.from_mask(labels == n) for n in present], 5)
     yield Row("label map to masks", f"{work}; one pass an instance", *times, bar=20)
     times = race(
-        lambda: [rle.to_text(r) for r in rle.from_labels(labels)],
+        lambda: rle.to_texts(rle.from_labels(labels)),
         lambda: [public.rle_encode(labels == n) for n in present],
         rounds=3,
     )
