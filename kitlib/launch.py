@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
 WATCH_SECONDS = 1.0
-# An idle OpenMP thread spins for about a tenth of a millisecond and then sleeps: to sleep at once costs a training
-# on two idle cores 40 % of its speed, to spin for long costs it ten times that when others need the cores.
+# An idle OpenMP thread spins for about a tenth of a millisecond, then sleeps. To sleep at once costs a training on
+# two cores 40 % of its speed; to spin for longer makes it five times as slow where others need the cores.
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
@@ -166,8 +166,7 @@ def _rendezvous(torchrun: Sequence[str]) -> list[str]:
 def _environment(error_file: Path, gpus: int, processes: int) -> dict[str, str]:
     """The child's environment.
 
-    Threads: torchrun alone would give each of several processes one. Idle ones sleep: where workers prepare
-    images or others compute beside it, OpenMP's default of spinning made a step on the CPU 5 times as slow.
+    torchrun alone would give each of several processes one thread.
     """
     package_parent = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
