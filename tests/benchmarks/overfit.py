@@ -22,7 +22,7 @@ from kitlib.predict import PredictConfig
 from kitlib.records import Frame, write_frames
 
 BAR = 0.8
-SCALE = 2.0  # cells of 20 pixels across, seen at 40
+SCALE = 1.5  # at 1.0 every cell is found, but masks seldom pass an IoU of 0.85
 
 
 def choose(data: Path) -> list[Frame]:
@@ -32,7 +32,7 @@ def choose(data: Path) -> list[Frame]:
 
 
 def config(frames: list[Frame], out: Path, iterations: int) -> train.TrainConfig:
-    """The demo's recipe with nothing random but where to look."""
+    """The demo's recipe with nothing random but the order of the frames and the proposals."""
     listed = str(write_frames(out / "frames.jsonl", frames))
     return train.TrainConfig(
         out=str(out),
@@ -40,16 +40,15 @@ def config(frames: list[Frame], out: Path, iterations: int) -> train.TrainConfig
         val=listed,
         categories=("cort",),
         model=ModelConfig("tiny", num_classes=1),
-        augment=AugmentConfig(
-            scale=(SCALE, SCALE), crop=(256, 256), cell_centred=1.0, flip=False, rot90=False
-        ),
-        schedule=train.ScheduleConfig("cosine", max_lr=6e-4, min_lr=1e-6, warmup_iters=30),
+        # Whole frames: GroupNorm sees in training what it sees in the evaluation.
+        augment=AugmentConfig(scale=(SCALE, SCALE), cell_centred=0.0, flip=False, rot90=False),
+        schedule=train.ScheduleConfig("cosine", max_lr=1e-3, min_lr=1e-6, warmup_iters=20),
         optim=train.OptimConfig("adamw", clip_norm=5.0),
         average=train.AverageConfig("ema", decay=0.98),
         predict=PredictConfig(scale=SCALE),
         post=PostConfig(score={"default": 0.5}),
         max_iter=iterations,
-        images_per_batch=2,
+        images_per_batch=1,
         eval_every=max(iterations // 8, 1),
         workers=0,
     )
@@ -60,7 +59,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("data", type=Path)
     options.add_argument("--out", type=Path, default=Path("outputs/overfit"))
-    options.add_argument("--iterations", type=int, default=600)
+    options.add_argument("--iterations", type=int, default=240)
     given = options.parse_args()
     frames = choose(given.data)
     print(f"{len(frames)} frames, {sum(len(f.cells) for f in frames)} cells")
