@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
 WATCH_SECONDS = 1.0
-# An idle OpenMP thread spins for about a tenth of a millisecond, then sleeps. To sleep at once costs a training
+# An idle OpenMP thread spins some tenth of a millisecond, then sleeps. To sleep at once costs a training
 # on two cores 40 % of its speed; to spin longer makes it five times as slow where others need the cores.
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}
 _ERROR_FILE = "KIT_ERROR_FILE"
