@@ -50,7 +50,7 @@ def test_text_comes_before_code(path: Path) -> None:
 @each_notebook
 def test_cells_are_short_and_define_nothing(path: Path) -> None:
     for source in code(path):
-        assert len(source.splitlines()) <= 40, source
+        assert len(source.splitlines()) <= 30, source
         kinds = {type(node) for node in ast.walk(ast.parse(source))}
         assert not kinds & {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef}, source
 
