@@ -26,9 +26,9 @@ class CascadeMaskPerStage(CascadeROIHeads):
     "last".
 
     Training: a stage's branch learns from that stage's positives, which are the boxes that enter it
-    (proposals for stage 0, the boxes of the stage before after that) and match a cell at its own IoU. The losses,
-    ``loss_mask_stage0`` and so on, add up; their gradient on the shared features is divided by the number of
-    stages, as detectron2 does for boxes.
+    (proposals for stage 0, the boxes of the stage before after that) and match a cell at its own IoU. The
+    losses, ``loss_mask_stage0`` and so on, add up; their gradient on the shared features is divided by the
+    number of stages, as detectron2 does for boxes.
 
     Inference: every branch sees the final boxes, and their probabilities are averaged.
 
