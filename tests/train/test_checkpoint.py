@@ -2,6 +2,7 @@
 
 import random
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -57,22 +58,24 @@ def test_nothing_whole_is_an_error(tmp_path):
         checkpoint.load(tmp_path)
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """No file may grow beyond 20 kB, as on a full disk."""
+    """No file may grow beyond 20 kB, as on a full disk (nor may the log of the tests: hold it briefly)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_failed_write_leaves_the_earlier_ones(tmp_path, small_disk):
+def test_a_failed_write_leaves_the_earlier_ones(tmp_path):
     write(tmp_path, 1, 2)
-    with pytest.raises(KitError, match=r"cannot write .*last\.pth"):
+    with pytest.raises(KitError, match=r"cannot write .*last\.pth"), small_disk():
         checkpoint.save(tmp_path, {"iteration": 3, "model": torch.zeros(100_000)})
     assert checkpoint.load(tmp_path).state["iteration"] == 2
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last.pth", "previous.pth"]
-    with pytest.raises(KitError, match=r"cannot write .*weights\.pth"):
+    with pytest.raises(KitError, match=r"cannot write .*weights\.pth"), small_disk():
         checkpoint.save_weights(tmp_path / "weights.pth", {"model": torch.zeros(100_000)})
     assert not (tmp_path / "weights.pth").exists()
 
