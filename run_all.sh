@@ -12,7 +12,7 @@ From raw images of cells to a valid submission.csv, through six notebooks.
 
   ./run_all.sh [OPTIONS]    set up what is missing, then run the notebooks (the main job)
   ./run_all.sh setup        set up only
-  ./run_all.sh test [...]   set up, then run the tests; what follows goes to pytest (test -k rle)
+  ./run_all.sh test [...]   set up, then run the tests, on up to 4 cores; what follows goes to pytest (test -k rle)
   ./run_all.sh bench [...]  set up, then run the benchmarks into outputs/bench.json (bench rle metric)
   ./run_all.sh --help       this page
 
@@ -151,7 +151,7 @@ setup)
     ;;
 test)
     choose
-    cd "$root" && exec "$python" -m pytest "${@:2}"
+    cd "$root" && exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile "${@:2}"
     ;;
 bench)
     choose

@@ -21,12 +21,14 @@ class Cell:
         category: cell type, e.g. "cort".
         score: detection score in 0..1; None for an annotated cell.
         mask_score: mean probability of the mask's pixels in 0..1; None where not known.
+        agreement: share, in 0..1, of the models and views that saw the cell; None where not known.
     """
 
     mask: RLE
     category: str
     score: float | None = None
     mask_score: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,9 @@ def _to_dict(frame: Frame) -> dict:
         "category": frame.category,
         "group": frame.group,
         "weight": frame.weight,
-        "cells": [[c.mask["counts"].decode(), c.category, c.score, c.mask_score] for c in frame.cells],
+        "cells": [
+            [c.mask["counts"].decode(), c.category, c.score, c.mask_score, c.agreement] for c in frame.cells
+        ],
     }
 
 

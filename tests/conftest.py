@@ -14,6 +14,16 @@ settings.register_profile(
 settings.load_profile("kit")
 
 
+def pytest_configure() -> None:
+    """Give each of pytest-xdist's workers cores of its own: threads that share cores wait for each other."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores, count = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        mine = cores[int(worker.removeprefix("gw")) % len(cores) :: count]
+        os.sched_setaffinity(0, mine)
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(mine)))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real cells (``KIT_REAL_DATA``, or ../shared/data); skips where there is none."""

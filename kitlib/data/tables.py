@@ -26,7 +26,7 @@ ANNOTATION_COLUMNS = (
     *("plate_time", "sample_date", "sample_id", "elapsed_timedelta"),
 )
 #: Columns of predictions.csv: one row an instance, before post-processing.
-PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "width", "height", "predicted")
+PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
 Table = dict[str, Sequence[str]]  # columns by name
 Size = tuple[int, int]  # height, width
 #: The size of every image of the competition: height, width.
@@ -50,8 +50,8 @@ def read_cells(path: Path | str, sizes: Mapping[str, tuple[int, int]] | None = N
     """Read frames and their cells from a table, in the order in which the ids first appear.
 
     The masks stand in column ``annotation`` (train.csv) or ``predicted`` (predictions and submissions); a row
-    whose mask is empty names a frame without cells. ``cell_type``, ``score``, ``mask_score`` and
-    ``sample_id`` (the frame's group) are read where there are such columns.
+    whose mask is empty names a frame without cells. ``cell_type``, ``score``, ``mask_score``,
+    ``agreement`` and ``sample_id`` (the frame's group) are read where there are such columns.
 
     Args:
         path: .csv or .csv.gz.
@@ -92,9 +92,10 @@ def write_predictions(path: Path | str, frames: Iterable[Frame]) -> Path:
 def _prediction_rows(frame: Frame) -> Iterator[list]:
     size = [frame.width, frame.height]
     for c, text in zip(frame.cells, _annotations(frame), strict=True):
-        yield [frame.id, c.category, _round(c.score), _round(c.mask_score), *size, text]
+        numbers = [_round(value) for value in (c.score, c.mask_score, c.agreement)]
+        yield [frame.id, c.category, *numbers, *size, text]
     if not frame.cells:
-        yield [frame.id, "", "", "", *size, ""]
+        yield [frame.id, "", "", "", "", *size, ""]
 
 
 def _annotations(frame: Frame) -> list[str]:
@@ -194,9 +195,9 @@ def _cells(
         place = chosen[error.index]
         raise KitError(f"{path} row {place + 2} (id {ids[place]}): {error}") from None
     categories = _texts(table, "cell_type")
-    scores, mask_scores = _scores(path, table, "score"), _scores(path, table, "mask_score")
+    numbers = [_scores(path, table, name) for name in ("score", "mask_score", "agreement")]
     for place, found in zip(chosen, masks, strict=True):
-        yield ids[place], Cell(found, categories[place] or "cell", scores[place], mask_scores[place])
+        yield ids[place], Cell(found, categories[place] or "cell", *(n[place] for n in numbers))
 
 
 def _texts(table: Table, name: str) -> Sequence[str | None]:
