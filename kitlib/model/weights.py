@@ -78,6 +78,21 @@ class Report:
         lines += [f"{p:{width}}" + "".join(f"{c[p]:>12}" for c in counts.values()) for p in parts]
         return "\n".join(lines)
 
+    @property
+    def summary(self) -> str:
+        """The counts of all parts together, in one line."""
+        if not self.source:
+            return "weights: random"
+        counts = {
+            "loaded": self.loaded,
+            "repeated for each class": self.replicated,
+            "left random": self.missing,
+            "of another shape": self.mismatched,
+            "not used": self.unexpected,
+        }
+        said = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+        return f"weights: {self.source}: tensors {said}"
+
     def __str__(self) -> str:
         lines = [f"weights: {self.source or 'none (random)'}", self.table()]
         lines += [f"{m.name}: {m.here} here, {m.file} in the file; left random" for m in self.mismatched]

@@ -35,30 +35,30 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
     val = read_frames(config.val) if config.val else []
     if config.val and not val:
         raise KitError(f"{config.val} holds no frames to evaluate on; give some, or set val to nothing")
-    model, advice = build_model(config, here)
+    model, notes = build_model(config, here)
     batches = build_loader(config, here, train)
     evaluate = None
     if val:
         evaluate = Evaluator(val, config.categories, config.predict, config.post, here, config.amp)
     _seed(config.seed + here.rank)
-    return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val), advice)
+    return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val), notes)
 
 
 def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model with its first weights, the same on every process, and advice about these weights."""
+    """The model with its first weights, the same on every process, and what came of loading them."""
     _seed(config.seed)
     wanted = config.model
     model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
-    advice: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if here.main and not checkpoint.exists(config.out):  # one process downloads; the others take its weights
         report = weights.load(model, config.weights, config.replicate_classes)
         logger.info("%s", report)
-        advice = report.advice
+        notes = (report.summary, *report.advice)
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = here.fit_batch_norm(model).to(here.device).train()
     here.equalise(model)
-    return model.to(memory_format=torch.channels_last), advice  # convolutions are faster so, on either device
+    return model.to(memory_format=torch.channels_last), notes  # convolutions are faster so, on either device
 
 
 def build_loader(config: TrainConfig, here: Processes, frames: Sequence[Frame]) -> TrainingLoader:

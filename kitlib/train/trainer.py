@@ -43,7 +43,7 @@ class Trainer:
         loader: this process's share of the batches.
         evaluate: scores a model, the same on every process; None to do without.
         data: fingerprint of the frames.
-        advice: sentences to say before the first iteration.
+        notes: sentences to say before the first iteration.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Trainer:
         loader: TrainingLoader,
         evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
         data: str = "",
-        advice: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ):
         self.config, self.here, self.model, self.loader = config, here, model, loader
-        self.evaluate, self.data, self.advice, self.out = evaluate, data, advice, Path(config.out)
+        self.evaluate, self.data, self.notes, self.out = evaluate, data, notes, Path(config.out)
         optimizer = optim.build(model, config.optim, config.schedule.max_lr)
         clip_norm = config.optim.clip_norm
         self.step = Stepper(model, optimizer, here, config.amp, config.accumulate, clip_norm)
@@ -86,7 +86,7 @@ class Trainer:
         Raises:
             KitError: the checkpoint is another training's, losses that are not numbers, no memory, no space.
         """
-        notes = [*self.advice, *self._resume()]
+        notes = [*self.notes, *self._resume()]
         if self.here.main:
             configs.save(self.config, self.out / "config.yaml")
         self.events = events.Events(self.out, self.iteration, self.here.main)

@@ -180,6 +180,8 @@ def test_an_imagenet_backbone_with_caffe2s_names(tmp_path: Path) -> None:
     assert report.unexpected == report.mismatched == report.advice == ()
     assert not any("bottom_up" in name for name in report.missing)
     assert any(name.startswith("roi_heads.box_head") for name in report.missing)
+    counts = f"tensors {len(arrays)} loaded, {len(report.missing)} left random"
+    assert report.summary == f"weights: {tmp_path / 'R.pkl'}: {counts}"
 
 
 def test_a_backbone_of_torchvision_computes_the_same(tmp_path: Path) -> None:

@@ -118,9 +118,9 @@ def test_the_last_iteration_is_evaluated_and_all_is_self_describing(make_trainer
     assert configs.read_yaml(tmp_path / "out/config.yaml") == state["config"]
 
 
-def test_advice_is_said_once(make_trainer, tmp_path):
+def test_notes_are_said_once(make_trainer, tmp_path):
     trainer = make_trainer(max_iter=2)
-    trainer.advice = ["load a backbone"]
+    trainer.notes = ["load a backbone"]
     trainer.run()
     assert [r["note"] for r in events.read(tmp_path / "out") if "note" in r] == ["load a backbone"]
     assert events.curves(tmp_path / "out")["iteration"].tolist() == [1, 2]
