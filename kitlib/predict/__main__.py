@@ -26,7 +26,7 @@ def main() -> None:
     mine = [i for i in unfinished(path.parent, frames) if i % world == rank]
     if not mine:
         return
-    model, categories = load_model(job.weights, _device())
+    model, categories = load_model(job.weights[0], _device())
     predicted = predict_frames(model, [frames[i] for i in mine], job.config, categories)
     with (path.parent / PROGRESS).open("a", encoding="utf-8") as progress:
         for index, frame in zip(mine, predicted, strict=True):

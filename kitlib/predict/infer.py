@@ -66,7 +66,7 @@ def predict_batch(
     model: nn.Module, images: Sequence[NDArray[np.uint8]], config: PredictConfig, categories: Sequence[str]
 ) -> list[tuple[Cell, ...]]:
     """The cells of each of several (H, W) grey images, as ``predict_frame``."""
-    inputs = [{"image": _to_input(image, config.scale)} for image in images]
+    inputs = [{"image": _to_input(image, config.scales[0])} for image in images]
     with torch.inference_mode(), _evaluating(model), _limits(model, config):
         found = model.inference(inputs, do_postprocess=False)
     return [
@@ -96,7 +96,7 @@ def to_cells(
     cells = []
     for i in order.tolist():
         patch = paste(squares[i], boxes[i], height, width)
-        inside = patch.values >= config.mask_threshold
+        inside = patch.values >= config.mask_threshold["default"]
         if inside.any():
             mask = rle.from_crop(inside, patch.x, patch.y, height, width)
             certainty = float(patch.values[inside].mean())

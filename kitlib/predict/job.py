@@ -60,9 +60,10 @@ def unfinished(folder: Path, frames: Sequence[Frame]) -> list[int]:
 
 def _folder(job: PredictJob) -> Path:
     """Where the parts of this very job lie: other weights, frames or settings have another folder."""
-    if not Path(job.weights).is_file():
-        raise KitError(f"{job.weights} does not exist; train first, or name another checkpoint")
-    key = files.fingerprint(Path(job.weights), Path(job.frames), config.dumps(job.config))
+    for path in job.weights:
+        if not Path(path).is_file():
+            raise KitError(f"{path} does not exist; train first, or name another checkpoint")
+    key = files.fingerprint(*map(Path, job.weights), Path(job.frames), config.dumps(job.config))
     out = Path(job.out)
     return out.parent / f".{out.stem}-parts.{key}"
 

@@ -45,7 +45,7 @@ def config(frames: list[Frame], out: Path, iterations: int) -> train.TrainConfig
         schedule=train.ScheduleConfig("cosine", max_lr=1e-3, min_lr=1e-6, warmup_iters=20),
         optim=train.OptimConfig("adamw", clip_norm=5.0),
         average=train.AverageConfig("ema", decay=0.98),
-        predict=PredictConfig(scale=SCALE),
+        predict=PredictConfig(scales=(SCALE,)),
         post=PostConfig(score={"default": 0.5}),
         max_iter=iterations,
         images_per_batch=1,

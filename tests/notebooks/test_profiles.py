@@ -59,7 +59,9 @@ def test_no_profile_inherits_the_demo_s_method_by_oversight(profile: str, stage:
 def test_every_stage_predicts_at_the_scale_that_was_trained(profile: str) -> None:
     plan = stages.plan(profile).parameters
     scales = {
-        plan[s]["predict_config"]["scale"] for s in ("03_train", "04_pseudolabel", "05_retrain", "06_submit")
+        scale
+        for s in ("03_train", "04_pseudolabel", "05_retrain", "06_submit")
+        for scale in plan[s]["predict_config"]["scales"]
     }
     low, high = plan["03_train"]["augment"]["scale"]
     assert len(scales) == 1

@@ -72,7 +72,7 @@ def test_equal_scores_keep_the_model_s_order():
 
 def test_the_network_sees_the_scaled_image_and_masks_come_back_in_the_frame():
     model = Known([instances((60, 90), [[15, 15, 30, 27]], [0.9])])
-    (cell,) = predict_frame(model, image(), PredictConfig(scale=1.5), CATEGORIES)
+    (cell,) = predict_frame(model, image(), PredictConfig(scales=(1.5,)), CATEGORIES)
     assert model.seen == [(3, 60, 90)]
     assert rle.boxes([cell.mask]).tolist() == [[10, 10, 20, 18]]
     assert rle.height_width(cell.mask) == (40, 60)
@@ -80,7 +80,7 @@ def test_the_network_sees_the_scaled_image_and_masks_come_back_in_the_frame():
 
 def test_rounded_sizes_are_stretched_on_each_axis():
     model = Known([instances((8, 13), [[0, 0, 13, 8]], [0.9])])  # 0.21 x (40, 60) is 8.4 x 12.6
-    (cell,) = predict_frame(model, image(), PredictConfig(scale=0.21), CATEGORIES)
+    (cell,) = predict_frame(model, image(), PredictConfig(scales=(0.21,)), CATEGORIES)
     assert model.seen == [(3, 8, 13)]
     assert mask_of(cell).all()
 
@@ -99,7 +99,7 @@ def test_the_mask_threshold_and_the_mean_probability():
     (half,) = predict_frame(model, image(), PredictConfig(), CATEGORIES)
     assert mask_of(half).sum() == 28 * 14
     assert half.mask_score == pytest.approx(0.8)
-    (whole,) = predict_frame(model, image(), PredictConfig(mask_threshold=0.45), CATEGORIES)
+    (whole,) = predict_frame(model, image(), PredictConfig(mask_threshold={"default": 0.45}), CATEGORIES)
     assert mask_of(whole).sum() == 28 * 28
     assert whole.mask_score == pytest.approx(0.64)
 
@@ -143,7 +143,7 @@ def test_a_bad_image_is_named(frames, tmp_path):
 
 
 def test_the_same_masks_as_detectron2_s_own_postprocessing(network, images):
-    config = PredictConfig(scale=1.5, score_floor=0.0, max_cells=30)
+    config = PredictConfig(scales=(1.5,), score_floor=0.0, max_cells=30)
     network.eval()
     for frame in images[:2]:
         grey = np.asarray(Image.open(frame.path))

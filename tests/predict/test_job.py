@@ -21,7 +21,7 @@ CONFIG = PredictConfig(score_floor=0.0, max_cells=10)
 def job(tmp_path, checkpoint, images):
     records.write_frames(tmp_path / "frames.jsonl", images)
     return PredictJob(
-        str(checkpoint), str(tmp_path / "frames.jsonl"), str(tmp_path / "out" / "predictions.csv"), CONFIG
+        (str(checkpoint),), str(tmp_path / "frames.jsonl"), str(tmp_path / "out" / "predictions.csv"), CONFIG
     )
 
 
@@ -48,11 +48,11 @@ def test_nothing_is_started_when_all_is_done(job, images, monkeypatch):
 
 
 def test_other_settings_frames_or_weights_are_another_job(job, tmp_path, checkpoint, images):
-    folders = {jobs._folder(job), jobs._folder(replace(job, config=replace(CONFIG, scale=2.0)))}
+    folders = {jobs._folder(job), jobs._folder(replace(job, config=replace(CONFIG, scales=(2.0,))))}
     records.write_frames(tmp_path / "frames.jsonl", images[:2])
     folders.add(jobs._folder(job))
     (tmp_path / "w.pth").write_bytes(checkpoint.read_bytes() + b" ")
-    folders.add(jobs._folder(replace(job, weights=str(tmp_path / "w.pth"))))
+    folders.add(jobs._folder(replace(job, weights=(str(tmp_path / "w.pth"),))))
     assert len(folders) == 4
 
 
@@ -84,7 +84,7 @@ def test_the_child_s_error_comes_back_and_what_is_done_stays(job, tmp_path, imag
 
 def test_missing_files_are_said_before_anything_starts(job):
     with pytest.raises(KitError, match="train first"):
-        run(replace(job, weights="nowhere.pth"))
+        run(replace(job, weights=("nowhere.pth",)))
     with pytest.raises(KitError, match="does not exist"):
         run(replace(job, frames="nowhere.jsonl"))
 
