@@ -81,8 +81,6 @@ class Report:
     @property
     def summary(self) -> str:
         """The counts of all parts together, in one line."""
-        if not self.source:
-            return "weights: random"
         counts = {
             "loaded": self.loaded,
             "repeated for each class": self.replicated,

@@ -53,7 +53,7 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
     if here.main and not checkpoint.exists(config.out):  # one process downloads; the others take its weights
         report = weights.load(model, config.weights, config.replicate_classes)
         logger.info("%s", report)
-        notes = (report.summary, *report.advice)
+        notes = (report.summary, *report.advice) if report.source else report.advice
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = here.fit_batch_norm(model).to(here.device).train()
