@@ -1,35 +1,41 @@
-"""From all that the model saw to what is believed: score and area limits for each type of cell."""
+"""From all that the model saw to what is believed: limits of score, area and overlap by type of cell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kitlib import rle
+from kitlib.data import cleaning
 from kitlib.post import overlap
+from kitlib.post.limits import NAMES, Limits, default
 from kitlib.records import Cell, Frame
 
 
 @dataclass(frozen=True)
 class PostConfig:
-    """Post-processing of the predictions of a frame. ``score`` and ``min_area`` hold a limit for each
-    category, and ``default`` for the others; starting points of medal winners: score 0.3 to 0.8, area 60 to
-    150 pixels."""
+    """Post-processing of the predictions of a frame: each of ``Limits`` by type, with ``default`` for the
+    others. ``keep_best``: where no cell is left, the best one stays."""
 
-    score: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
-    min_area: dict[str, int] = field(default_factory=lambda: {"default": 20})
-    mask_nms: float = 1.0
-    max_clipped: float = 0.3
-    split: overlap.Split = "keep_largest"
+    score: dict[str, float] = field(default_factory=default("score"))
+    min_area: dict[str, int] = field(default_factory=default("min_area"))
+    max_area: dict[str, int | None] = field(default_factory=default("max_area"))
+    mask_nms: dict[str, float] = field(default_factory=default("mask_nms"))
+    max_clipped: dict[str, float] = field(default_factory=default("max_clipped"))
+    split: dict[str, overlap.Split] = field(default_factory=default("split"))
+    fill_holes: dict[str, bool] = field(default_factory=default("fill_holes"))
+    largest_only: dict[str, bool] = field(default_factory=default("largest_only"))
+    mask_threshold: dict[str, float] = field(default_factory=default("mask_threshold"))
     keep_best: bool = True
 
-    def score_of(self, category: str | None) -> float:
-        """The lowest score that a cell of a frame of this category needs."""
-        return self.score.get(category or "default", self.score.get("default", 0.5))
-
-    def min_area_of(self, category: str | None) -> int:
-        """The least area in pixels of a cell of a frame of this category."""
-        return self.min_area.get(category or "default", self.min_area.get("default", 0))
+    def limits(self, category: str | None) -> Limits:
+        """The limits of a frame of this type; what is given neither for it nor as default is as in Limits."""
+        given = {name: getattr(self, name) for name in NAMES}
+        key = {name: category if category in table else "default" for name, table in given.items()}
+        return Limits(**{name: table[key[name]] for name, table in given.items() if key[name] in table})
 
 
 def vote(cells: Sequence[Cell]) -> str | None:
@@ -50,24 +56,36 @@ def vote(cells: Sequence[Cell]) -> str | None:
 def apply(frame: Frame, config: PostConfig) -> Frame:
     """The frame with believable, disjoint cells only, best first, and with the voted category.
 
-    Limits are those of the frame's voted category, for all of its cells. The area is checked before the
-    overlap is resolved, so that specks clip nothing, and after it. Where no cell is left and ``keep_best`` is
-    set, the best one that is large enough (or else the best one) stays: on an image with cells a wrong guess
-    costs nothing.
+    Limits are those of the frame's voted category, for all of its cells. Masks are mended first. The area is
+    checked before the overlap is resolved, so that specks clip nothing, and after it. Where no cell is left
+    and ``keep_best`` is set, the best one of a fitting size (or else the best one) stays: on an image with
+    cells a wrong guess costs nothing.
     """
     category = vote(frame.cells)
-    floor, least = config.score_of(category), config.min_area_of(category)
-    areas = rle.areas([c.mask for c in frame.cells])
-    large = [c for c, area in zip(frame.cells, areas, strict=True) if area >= max(least, 1)]
-    passing = [c for c in large if c.score is None or c.score >= floor]
-    cells = overlap.resolve(
-        passing, frame.height, frame.width, config.max_clipped, config.split, config.mask_nms
+    limits = config.limits(category)
+    cells = mend(frame, limits).cells
+    areas = rle.areas([c.mask for c in cells])
+    fitting = [c for c, fit in zip(cells, fits(areas, limits), strict=True) if fit]
+    passing = [c for c in fitting if c.score is None or c.score >= limits.score]
+    clipped = overlap.resolve(
+        passing, frame.height, frame.width, limits.max_clipped, limits.split, limits.mask_nms
     )
-    left = rle.areas([c.mask for c in cells])
-    cells = [c for c, area in zip(cells, left, strict=True) if area >= least]
-    if not cells and config.keep_best:
-        cells = best(large or [c for c, area in zip(frame.cells, areas, strict=True) if area])
-    return replace(frame, cells=tuple(cells), category=category)
+    left = rle.areas([c.mask for c in clipped])
+    kept = [c for c, area in zip(clipped, left, strict=True) if area >= limits.min_area]
+    if not kept and config.keep_best:
+        kept = best(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
+    return replace(frame, cells=tuple(kept), category=category)
+
+
+def mend(frame: Frame, limits: Limits) -> Frame:
+    """The frame with its masks filled or freed of stray parts, as the limits ask."""
+    return cleaning.clean([frame], limits.fill_holes, limits.largest_only)[0]
+
+
+def fits(areas: NDArray[np.int64], limits: Limits) -> NDArray[np.bool_]:
+    """Which areas are within the limits; that of an empty mask never is."""
+    most = np.inf if limits.max_area is None else limits.max_area
+    return (areas >= max(limits.min_area, 1)) & (areas <= most)
 
 
 def best(cells: Sequence[Cell]) -> list[Cell]:

@@ -58,7 +58,7 @@ def tuning(found: Tuning) -> Figure:
     for name in names:
         color, curve = style.color(name, names), found.curves[name]
         axes.plot(found.thresholds, curve, color=color, label=f"{name}, {found.frames[name]} images")
-        best = found.config.score_of(name)
+        best = found.config.limits(name).score
         height = np.interp(best, found.thresholds, curve)
         axes.plot([best], [height], "o", color=color)
         offset = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}

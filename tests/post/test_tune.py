@@ -8,6 +8,7 @@ import pytest
 from kitlib import metric, rle
 from kitlib.errors import KitError
 from kitlib.post import thresholds
+from kitlib.post.limits import Limits, tables
 from kitlib.post.thresholds import PostConfig
 from kitlib.post.tune import AREAS, SCORES, plateau_centre, tune
 from kitlib.records import Cell, Frame
@@ -48,13 +49,13 @@ def slowly(truth, predictions, config):
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_and_curves_are_the_metric_of_the_post_processed_frames(seed):
     truth, predictions = held_out(seed)
-    start = PostConfig(score={"default": 0.6}, min_area={"default": 60}, mask_nms=0.3, max_clipped=0.2)
+    start = PostConfig(score={"default": 0.6}, min_area={"default": 60}, mask_nms={"default": 0.3})
     result = tune(truth, predictions, start)
     assert result.before == pytest.approx(slowly(truth, predictions, start), abs=1e-12)
     assert result.score == pytest.approx(slowly(truth, predictions, result.config), abs=1e-12)
     for i in range(0, len(SCORES), 6):
-        flat = {"default": SCORES[i]}
-        config = replace(result.config, score=flat, min_area={"default": result.config.min_area["default"]})
+        limits = replace(result.config.limits("default"), score=SCORES[i])
+        config = PostConfig(**tables({"default": limits}))
         assert result.curves["default"][i] == pytest.approx(slowly(truth, predictions, config), abs=1e-12)
 
 
@@ -80,8 +81,8 @@ def test_each_category_gets_its_own_threshold():
         predictions.append(Frame(str(number), None, *SIZE, tuple(good + bad)))
     result = tune(truth, predictions)
     assert result.score == 1.0
-    assert result.config.score["cort"] == pytest.approx(0.3, abs=0.06)
-    assert result.config.score["astro"] == pytest.approx(0.7, abs=0.06)
+    assert result.config.limits("cort").score == pytest.approx(0.3, abs=0.06)
+    assert result.config.limits("astro").score == pytest.approx(0.7, abs=0.06)
     assert result.frames == {"default": 6, "astro": 3, "cort": 3}
     assert len(result.curves["astro"]) == len(result.thresholds)
 
@@ -94,7 +95,7 @@ def test_specks_are_removed_by_area():
     truth = [Frame("a", None, *SIZE, tuple(cells), "cort")]
     result = tune(truth, [Frame("a", None, *SIZE, tuple(found))])
     assert result.score == 1.0
-    assert 20 < result.config.min_area["cort"] <= 100
+    assert 20 < result.config.limits("cort").min_area <= 100
 
 
 def test_equally_good_settings_stay_as_they_are():
@@ -102,8 +103,8 @@ def test_equally_good_settings_stay_as_they_are():
     cells = [blob(rng, x, 0, 12, "cort") for x in range(0, 140, 20)]
     truth = [Frame("a", None, *SIZE, tuple(cells), "cort")]
     result = tune(truth, [Frame("a", None, *SIZE, tuple(replace(c, score=0.9) for c in cells))])
-    assert result.config.min_area["cort"] == 0
-    assert (result.config.mask_nms, result.config.max_clipped) == (1.0, 0.3)
+    score = result.config.limits("cort").score
+    assert result.config.limits("cort") == Limits(score=score, min_area=0)
 
 
 def test_useless_predictions_leave_the_limits_alone():
@@ -136,3 +137,36 @@ def test_predictions_of_other_frames_are_refused():
 )
 def test_plateau_centre(curve, centre):
     assert plateau_centre(np.array(curve)) == centre
+
+
+def test_each_limit_is_found_where_it_alone_helps():
+    """Truth is squares of 12; the predictions differ from it in one way that one limit mends."""
+    square = np.ones((12, 12), bool)
+    holed, stray = square.copy(), np.zeros((12, 18), bool)
+    holed[3:8, 3:8], stray[:, :12], stray[4:8, 14:] = False, True, True
+
+    def limits(*masks):
+        places = [(x, y) for x in range(0, 140, 20) for y in (0, 40)]
+        true = tuple(Cell(rle.from_crop(square, x, y, *SIZE), "cort") for x, y in places)
+        found = tuple(
+            Cell(rle.from_crop(mask, x, y, *SIZE), "cort", 0.9 - 0.03 * place - 0.01 * i)
+            for place, (x, y) in enumerate(places)
+            for i, mask in enumerate(masks)
+        )
+        frame = Frame("a", None, *SIZE, true, "cort")
+        result = tune([frame], [replace(frame, cells=found)])
+        assert result.score == 1
+        return result.config.limits("cort")
+
+    assert limits(holed).fill_holes
+    assert limits(stray).largest_only
+    lower = np.pad(square, ((9, 0), (0, 0)))  # a quarter lies on the other: IoU 36 / 252
+    assert limits(square, lower).mask_nms == 0.05
+
+
+def test_the_mask_threshold_that_fits():
+    truth, predictions = held_out()
+    exact = {f.id: f for f in truth}
+    good = [replace(f, cells=tuple(replace(c, score=0.9) for c in exact[f.id].cells)) for f in truth]
+    assert tune(truth, {0.5: predictions, 0.4: good}).config.limits("cort").mask_threshold == 0.4
+    assert tune(truth, {0.5: good, 0.4: predictions}).config.limits("cort").mask_threshold == 0.5

@@ -1,0 +1,40 @@
+"""Tables of several mask thresholds: one tells the type, the type's limits which one has the masks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kitlib import rle
+from kitlib.post.levels import by_level, nearest, pick
+from kitlib.post.thresholds import PostConfig
+from kitlib.records import Cell, Frame
+
+
+def frame(name, category, side):
+    mask = rle.from_crop(np.ones((side, side), bool), 0, 0, 20, 20)
+    return Frame(name, None, 20, 20, (Cell(mask, category, 0.9),))
+
+
+TABLES = {
+    level: [frame("a", "cort", side), frame("b", "astro", side)]
+    for level, side in ((0.4, 6), (0.5, 5), (0.6, 4))
+}
+
+
+@pytest.mark.parametrize("level", [0.4, 0.5, 0.6])
+def test_each_frame_is_taken_at_its_type_s_threshold(level):
+    a, b = pick(TABLES, PostConfig(mask_threshold={"cort": level, "default": 0.41}))
+    assert a == {f.id: f for f in TABLES[level]}["a"]
+    assert b == TABLES[0.4][1]
+
+
+def test_the_usual_threshold_votes():
+    other = {**TABLES, 0.4: [replace(f, cells=()) for f in TABLES[0.4]]}
+    assert list(by_level(other)) == [0.5, 0.4, 0.6]
+    assert pick(other, PostConfig(mask_threshold={"cort": 0.6}))[0] == TABLES[0.6][0]
+
+
+def test_a_single_table_is_taken_whatever_the_threshold():
+    assert pick(TABLES[0.5], PostConfig(mask_threshold={"default": 0.3})) == TABLES[0.5]
+    assert nearest([0.5], 0.1) == 0.5
