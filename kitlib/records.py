@@ -44,6 +44,7 @@ class Frame:
         category: the type of the frame's cells where it is known.
         group: what the frame was cut or taken from (a sample, a well): frames of one group stay in one fold.
         weight: factor on the frame's training loss; below 1 for pseudo-labelled frames.
+        ignore: where it is not known what there is, neither cell nor background: no training loss there.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Frame:
     category: str | None = None
     group: str | None = None
     weight: float = 1.0
+    ignore: RLE | None = None
 
     @property
     def pseudo(self) -> bool:
@@ -101,6 +103,7 @@ def _to_dict(frame: Frame) -> dict:
         "category": frame.category,
         "group": frame.group,
         "weight": frame.weight,
+        "ignore": frame.ignore["counts"].decode() if frame.ignore else None,
         "cells": [
             [c.mask["counts"].decode(), c.category, c.score, c.mask_score, c.agreement] for c in frame.cells
         ],
@@ -110,5 +113,10 @@ def _to_dict(frame: Frame) -> dict:
 def _from_dict(values: dict) -> Frame:
     size = [values["width"], values["height"]]
     cells = tuple(Cell(RLE(size=size, counts=c.encode()), *rest) for c, *rest in values.pop("cells"))
-    path = values.pop("path")
-    return Frame(path=Path(path) if path else None, cells=cells, **values)
+    path, ignore = values.pop("path"), values.pop("ignore")
+    return Frame(
+        path=Path(path) if path else None,
+        cells=cells,
+        ignore=RLE(size=size, counts=ignore.encode()) if ignore else None,
+        **values,
+    )

@@ -34,6 +34,7 @@ def frames(draw: st.DrawFn) -> Frame:
         draw(st.none() | words),
         draw(st.none() | words),
         draw(st.floats(0, 10)),
+        draw(st.none() | masks),
     )
 
 

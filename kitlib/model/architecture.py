@@ -14,7 +14,7 @@ from detectron2.modeling.backbone.resnet import BasicStem, ResNet, build_resnet_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitlib.model import heads, rcnn  # registers CascadeMaskPerStage and WeightedRCNN
+from kitlib.model import heads, rcnn, rpn  # registers their parts
 from kitlib.model.presets import LEVELS, Architecture, ModelConfig
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -65,11 +65,12 @@ def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
 def _set_proposals(cfg: CfgNode, a: Architecture) -> None:
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [list(sizes) for sizes in a.anchor_sizes]
     cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [list(a.anchor_ratios)]
-    rpn, finest = cfg.MODEL.RPN, int(log2(a.stem_stride))
-    rpn.IN_FEATURES = [f"p{level}" for level in range(finest, finest + LEVELS)]
-    rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST = a.rpn_pre_nms_topk
-    rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST = a.rpn_post_nms_topk
-    rpn.BATCH_SIZE_PER_IMAGE, rpn.NMS_THRESH = a.rpn_batch, a.rpn_nms
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = rpn.IgnoringRPN.__name__
+    proposals, finest = cfg.MODEL.RPN, int(log2(a.stem_stride))
+    proposals.IN_FEATURES = [f"p{level}" for level in range(finest, finest + LEVELS)]
+    proposals.PRE_NMS_TOPK_TRAIN, proposals.PRE_NMS_TOPK_TEST = a.rpn_pre_nms_topk
+    proposals.POST_NMS_TOPK_TRAIN, proposals.POST_NMS_TOPK_TEST = a.rpn_post_nms_topk
+    proposals.BATCH_SIZE_PER_IMAGE, proposals.NMS_THRESH = a.rpn_batch, a.rpn_nms
 
 
 def _set_heads(cfg: CfgNode, a: Architecture) -> None:
@@ -81,7 +82,7 @@ def _set_heads(cfg: CfgNode, a: Architecture) -> None:
     cfg.TEST.DETECTIONS_PER_IMAGE = a.detections
     box.NAME, box.POOLER_RESOLUTION = "FastRCNNConvFCHead", 7
     box.NUM_FC, box.FC_DIM, box.CLS_AGNOSTIC_BBOX_REG = a.box_fcs, a.box_width, True
-    mask.NAME, mask.POOLER_RESOLUTION = "MaskRCNNConvUpsampleHead", 14
+    mask.NAME, mask.POOLER_RESOLUTION = heads.IgnoringMaskHead.__name__, 14
     mask.NUM_CONV, mask.CONV_DIM = a.mask_convs, a.mask_width
 
 

@@ -47,8 +47,15 @@ def mosaic(top_left: Patch, top_right: Patch, bottom_left: Patch, bottom_right: 
         for (x, y), corner in corners.items()
         for cell in corner.cells
     ]
-    rows = [[top_left.image, top_right.image], [bottom_left.image, bottom_right.image]]
-    return Patch(np.block(rows), tuple(cells))
+    rows = [[top_left, top_right], [bottom_left, bottom_right]]
+    ignore = None
+    if any(corner.ignore is not None for corner in corners.values()):
+        ignore = np.block([[_ignored(corner) for corner in row] for row in rows])
+    return Patch(np.block([[corner.image for corner in row] for row in rows]), tuple(cells), ignore)
+
+
+def _ignored(patch: Patch) -> NDArray[np.bool_]:
+    return np.zeros(patch.size, bool) if patch.ignore is None else patch.ignore
 
 
 def draw_corners(size: tuple[int, int], rng: Generator) -> tuple[tuple[int, int], ...]:

@@ -1,4 +1,8 @@
-"""Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6), for detectron2."""
+"""Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6), for detectron2.
+
+Boxes of which an ignored area (``gt_ignored``, see ``kitlib.model.ignored``) leaves open what they hold take
+no part in training, nor do such pixels of a cell's mask; images without one take detectron2's own path.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling import ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads, _ScaleGradient
-from detectron2.modeling.roi_heads.mask_head import build_mask_head
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, build_mask_head
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # Boxes of an image that go through the mask heads at once: 256 x 28 x 28 numbers a box are 0.8 MB.
 CHUNK = 256
@@ -60,18 +65,41 @@ class CascadeMaskPerStage(CascadeROIHeads):
     ) -> Any:
         return super()._forward_box(_float32(features), proposals, targets)
 
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """detectron2's labels and choice of the boxes that enter the first stage."""
+        return super().label_and_sample_proposals(self._decided(proposals, 0, targets), targets)
+
     def _match_and_label_boxes(
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """detectron2's labels of the boxes that enter a stage, and the masks of the cells they match."""
+        proposals = self._decided(proposals, stage, targets)
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
         if self.mask_head_stages:
             for boxes, cells in zip(proposals, targets, strict=True):
                 if len(cells):
-                    matches = pairwise_iou(cells.gt_boxes, boxes.proposal_boxes)
-                    boxes.gt_masks = cells.gt_masks[self.proposal_matchers[stage](matches)[0]]
+                    matched = self._match(boxes, stage, cells)[0]
+                    for name in ("gt_masks", "gt_ignored"):
+                        if cells.has(name):
+                            boxes.set(name, cells.get(name)[matched])
             self._entered[stage] = proposals
         return proposals
+
+    def _match(self, boxes: Instances, stage: int, cells: Instances) -> tuple[Tensor, Tensor]:
+        """For each box the cell that it overlaps most, and 1 if that is enough for a stage, else 0."""
+        return self.proposal_matchers[stage](pairwise_iou(cells.gt_boxes, boxes.proposal_boxes))
+
+    def _decided(self, proposals: list[Instances], stage: int, targets: list[Instances]) -> list[Instances]:
+        """The boxes that match a cell or lie where there is known to be none."""
+        decided = []
+        for boxes, cells in zip(proposals, targets, strict=True):
+            if cells.has("gt_ignored"):
+                known = ~cells.gt_ignored.holds(boxes.proposal_boxes)
+                boxes = boxes[known | (self._match(boxes, stage, cells)[1] == 1)]
+            decided.append(boxes)
+        return decided
 
     def _forward_mask(
         self, features: dict[str, Tensor], instances: list[Instances]
@@ -109,6 +137,30 @@ class CascadeMaskPerStage(CascadeROIHeads):
     def _mask_heads(self) -> list[nn.Module]:
         """The branches in the order of their stages."""
         return [*self.mask_head_stages, self.mask_head]
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class IgnoringMaskHead(MaskRCNNConvUpsampleHead):
+    """A mask branch without a loss where it is not known what there is."""
+
+    def forward(self, x: Tensor, instances: list[Instances]) -> Any:
+        """The loss in training, else the instances with ``pred_masks``; as ``MaskRCNNConvUpsampleHead``."""
+        if not self.training or not any(len(cells) and cells.has("gt_ignored") for cells in instances):
+            return super().forward(x, instances)
+        logits = self.layers(x)
+        side = logits.shape[-1]
+        targets, known = [], []
+        for cells in filter(len, instances):
+            boxes = cells.proposal_boxes.tensor
+            targets.append(cells.gt_masks.crop_and_resize(boxes, side))
+            known.append(torch.ones_like(targets[-1]))
+            if cells.has("gt_ignored"):
+                known[-1] = ~cells.gt_ignored.inside(boxes, side)
+        classes = torch.cat([cells.gt_classes for cells in instances])
+        logits = logits[torch.arange(len(logits), device=logits.device), classes]
+        # The mean is over all pixels: each known one counts as much as where all are known.
+        targets, known = torch.cat(targets).to(logits), torch.cat(known).to(logits)
+        return {"loss_mask": F.binary_cross_entropy_with_logits(logits, targets, known) * self.loss_weight}
 
 
 def _float32(features: dict[str, Tensor]) -> dict[str, Tensor]:

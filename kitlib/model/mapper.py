@@ -14,6 +14,7 @@ from kitlib.data.images import read_image
 from kitlib.errors import KitError, unknown
 from kitlib.model.augment import OFF, AugmentConfig, Size, draw_view, orient, photometric
 from kitlib.model.compose import FramePool, copy_paste, draw_corners, mosaic
+from kitlib.model.ignored import IgnoredArea
 from kitlib.model.local_masks import LocalMasks
 from kitlib.model.patch import Patch, crop, flip_x, resize, take
 from kitlib.records import Cell, Frame
@@ -44,8 +45,8 @@ class Mapper:
 
         Returns:
             ``image``: (3, h, w) uint8, the grey levels three times; ``instances``: ``gt_boxes`` (tight, x0
-                y0 x1 y1),
-            ``gt_classes``, ``gt_masks`` (LocalMasks); ``image_id``; ``height`` and ``width`` of the frame;
+                y0 x1 y1), ``gt_classes``, ``gt_masks`` (LocalMasks) and, where some of the image is to be
+                ignored, ``gt_ignored`` (IgnoredArea); ``image_id``; ``height`` and ``width`` of the frame;
             ``weight``.
 
         Raises:
@@ -99,4 +100,7 @@ class Mapper:
 def _instances(patch: Patch) -> Instances:
     masks = LocalMasks.from_crops(((c.x, c.y, c.mask) for c in patch.cells), patch.size)
     labels = torch.tensor([c.label for c in patch.cells], dtype=torch.int64)
-    return Instances(patch.size, gt_boxes=masks.get_bounding_boxes(), gt_classes=labels, gt_masks=masks)
+    cells = Instances(patch.size, gt_boxes=masks.get_bounding_boxes(), gt_classes=labels, gt_masks=masks)
+    if patch.ignore is not None and patch.ignore.any():
+        cells.gt_ignored = IgnoredArea.from_mask(patch.ignore, len(cells))
+    return cells

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -46,10 +45,15 @@ class PatchCell:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """An image, (H, W) uint8, and the cells in it, in the frame's order."""
+    """An image, (H, W) uint8, and the cells in it, in the frame's order.
+
+    Attributes:
+        ignore: (H, W) bool, where it is not known what there is; None if that is known everywhere.
+    """
 
     image: NDArray[np.uint8]
     cells: tuple[PatchCell, ...]
+    ignore: NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,7 +92,8 @@ def take(
         PatchCell(x, y, crop, label_of(frame.cells[index]), float(areas[index]))
         for index, (x, y), crop in zip(chosen, (boxes[:, :2] - corner).tolist(), crops, strict=True)
     )
-    return Patch(image[source[1] : source[3], source[0] : source[2]], tuple(cells))
+    ignore = None if frame.ignore is None else rle.crop(frame.ignore, source)
+    return Patch(image[source[1] : source[3], source[0] : source[2]], tuple(cells), ignore)
 
 
 # ---------------------------------------------------------------------------------------------- size
@@ -107,7 +112,11 @@ def resize(patch: Patch, size: tuple[int, int]) -> Patch:
     boxes = np.array([cell.box for cell in patch.cells], np.int64).reshape(-1, 4)
     spans = zip(columns.reached(boxes[:, 0::2]), rows.reached(boxes[:, 1::2]), strict=True)
     cells = (_resized(cell, columns, rows, *x, *y) for cell, (x, y) in zip(patch.cells, spans, strict=True))
-    return Patch(image, tuple(cell for cell in cells if cell is not None))
+    ignore = None
+    if patch.ignore is not None:
+        levels = cv2.resize(patch.ignore.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        ignore = levels >= 0.5 - 1e-6
+    return Patch(image, tuple(cell for cell in cells if cell is not None), ignore)
 
 
 class _Axis(NamedTuple):
@@ -157,20 +166,27 @@ def _resized(
 def crop(patch: Patch, box: Box, min_visible: float) -> Patch:
     """The part of a patch inside a box; cells stay when more than ``min_visible`` of their whole is inside.
 
-    Where the box is larger than the patch, the rest is filled with the image's median grey and holds no
-    cells.
+    Where the box is larger than the patch, the rest is filled with the image's median grey and is known to
+    hold no cells.
     """
     if box == (0, 0, patch.size[1], patch.size[0]):
-        return Patch(patch.image, tuple(c for c in patch.cells if c.visible(min_visible)))
-    x0, y0, x1, y1 = box
-    inside = patch.image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-    image = inside
-    if inside.shape != (y1 - y0, x1 - x0):
-        image = np.full((y1 - y0, x1 - x0), int(np.median(patch.image)), np.uint8)
-        top, left = max(-y0, 0), max(-x0, 0)
-        image[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+        return replace(patch, cells=tuple(c for c in patch.cells if c.visible(min_visible)))
+    image = _window(patch.image, box, lambda: np.median(patch.image))
+    ignore = None if patch.ignore is None else _window(patch.ignore, box, lambda: False)
     cells = (_cropped(cell, box) for cell in patch.cells)
-    return Patch(image, tuple(c for c in cells if c is not None and c.visible(min_visible)))
+    return Patch(image, tuple(c for c in cells if c is not None and c.visible(min_visible)), ignore)
+
+
+def _window(pixels: NDArray, box: Box, fill: Callable[[], float]) -> NDArray:
+    """The pixels inside a box; ``fill`` is asked for the value of those outside if there are any."""
+    x0, y0, x1, y1 = box
+    inside = pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    if inside.shape == (y1 - y0, x1 - x0):
+        return inside
+    padded = np.full((y1 - y0, x1 - x0), fill(), pixels.dtype)
+    top, left = max(-y0, 0), max(-x0, 0)
+    padded[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return padded
 
 
 def _cropped(cell: PatchCell, box: Box) -> PatchCell | None:
@@ -179,7 +195,7 @@ def _cropped(cell: PatchCell, box: Box) -> PatchCell | None:
         return None
     x0, y0, x1, y1 = inside
     mask = cell.mask[y0 - cell.y : y1 - cell.y, x0 - cell.x : x1 - cell.x]
-    return dataclasses.replace(cell, x=x0 - box[0], y=y0 - box[1], mask=mask)
+    return replace(cell, x=x0 - box[0], y=y0 - box[1], mask=mask)
 
 
 # -------------------------------------------------------------------------------- flips and turns
@@ -188,22 +204,25 @@ def _cropped(cell: PatchCell, box: Box) -> PatchCell | None:
 def flip_x(patch: Patch) -> Patch:
     """Left and right exchanged."""
     width = patch.size[1]
-    cells = (dataclasses.replace(c, x=width - c.box[2], mask=c.mask[:, ::-1]) for c in patch.cells)
-    return Patch(patch.image[:, ::-1], tuple(cells))
+    cells = (replace(c, x=width - c.box[2], mask=c.mask[:, ::-1]) for c in patch.cells)
+    ignore = None if patch.ignore is None else patch.ignore[:, ::-1]
+    return Patch(patch.image[:, ::-1], tuple(cells), ignore)
 
 
 def flip_y(patch: Patch) -> Patch:
     """Top and bottom exchanged."""
     height = patch.size[0]
-    cells = (dataclasses.replace(c, y=height - c.box[3], mask=c.mask[::-1]) for c in patch.cells)
-    return Patch(patch.image[::-1], tuple(cells))
+    cells = (replace(c, y=height - c.box[3], mask=c.mask[::-1]) for c in patch.cells)
+    ignore = None if patch.ignore is None else patch.ignore[::-1]
+    return Patch(patch.image[::-1], tuple(cells), ignore)
 
 
 def turn(patch: Patch, quarters: int) -> Patch:
     """Turned counterclockwise by quarter turns, as ``np.rot90``."""
     for _ in range(quarters % 4):
-        cells = (dataclasses.replace(c, x=c.y, y=c.x, mask=c.mask.T) for c in patch.cells)
-        patch = flip_y(Patch(patch.image.T, tuple(cells)))
+        cells = (replace(c, x=c.y, y=c.x, mask=c.mask.T) for c in patch.cells)
+        ignore = None if patch.ignore is None else patch.ignore.T
+        patch = flip_y(Patch(patch.image.T, tuple(cells), ignore))
     return patch
 
 
@@ -211,7 +230,7 @@ def turn(patch: Patch, quarters: int) -> Patch:
 
 
 def paste(patch: Patch, cells: Iterable[PatchCell], image: NDArray[np.uint8], min_visible: float) -> Patch:
-    """A patch with further cells laid on top of its own, which lose what is covered.
+    """A patch with further cells laid on top of its own, which lose what is covered; what is there is known.
 
     Args:
         cells: new cells, in the coordinates of the patch.
@@ -226,7 +245,8 @@ def paste(patch: Patch, cells: Iterable[PatchCell], image: NDArray[np.uint8], mi
     under = []
     for cell in patch.cells:
         x0, y0, x1, y1 = cell.box
-        left = dataclasses.replace(cell, mask=cell.mask & ~covered[y0:y1, x0:x1])
+        left = replace(cell, mask=cell.mask & ~covered[y0:y1, x0:x1])
         if left.visible(min_visible):
             under.append(left)
-    return Patch(image, (*under, *cells))
+    ignore = None if patch.ignore is None else patch.ignore & ~covered
+    return Patch(image, (*under, *cells), ignore)

@@ -67,6 +67,9 @@ def _view(sample: Sample, left: int, top: int, right: int, bottom: int) -> Sampl
     part = LocalMasks.from_crops(crops, size)
     classes = sample["instances"].gt_classes[torch.tensor(kept, dtype=torch.int64)]
     instances = Instances(size, gt_boxes=part.get_bounding_boxes(), gt_classes=classes, gt_masks=part)
+    if sample["instances"].has("gt_ignored"):
+        area = sample["instances"].gt_ignored
+        instances.gt_ignored = area.crop(left, top, right, bottom, len(instances))
     return {
         **sample,
         "image": sample["image"][:, top:bottom, left:right].contiguous(),

@@ -39,6 +39,17 @@ def test_a_mosaic_puts_each_corner_in_its_place():
         assert (found.image[y0:y1, x0:x1] == cell.label).all()
 
 
+def test_a_mosaic_of_which_one_corner_is_not_known_everywhere():
+    sizes = [(4, 6), (4, 10), (8, 6), (8, 10)]
+    corners = [Patch(np.zeros(s, np.uint8), ()) for s in sizes]
+    assert mosaic(*corners).ignore is None
+    corners[1] = Patch(corners[1].image, (), np.ones((4, 10), bool))
+    found = mosaic(*corners).ignore
+    assert found.shape == (12, 16)
+    assert found[:4, 6:].all()
+    assert found.sum() == 40
+
+
 def test_corners_meet_in_the_middle_half():
     rng = np.random.default_rng(0)
     for _ in range(100):

@@ -21,7 +21,9 @@ def stock(config: ModelConfig) -> nn.Module:
     """detectron2's own classes from the same configuration."""
     cfg = to_cfg(config)
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
     cfg.MODEL.ROI_HEADS.NAME = "CascadeROIHeads"
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     return META_ARCH_REGISTRY.get("GeneralizedRCNN")(cfg)
 
 

@@ -197,6 +197,31 @@ def test_pasted_cells_come_with_their_pixels(write):
     assert pasted > 20
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_the_ignored_area_goes_with_the_image(write, name):
+    """A white cell is ignored on a black image: its pixels, and they alone, are bright and ignored."""
+    masks = cells(9)
+    for seed, mask in enumerate(masks):
+        frame = write(masks, 255 * mask, ignore=rle.from_mask(mask))
+        sample = Mapper(EXACT[name], TYPES)(frame, np.random.default_rng(seed))
+        bright = sample["image"][0].numpy() == 255
+        assert sample["instances"].has("gt_ignored") == bright.any()
+        if bright.any():
+            corners = cv2.integral(bright.view(np.uint8))
+            np.testing.assert_array_equal(sample["instances"].gt_ignored.table.numpy(), corners)
+
+
+def test_an_ignored_area_changes_nothing_else(write):
+    frame = write(cells(10), np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)))
+    unsure = dataclasses.replace(frame, ignore=rle.from_mask(cells(1, 3)[0]))
+    mapper = Mapper(AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, mosaic=0.5, noise=4), TYPES)
+    for seed in range(8):
+        plain, ours = (mapper(f, np.random.default_rng(seed), FramePool([f])) for f in (frame, unsure))
+        assert torch.equal(plain["image"], ours["image"])
+        assert torch.equal(plain["instances"].gt_masks.storage, ours["instances"].gt_masks.storage)
+        assert not plain["instances"].has("gt_ignored")
+
+
 # -------------------------------------------------------------------------------- boxes, chance
 
 

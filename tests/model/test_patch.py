@@ -32,11 +32,12 @@ def cells(seed: int = 0, number: int = 12) -> np.ndarray:
     return full.astype(bool)
 
 
-def patch_of(full: np.ndarray, source=None, near=None) -> Patch:
+def patch_of(full: np.ndarray, source=None, near=None, ignore: np.ndarray | None = None) -> Patch:
     """The patch of a noise image with these cells; each cell's label is its number."""
     image = np.random.default_rng(1).integers(0, 256, full.shape[1:], np.uint8)
     numbered = tuple(Cell(rle.from_mask(m), str(i)) for i, m in enumerate(full))
-    frame = Frame("f", None, *full.shape[1:], numbered)
+    unknown = None if ignore is None else rle.from_mask(ignore)
+    frame = Frame("f", None, *full.shape[1:], numbered, ignore=unknown)
     return take(frame, image, lambda c: int(c.category), source or (0, 0, *full.shape[:0:-1]), near)
 
 
@@ -197,6 +198,41 @@ def test_an_empty_frame_stays_empty():
     patch = patch_of(np.zeros((0, HEIGHT, WIDTH), bool))
     for found in (resize(patch, (100, 100)), crop(patch, (5, 5, 30, 30), 0.25), turn(patch, 1)):
         assert found.cells == ()
+
+
+# -------------------------------------------------------------------------------- ignored
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip_x,
+        flip_y,
+        lambda p: turn(p, 1),
+        lambda p: turn(p, 3),
+        lambda p: crop(p, (10, 5, 50, 40), 0.0),
+        lambda p: crop(p, (-9, 20, 50, 90), 0.0),
+        lambda p: crop(p, (0, 0, WIDTH, HEIGHT), 0.0),
+        lambda p: resize(p, (2 * HEIGHT, round(1.7 * WIDTH))),
+        lambda p: crop(resize(p, (100, 130)), (3, 9, 80, 71), 0.0),
+    ],
+)
+@pytest.mark.parametrize("source", [None, (8, 5, 61, 40)])
+def test_the_ignored_area_goes_the_way_of_a_mask(change, source):
+    full = cells()[-3:-2]  # the one with a hole
+    found = change(patch_of(full, source, ignore=full[0]))
+    assert found.ignore.shape == found.image.shape
+    np.testing.assert_array_equal(found.ignore, to_full(found)[0])
+    assert change(patch_of(full, source)).ignore is None
+
+
+def test_what_a_pasted_cell_covers_is_known():
+    image = np.zeros((20, 20), np.uint8)
+    new = PatchCell(7, 7, np.ones((6, 5), bool), 2, 30.0)
+    found = paste(Patch(image, (), np.ones((20, 20), bool)), [new], image, 0.25)
+    assert found.ignore.sum() == 400 - 30
+    assert not found.ignore[7:13, 7:12].any()
+    assert paste(Patch(image, ()), [new], image, 0.25).ignore is None
 
 
 # -------------------------------------------------------------------------------- covered

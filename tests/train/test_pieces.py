@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 
 from kitlib.errors import KitError
+from kitlib.model.ignored import IgnoredArea
 from kitlib.model.local_masks import LocalMasks
 from kitlib.train import pieces
 
@@ -30,6 +31,20 @@ def test_an_image_is_cut_across_its_longer_side():
     assert right["instances"].gt_classes.tolist() == [1, 2]
     assert right["instances"].gt_boxes.tensor.tolist() == [[2, 3, 4, 6], [0, 2, 3, 4]]
     assert right["weight"] == 0.5
+
+
+def test_the_ignored_area_is_cut_with_the_image():
+    whole, mask = sample(), np.zeros((6, 10), bool)
+    mask[2:5, 3:9] = True
+    assert not pieces.cut(whole)[0]["instances"].has("gt_ignored")
+    whole["instances"].gt_ignored = IgnoredArea.from_mask(mask, 3)
+    for half, part in zip(pieces.cut(whole), (mask[:, :5], mask[:, 5:]), strict=True):
+        area = half["instances"].gt_ignored
+        assert len(area) == len(half["instances"])
+        assert area.holds(Boxes([[0.0, 2, 2, 5], [3, 2, 5, 5]])).tolist() == [
+            part[2:5, :2].mean() > 0.5,
+            part[2:5, 3:].mean() > 0.5,
+        ]
 
 
 def test_a_high_image_is_cut_the_other_way():
