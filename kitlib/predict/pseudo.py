@@ -1,4 +1,7 @@
-"""Pseudo labels: what a model is sure of on unlabelled images, as new training frames."""
+"""Pseudo labels: what a model is sure of on unlabelled images, as new training frames.
+
+What it is neither sure of nor sure to be nothing is ignored: see ``Frame.ignore``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from kitlib import rle
 from kitlib.errors import KitError
 from kitlib.post import thresholds
 from kitlib.post.thresholds import PostConfig
-from kitlib.records import Frame
+from kitlib.records import Cell, Frame
+from kitlib.rle import RLE
 
 NOTHING_FOUND = "nothing found"
 OTHER_CATEGORY = "cells of another type than the file name says"
@@ -22,14 +29,27 @@ class PseudoConfig:
 
     Attributes:
         post: limits of score and area by category, and how overlap is resolved; ``keep_best`` is not used.
+        agreement: least share of the models and views that saw a cell, by category and ``default``; a cell
+            of which that is not known passes.
+        doubt: score, by category and ``default``, from which a cell that is not believed may yet be one: its
+            box is ignored in training. 1 takes all that is not believed for background.
         min_cells: the fewest confident cells that make an image worth training on. Every annotated image has
             4 or more.
         weight: ``Frame.weight`` of the new frames, a factor on their training loss.
+        soft: that weight times the mean score of the frame's cells.
     """
 
     post: PostConfig = field(default_factory=lambda: PostConfig(score={"default": 0.7}))
+    agreement: dict[str, float] = field(default_factory=lambda: {"default": 0.0})
+    doubt: dict[str, float] = field(default_factory=lambda: {"default": 0.3})
     min_cells: int = 4
     weight: float = 0.5
+    soft: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("agreement", "doubt"):
+            if "default" not in getattr(self, name):
+                raise KitError(f"{name} needs a 'default' for types that it does not name")
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,7 @@ class Report:
         cells: number of cells kept, by category.
         images: number of images kept, by category.
         doubtful: cells of the kept images that were not confident enough, too small or covered by others.
+        ignored: share of the kept images' pixels that training ignores.
         relabelled: cells of the kept images that got the type of their image in place of the predicted one.
     """
 
@@ -50,6 +71,7 @@ class Report:
     cells: dict[str, int]
     images: dict[str, int]
     doubtful: int
+    ignored: float
     relabelled: int
 
 
@@ -82,7 +104,8 @@ def select(
     relabelled = doubtful = 0
     for bare in unlabelled:
         cells = found[bare.id].cells if bare.id in found else ()
-        frame = thresholds.apply(replace(bare, cells=cells), post)
+        agreed = _agreed(cells, config.agreement, bare.category or thresholds.vote(cells))
+        frame = thresholds.apply(replace(bare, cells=agreed), post)
         reason = _fault(bare, frame, cells, config)
         if reason:
             dropped[reason].append(bare.id)
@@ -90,13 +113,17 @@ def select(
         relabelled += sum(c.category != frame.category for c in frame.cells)
         doubtful += len(cells) - len(frame.cells)
         same = tuple(replace(c, category=frame.category) for c in frame.cells)
-        frames.append(replace(frame, cells=same, weight=config.weight))
+        weight = config.weight * (np.mean([c.score for c in same]) if config.soft else 1.0)
+        maybe = [c.mask for c in cells if c.score >= _limit(config.doubt, frame.category)]
+        ignore = _unsure(maybe, [c.mask for c in same])
+        frames.append(replace(frame, cells=same, weight=float(weight), ignore=ignore))
     report = Report(
         kept=tuple(f.id for f in frames),
         dropped={reason: tuple(ids) for reason, ids in dropped.items()},
         cells=dict(Counter(c.category for f in frames for c in f.cells)),
         images=dict(Counter(f.category for f in frames)),
         doubtful=doubtful,
+        ignored=_ignored_share(frames),
         relabelled=relabelled,
     )
     return frames, report
@@ -109,3 +136,34 @@ def _fault(bare: Frame, frame: Frame, cells: Sequence, config: PseudoConfig) -> 
     if bare.category not in (None, frame.category):
         return OTHER_CATEGORY
     return TOO_FEW if len(frame.cells) < max(config.min_cells, 1) else None
+
+
+def _limit(limits: dict[str, float], category: str | None) -> float:
+    return limits.get(category or "default", limits["default"])
+
+
+def _agreed(cells: Sequence[Cell], limits: dict[str, float], category: str | None) -> tuple[Cell, ...]:
+    least = _limit(limits, category)
+    return tuple(c for c in cells if c.agreement is None or c.agreement >= least)
+
+
+def _unsure(maybe: Sequence[RLE], believed: Sequence[RLE]) -> RLE | None:
+    """The boxes of what may be cells, without the pixels of believed ones; None if nothing is left.
+
+    Boxes, as it is boxes that training takes for a cell or for background. A mask that lies by half or more
+    on believed cells is one of them, seen twice.
+    """
+    taken = rle.to_mask(rle.merge(believed))
+    unsure = np.zeros_like(taken)
+    boxes = rle.boxes(maybe)
+    for (x0, y0, x1, y1), mask in zip(boxes.tolist(), rle.crops(maybe, boxes), strict=True):
+        here = slice(y0, y1), slice(x0, x1)
+        if 2 * np.count_nonzero(taken[here] & mask) < np.count_nonzero(mask):
+            unsure[here] = True
+    unsure &= ~taken
+    return rle.from_mask(unsure) if unsure.any() else None
+
+
+def _ignored_share(frames: Sequence[Frame]) -> float:
+    ignored = rle.areas([f.ignore for f in frames if f.ignore]).sum()
+    return float(ignored / max(sum(f.height * f.width for f in frames), 1))

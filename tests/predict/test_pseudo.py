@@ -19,8 +19,9 @@ CONFIG = PseudoConfig(
 )
 
 
-def cell(x, score, category="cort", side=5):
-    return Cell(rle.from_crop(np.ones((side, side), bool), x, 0, 40, 60), category, score)
+def cell(x, score, category="cort", side=5, y=0, agreement=None):
+    mask = rle.from_crop(np.ones((side, side), bool), x, y, 40, 60)
+    return Cell(mask, category, score, agreement=agreement)
 
 
 def image(name, category="cort"):
@@ -82,6 +83,108 @@ def test_an_image_without_confident_cells_is_never_kept():
 def test_cells_do_not_overlap():
     (frame,), _ = select([image("a")], [found("a", cell(0, 0.9), cell(4, 0.8), cell(20, 0.7))], CONFIG)
     assert rle.areas([c.mask for c in frame.cells]).tolist() == [25, 20, 25]
+
+
+# ------------------------------------------------------------------------- agreement, size, weights
+
+
+def test_cells_that_too_few_models_or_views_saw_are_not_believed():
+    agreement = {"cort": 0.75, "default": 0.0}
+    cells = [cell(10 * i, 0.9, agreement=a) for i, a in enumerate((1.0, 0.75, 0.5, None))]
+    (frame,), report = select([image("a")], [found("a", *cells)], replace(CONFIG, agreement=agreement))
+    assert {c.agreement for c in frame.cells} == {1.0, 0.75, None}
+    assert report.doubtful == 1
+    (frame,), _ = select([image("a", None)], [found("a", *cells)], replace(CONFIG, agreement=agreement))
+    assert len(frame.cells) == 3  # the vote tells the type, and with it the limit
+
+
+def test_cells_of_an_unlikely_size_are_not_believed():
+    post = replace(CONFIG.post, max_area={"cort": 30, "default": None})
+    cells = cell(0, 0.9), cell(10, 0.9), cell(20, 0.9, side=9)
+    (frame,), _ = select([image("a")], [found("a", *cells)], replace(CONFIG, post=post))
+    assert rle.areas([c.mask for c in frame.cells]).tolist() == [25, 25]
+
+
+@pytest.mark.parametrize(("soft", "weight"), [(False, 0.5), (True, 0.4)])
+def test_a_soft_weight_is_the_mean_score_s_share(soft, weight):
+    cells = cell(0, 0.9), cell(10, 0.7), cell(20, 0.1)
+    (frame,), _ = select([image("a")], [found("a", *cells)], replace(CONFIG, soft=soft))
+    assert frame.weight == pytest.approx(weight)
+
+
+def test_a_limit_for_the_other_types_is_asked_for():
+    with pytest.raises(KitError, match="doubt needs a 'default'"):
+        PseudoConfig(doubt={"astro": 0.3})
+
+
+# ---------------------------------------------------------------------------------- ignored areas
+
+
+def ignored(*cells, category="cort", **changes):
+    (frame,), report = select([image("a", category)], [found("a", *cells)], replace(CONFIG, **changes))
+    area = np.zeros((40, 60), bool) if frame.ignore is None else rle.to_mask(frame.ignore)
+    assert report.ignored == pytest.approx(area.mean())
+    return area
+
+
+def boxes(*places):
+    area = np.zeros((40, 60), bool)
+    for x0, y0, x1, y1 in places:
+        area[y0:y1, x0:x1] = True
+    return area
+
+
+SURE = cell(0, 0.9), cell(10, 0.9)
+
+
+def test_the_boxes_of_doubtful_cells_are_ignored():
+    ring = np.ones((9, 9), bool)
+    ring[2:7, 2:7] = False
+    thin = Cell(rle.from_crop(ring, 40, 20, 40, 60), "cort", 0.4)
+    faint = cell(30, 0.29, y=10)
+    np.testing.assert_array_equal(ignored(*SURE, thin, faint), boxes((40, 20, 49, 29)))
+
+
+def test_without_doubts_nothing_is_ignored():
+    (frame,), report = select([image("a")], [found("a", *SURE, cell(30, 0.1))], CONFIG)
+    assert frame.ignore is None
+    assert report.ignored == 0.0
+
+
+def test_doubt_begins_where_its_type_says():
+    cells = *SURE, cell(30, 0.2), cell(40, 0.5)
+    assert ignored(*cells, doubt={"cort": 0.1, "default": 1.0}).sum() == 50
+    assert ignored(*cells, doubt={"astro": 0.1, "default": 0.4}).sum() == 25
+    assert ignored(*cells, doubt={"default": 1.0}).sum() == 0
+
+
+def test_believed_cells_are_not_ignored_even_within_a_doubtful_one_s_box():
+    around = cell(8, 0.5, side=16)
+    expected = boxes((8, 0, 24, 16)) & ~boxes((10, 0, 15, 5))
+    np.testing.assert_array_equal(ignored(*SURE, around), expected)
+
+
+def test_a_believed_cell_seen_twice_raises_no_doubt():
+    again, beside = cell(12, 0.5), cell(13, 0.5)  # 3 and 2 of 5 columns on the believed cell
+    assert not ignored(*SURE, again).any()
+    np.testing.assert_array_equal(ignored(*SURE, beside), boxes((15, 0, 18, 5)))
+
+
+def test_what_is_certain_but_not_agreed_on_or_too_small_is_doubtful():
+    lonely, speck = cell(30, 0.95, agreement=0.2), cell(40, 0.95, side=3)
+    agreement = {"default": 0.5}
+    expected = boxes((30, 0, 35, 5), (40, 0, 43, 3))
+    np.testing.assert_array_equal(ignored(*SURE, lonely, speck, agreement=agreement), expected)
+
+
+def test_cells_without_a_pixel_are_passed_over():
+    nothing = Cell(rle.from_mask(np.zeros((40, 60), bool)), "cort", 0.5)
+    assert not ignored(*SURE, nothing).any()
+
+
+def test_no_images_give_no_frames():
+    frames, report = select([], [], CONFIG)
+    assert (frames, report.kept, report.ignored) == ([], (), 0.0)
 
 
 def test_predictions_of_unknown_images_are_refused():
