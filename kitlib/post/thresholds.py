@@ -11,14 +11,20 @@ from numpy.typing import NDArray
 from kitlib import rle
 from kitlib.data import cleaning
 from kitlib.post import overlap
+from kitlib.post.gain import Calibration
 from kitlib.post.limits import NAMES, Limits, default
 from kitlib.records import Cell, Frame
 
 
 @dataclass(frozen=True)
 class PostConfig:
-    """Post-processing of the predictions of a frame: each of ``Limits`` by type, with ``default`` for the
-    others. ``keep_best``: where no cell is left, the best one stays."""
+    """Post-processing of the predictions of a frame: each of ``Limits`` by type, with ``default`` for others.
+
+    Attributes:
+        keep_best: where no cell is left, the best one stays.
+        gain: calibrations by type, with ``default`` for the others; where there are any, the expected gain
+            chooses among instances of any score, and ``score`` plays no part.
+    """
 
     score: dict[str, float] = field(default_factory=default("score"))
     min_area: dict[str, int] = field(default_factory=default("min_area"))
@@ -30,12 +36,17 @@ class PostConfig:
     largest_only: dict[str, bool] = field(default_factory=default("largest_only"))
     mask_threshold: dict[str, float] = field(default_factory=default("mask_threshold"))
     keep_best: bool = True
+    gain: dict[str, Calibration] = field(default_factory=dict)
 
     def limits(self, category: str | None) -> Limits:
         """The limits of a frame of this type; what is given neither for it nor as default is as in Limits."""
         given = {name: getattr(self, name) for name in NAMES}
         key = {name: category if category in table else "default" for name, table in given.items()}
         return Limits(**{name: table[key[name]] for name, table in given.items() if key[name] in table})
+
+    def calibration(self, category: str | None) -> Calibration | None:
+        """The calibration for a frame of this type; None where its score decides."""
+        return self.gain.get(category or "default", self.gain.get("default"))
 
 
 def vote(cells: Sequence[Cell]) -> str | None:
@@ -47,9 +58,7 @@ def vote(cells: Sequence[Cell]) -> str | None:
     """
     votes: dict[str, float] = {}
     for cell in cells:
-        votes[cell.category] = (
-            votes.get(cell.category, 0.0) + (1.0 if cell.score is None else cell.score) ** 2
-        )
+        votes[cell.category] = votes.get(cell.category, 0.0) + sure(cell) ** 2
     return min(votes, key=lambda name: (-votes[name], name)) if votes else None
 
 
@@ -66,15 +75,23 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     cells = mend(frame, limits).cells
     areas = rle.areas([c.mask for c in cells])
     fitting = [c for c, fit in zip(cells, fits(areas, limits), strict=True) if fit]
-    passing = [c for c in fitting if c.score is None or c.score >= limits.score]
+    calibration = config.calibration(category)
+    passing = [c for c in fitting if calibration or sure(c) >= limits.score]
     clipped = overlap.resolve(
         passing, frame.height, frame.width, limits.max_clipped, limits.split, limits.mask_nms
     )
     left = rle.areas([c.mask for c in clipped])
     kept = [c for c, area in zip(clipped, left, strict=True) if area >= limits.min_area]
+    if calibration:
+        kept = kept[: calibration.number(np.array([sure(c) for c in kept]))]
     if not kept and config.keep_best:
         kept = best(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
     return replace(frame, cells=tuple(kept), category=category)
+
+
+def sure(cell: Cell) -> float:
+    """A cell's score; an annotated cell is certain."""
+    return 1.0 if cell.score is None else cell.score
 
 
 def mend(frame: Frame, limits: Limits) -> Frame:

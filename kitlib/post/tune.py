@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kitlib.errors import KitError
+from kitlib.post.gain import Calibration, calibrate
 from kitlib.post.held import Held
 from kitlib.post.levels import Predictions, by_level
 from kitlib.post.limits import Limits, tables
@@ -27,6 +28,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "split": ("keep_largest", "keep_all", "drop"),
     "max_area": (None, 4000, 2000, 1000),
 }
+FEW = 100  # instances that are too few to calibrate on
 TOLERANCE = 0.01  # thresholds within this share of the best count as equally good
 
 
@@ -62,7 +64,7 @@ def tune(truth: Sequence[Frame], predictions: Predictions, start: PostConfig | N
         KitError: no frames, or predictions for none of them.
     """
     start = start or PostConfig()
-    return tuned(hold(truth, predictions, start.keep_best), start)
+    return tune_held(hold(truth, predictions, start.keep_best), start)
 
 
 def hold(truth: Sequence[Frame], predictions: Predictions, keep_best: bool = True) -> list[Held]:
@@ -76,10 +78,11 @@ def hold(truth: Sequence[Frame], predictions: Predictions, keep_best: bool = Tru
     ]
 
 
-def tuned(held: Sequence[Held], start: PostConfig) -> Tuning:
+def tune_held(held: Sequence[Held], start: PostConfig) -> Tuning:
     """As ``tune``, of frames that are held already: what they know of themselves is not computed again."""
     groups = by_type(held)
-    found = {name: search(group, start.limits(name)) for name, group in groups.items()}
+    found = {"default": _score_and_area(held, start.limits(None))}  # for a type that is not among these
+    found |= {name: search(groups[name], start.limits(name)) for name in groups if name != "default"}
     config = replace(start, **tables(found))
     return Tuning(
         config=config,
@@ -99,8 +102,28 @@ def by_type(held: Sequence[Held]) -> dict[str, list[Held]]:
 
 def mean_score(held: Sequence[Held], config: PostConfig) -> float:
     """The competition's score of the frames under a configuration."""
-    limits: Mapping[str | None, Limits] = {c: config.limits(c) for c in {f.category for f in held}}
-    return float(np.mean([f.kept(limits[f.category]).at(limits[f.category].score) for f in held]))
+    types = {f.category for f in held}
+    rules = {c: (config.limits(c), config.calibration(c)) for c in types}
+    return float(np.mean([_score(f, *rules[f.category]) for f in held]))
+
+
+def calibrated(held: Sequence[Held], config: PostConfig) -> PostConfig:
+    """The configuration with the expected gain in place of its score thresholds.
+
+    A type with too few instances takes the calibration of all together.
+    """
+    gain = {}
+    for name, group in by_type(held).items():
+        kept = [f.kept(config.limits(f.category)) for f in group]
+        scores, best_iou = (np.concatenate(part) for part in list(zip(*kept, strict=True))[:2])
+        if len(scores) >= (FEW if gain else 1):
+            gain[name] = calibrate(scores, best_iou, sum(f.cells for f in group))
+    return replace(config, gain=gain)
+
+
+def _score(frame: Held, limits: Limits, calibration: Calibration | None) -> float:
+    kept = frame.kept(limits)
+    return kept.value[calibration.number(kept.scores)] if calibration else kept.at(limits.score)
 
 
 def curve(frames: Sequence[Held], limits: Limits) -> NDArray[np.float64]:

@@ -21,7 +21,13 @@ else:
 ROOT = Path(__file__).parents[2]
 
 # Modules and conda packages that are not called what their distribution on PyPI is called.
-MODULES = {"cv2": "opencv-python-headless", "pil": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+MODULES = {
+    "cv2": "opencv-python-headless",
+    "pil": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 CONDA = {"pytorch": "torch", "py-opencv": "opencv-python-headless"}
 
 # Used all the same: as programs (kaggle needs six but does not say so), by detectron2 and torch, as a viewer.
