@@ -14,6 +14,8 @@ from kitlib import metric, rle
 from kitlib.post import overlap, thresholds
 from kitlib.post.levels import nearest
 from kitlib.post.limits import Limits
+from kitlib.post.rescore import rescore
+from kitlib.post.thresholds import PostConfig
 from kitlib.records import Frame
 
 
@@ -40,15 +42,15 @@ class Held:
     included.
     """
 
-    def __init__(self, truth: Frame, found: Mapping[float, Frame], keep_best: bool = True) -> None:
+    def __init__(self, truth: Frame, found: Mapping[float, Frame], config: PostConfig) -> None:
         """
         Args:
             found: the predicted frame for each mask threshold; the first one votes for the type.
+            config: what is not tuned: which score counts, and whether the best instance always stays.
         """
-        self.id = truth.id
         self.category = thresholds.vote(next(iter(found.values())).cells)
-        self.keep_best = keep_best
-        self.found = found
+        self.keep_best = config.keep_best
+        self.found = {k: rescore(f, config.score_kind, config.forest) for k, f in found.items()}
         self.truth = _Truth(truth)
         self._shapes: dict[tuple, _Shapes] = {}
         self._resolved: dict[tuple, tuple[NDArray, NDArray, NDArray]] = {}

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from kitlib import rle
 from kitlib.data import cleaning
 from kitlib.post import overlap
+from kitlib.post.forest import Forest
 from kitlib.post.gain import Calibration
 from kitlib.post.limits import NAMES, Limits, default
+from kitlib.post.rescore import Kind, rescore
 from kitlib.records import Cell, Frame
 
 
@@ -24,6 +26,8 @@ class PostConfig:
         keep_best: where no cell is left, the best one stays.
         gain: calibrations by type, with ``default`` for the others; where there are any, the expected gain
             chooses among instances of any score, and ``score`` plays no part.
+        score_kind: which score ranks the instances and is held to the limit, see ``rescore``.
+        forest: the trees of the learned score.
     """
 
     score: dict[str, float] = field(default_factory=default("score"))
@@ -37,6 +41,8 @@ class PostConfig:
     mask_threshold: dict[str, float] = field(default_factory=default("mask_threshold"))
     keep_best: bool = True
     gain: dict[str, Calibration] = field(default_factory=dict)
+    score_kind: Kind = "box"
+    forest: Forest | None = None
 
     def limits(self, category: str | None) -> Limits:
         """The limits of a frame of this type; what is given neither for it nor as default is as in Limits."""
@@ -65,14 +71,14 @@ def vote(cells: Sequence[Cell]) -> str | None:
 def apply(frame: Frame, config: PostConfig) -> Frame:
     """The frame with believable, disjoint cells only, best first, and with the voted category.
 
-    Limits are those of the frame's voted category, for all of its cells. Masks are mended first. The area is
-    checked before the overlap is resolved, so that specks clip nothing, and after it. Where no cell is left
-    and ``keep_best`` is set, the best one of a fitting size (or else the best one) stays: on an image with
-    cells a wrong guess costs nothing.
+    Limits are those of the frame's category, for which the box scores vote, and hold for all of its cells.
+    Masks are mended first. The area is checked before the overlap is resolved, so that specks clip nothing,
+    and after it. Where no cell is left and ``keep_best`` is set, the best one of a fitting size (or else the
+    best one) stays: on an image with cells a wrong guess costs nothing.
     """
     category = vote(frame.cells)
     limits = config.limits(category)
-    cells = mend(frame, limits).cells
+    cells = mend(rescore(frame, config.score_kind, config.forest), limits).cells
     areas = rle.areas([c.mask for c in cells])
     fitting = [c for c, fit in zip(cells, fits(areas, limits), strict=True) if fit]
     calibration = config.calibration(category)

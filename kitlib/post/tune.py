@@ -64,16 +64,16 @@ def tune(truth: Sequence[Frame], predictions: Predictions, start: PostConfig | N
         KitError: no frames, or predictions for none of them.
     """
     start = start or PostConfig()
-    return tune_held(hold(truth, predictions, start.keep_best), start)
+    return tune_held(hold(truth, predictions, start), start)
 
 
-def hold(truth: Sequence[Frame], predictions: Predictions, keep_best: bool = True) -> list[Held]:
+def hold(truth: Sequence[Frame], predictions: Predictions, start: PostConfig) -> list[Held]:
     """The held-out frames with what was predicted in them. Arguments and errors as for ``tune``."""
     levels = by_level(predictions)
     if not any(f.id in found for f in truth for found in levels.values()):
         raise KitError("there is nothing to tune on: no prediction has the id of a held-out frame")
     return [
-        Held(f, {level: found.get(f.id, replace(f, cells=())) for level, found in levels.items()}, keep_best)
+        Held(f, {level: found.get(f.id, replace(f, cells=())) for level, found in levels.items()}, start)
         for f in truth
     ]
 

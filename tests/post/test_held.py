@@ -55,7 +55,7 @@ limits = st.builds(
 @given(st.integers(0, 20), st.lists(limits, min_size=1, max_size=4), st.booleans())
 def test_scores_as_post_processed(seed, several, keep_best):
     truth, found = frames(seed)
-    held = Held(truth, found, keep_best)
+    held = Held(truth, found, PostConfig(keep_best=keep_best))
     for each in several:  # one after another, so that what is remembered serves the right ones only
         config = PostConfig(**tables({"default": each}), keep_best=keep_best)
         final = thresholds.apply(found[each.mask_threshold], config)
@@ -67,9 +67,8 @@ def test_value_and_best_iou_of_each_rank():
     solid = [rle.from_crop(np.ones((10, 10), bool), x, 0, *SIZE) for x in (0, 20, 40, 42)]
     truth = Frame("a", None, *SIZE, tuple(Cell(m, "cort") for m in solid[:1] + solid[2:3]))
     scored = zip((solid[0], solid[1], solid[3]), (0.9, 0.8, 0.3), strict=True)
-    kept = Held(truth, {0.5: replace(truth, cells=tuple(Cell(m, "cort", s) for m, s in scored))}).kept(
-        Limits()
-    )
+    found = replace(truth, cells=tuple(Cell(m, "cort", s) for m, s in scored))
+    kept = Held(truth, {0.5: found}, PostConfig()).kept(Limits())
     assert kept.scores.tolist() == [0.9, 0.8, 0.3]
     assert kept.best_iou == pytest.approx([1, 0, 2 / 3])
     assert kept.value == pytest.approx([1 / 2, 1 / 2, 1 / 3, 0.4 * 2 / 3 + 0.6 * 1 / 4])
@@ -78,7 +77,8 @@ def test_value_and_best_iou_of_each_rank():
 
 def test_a_frame_in_which_nothing_was_found():
     truth, found = frames(0)
-    held = Held(truth, {0.5: replace(found[0.5], cells=())})
+    held = Held(truth, {0.5: replace(found[0.5], cells=())}, PostConfig())
     assert held.category is None
     assert held.kept(Limits()).at(0.5) == 0
-    assert Held(replace(truth, cells=()), {0.5: replace(truth, cells=())}).kept(Limits()).at(0.5) == 1
+    bare = replace(truth, cells=())
+    assert Held(bare, {0.5: bare}, PostConfig()).kept(Limits()).at(0.5) == 1

@@ -195,4 +195,4 @@ def test_something_is_left_of_whatever_was_found(crowd):
 
 
 def test_every_limit_is_by_type():
-    assert set(NAMES) == {f.name for f in fields(PostConfig)} - {"keep_best", "gain"}
+    assert set(NAMES) == {f.name for f in fields(PostConfig)} - {"keep_best", "gain", "score_kind", "forest"}
