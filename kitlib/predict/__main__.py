@@ -15,6 +15,7 @@ from kitlib.predict.config import PredictJob
 from kitlib.predict.infer import predict_frames
 from kitlib.predict.job import PROGRESS, part, unfinished
 from kitlib.predict.load import load_model
+from kitlib.predict.predictor import Predictor
 
 
 def main() -> None:
@@ -27,7 +28,8 @@ def main() -> None:
     if not mine:
         return
     model, categories = load_model(job.weights[0], _device())
-    predicted = predict_frames(model, [frames[i] for i in mine], job.config, categories)
+    predictor = Predictor([model], categories, job.config)
+    predicted = predict_frames(predictor, [frames[i] for i in mine])
     with (path.parent / PROGRESS).open("a", encoding="utf-8") as progress:
         for index, frame in zip(mine, predicted, strict=True):
             records.write_frames(part(path.parent, index), [frame])

@@ -12,6 +12,7 @@ from kitlib import metric
 from kitlib.post import thresholds
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.infer import predict_frames
+from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
 from kitlib.train.processes import Processes
 from kitlib.train.step import AMP
@@ -39,7 +40,7 @@ class Evaluator:
             self.here.rank :: self.here.world
         ]  # empty where there are fewer frames than processes
         with torch.autocast(self.here.device.type, AMP[self.amp], enabled=self.amp != "off"):
-            found = predict_frames(model, share, self.predict, self.categories)
+            found = predict_frames(Predictor([model], self.categories, self.predict), share)
             cells = [thresholds.apply(frame, self.post) for frame in found]
         predictions = [frame for part in self.here.gather(cells) for frame in part]
         score = metric.score(self.frames, predictions) if self.here.main else None

@@ -1,4 +1,4 @@
-"""From the network's raw instances to a checked submission: pasting, overlap, tuning, checking."""
+"""From instances to a checked submission: overlap, tuning, checking."""
 
 from __future__ import annotations
 
@@ -8,71 +8,24 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import bench_predict
 import numpy as np
 import torch
 from harness import Row, peak_mib, race, seconds
-from pycocotools import mask as coco
 
 from kitlib import metric, rle
-from kitlib.model import compat
 from kitlib.post import overlap, submission, thresholds, tune
 from kitlib.post.thresholds import PostConfig
-from kitlib.predict.config import PredictConfig
-from kitlib.predict.infer import to_cells
 from kitlib.records import Cell, Frame
 
-compat.apply()  # before detectron2 is imported
-from detectron2.layers.mask_ops import paste_masks_in_image  # noqa: E402
-from detectron2.structures import Boxes, Instances  # noqa: E402
-
-SIZE = (520, 704)
+SIZE = bench_predict.SIZE
 CELLS = 800
-
-
-@cache
-def instances(number: int = CELLS) -> Instances:
-    """What a model finds in a crowded frame: boxes of 12 to 40 pixels, round soft masks."""
-    rng = np.random.default_rng(0)
-    corners, sides = rng.uniform(0, [670, 490], (number, 2)), rng.uniform(12, 40, (number, 2))
-    y, x = np.mgrid[-1:1:28j, -1:1:28j]
-    square = (1 / (1 + np.exp(8 * (x * x + y * y - 0.7)))).astype(np.float32)
-    return Instances(
-        SIZE,
-        pred_boxes=Boxes(torch.from_numpy(np.hstack([corners, corners + sides])).float()),
-        scores=torch.from_numpy(rng.uniform(0.05, 1, number)),
-        pred_classes=torch.zeros(number, dtype=torch.int64),
-        pred_masks=torch.from_numpy(np.tile(square, (number, 1, 1, 1))),
-    )
-
-
-def paste_ours() -> list:
-    """Cells, box by box."""
-    return to_cells(instances(), SIZE, PredictConfig(score_floor=0), ("cort",))
-
-
-def paste_theirs() -> list:
-    """detectron2's full-frame masks, then pycocotools."""
-    found = instances()
-    masks = paste_masks_in_image(found.pred_masks[:, 0], found.pred_boxes, SIZE, 0.5)
-    return [coco.encode(np.asfortranarray(m)) for m in masks.numpy().view(np.uint8)]
-
-
-def prepare_paste_ours():
-    torch.set_num_threads(1)
-    instances()
-    return paste_ours
-
-
-def prepare_paste_theirs():
-    torch.set_num_threads(1)
-    instances()
-    return paste_theirs
 
 
 @cache
 def crowd() -> list[Cell]:
     """The cells of a crowded frame, overlapping."""
-    return paste_ours()
+    return bench_predict.paste_ours(CELLS)
 
 
 def overlap_ours() -> list:
@@ -153,9 +106,6 @@ def rows():
     """The rows of this module."""
     torch.set_num_threads(1)
     work = f"{CELLS} cells of a 704 x 520 frame"
-    yield Row("paste", f"{work}; detectron2 paste + encode", *race(paste_ours, paste_theirs, 5), bar=3)
-    memory = peak_mib(prepare_paste_ours), peak_mib(prepare_paste_theirs)
-    yield Row("paste memory", f"{work}; detectron2 paste + encode", *memory, unit="MiB", bar=10)
     yield Row("overlap", f"{work}; full-frame masks", *race(overlap_ours, overlap_theirs, 3), bar=3)
     memory = peak_mib(prepare_overlap_ours), peak_mib(prepare_overlap_theirs)
     yield Row("overlap memory", f"{work}; full-frame masks", *memory, unit="MiB", bar=10)

@@ -13,6 +13,7 @@ from kitlib.predict import PredictConfig, PredictJob, run
 from kitlib.predict import job as jobs
 from kitlib.predict.__main__ import main
 from kitlib.predict.infer import predict_frames
+from kitlib.predict.predictor import Predictor
 
 CONFIG = PredictConfig(score_floor=0.0, max_cells=10)
 
@@ -30,7 +31,7 @@ def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, net
     records.write_frames(jobs.part(folder, 1), [images[1]])  # done before the interruption: no cells
     (folder.parent / f"{folder.stem}.0123").mkdir()  # of an older job
     found = tables.read_cells(run(job))
-    here = list(predict_frames(network, images, CONFIG, ("astro", "cort", "shsy5y")))
+    here = list(predict_frames(Predictor([network], ("astro", "cort", "shsy5y"), CONFIG), images))
     here[1] = images[1]
     assert [f.id for f in found] == [f.id for f in images]
     assert sum(len(f.cells) for f in found) > 20

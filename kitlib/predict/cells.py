@@ -1,0 +1,75 @@
+"""From what was decided to be in a frame to cells with masks in the frame's own pixels.
+
+Soft masks are pasted box by box straight to run lengths: nothing here is as large as the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kitlib import rle
+from kitlib.post import thresholds
+from kitlib.predict.config import PredictConfig
+from kitlib.predict.detections import Detections
+from kitlib.predict.fuse import Fused
+from kitlib.predict.paste import Patch, paste
+from kitlib.records import Cell
+
+
+class Vote(NamedTuple):
+    """What a cell without a mask yet says about its frame's type."""
+
+    category: str
+    score: float
+
+
+def to_cells(
+    found: Detections, fused: Fused, size: tuple[int, int], config: PredictConfig, categories: Sequence[str]
+) -> list[tuple[Cell, ...]]:
+    """The cells of a frame, best first; they may overlap.
+
+    Args:
+        size: (height, width) of the frame.
+
+    Returns:
+        The cells at the mask threshold of the type that they vote for, then at each of ``config.levels``. A
+        cell without a pixel above the threshold is left out.
+    """
+    order = fused.best(config.score_floor, config.max_cells)
+    names = [categories[c] for c in fused.classes[order].tolist()]
+    scores, agreement = fused.scores[order].tolist(), fused.agreement[order].tolist()
+    voted = thresholds.vote([Vote(*v) for v in zip(names, scores, strict=True)])
+    levels = (config.mask_threshold_of(voted), *config.levels)
+    tables: list[list[Cell]] = [[] for _ in levels]
+    for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
+        patch = soft_mask(found.take(fused.members[i]), *size)
+        for table, level in zip(tables, levels, strict=True):
+            inside = patch.values >= level
+            if inside.any():
+                mask = rle.from_crop(inside, patch.x, patch.y, *size)
+                table.append(Cell(mask, name, score, float(patch.values[inside].mean()), share))
+    return [tuple(table) for table in tables]
+
+
+def soft_mask(members: Detections, height: int, width: int) -> Patch:
+    """The mean of the members' probabilities, weighted by their scores, over the union of their boxes.
+
+    They are averaged pixel by pixel in the frame, where a pixel outside a member's box counts 0: to resample
+    each into the fused box first would blur it twice.
+    """
+    patches = [paste(s, b, height, width) for s, b in zip(members.squares, members.boxes, strict=True)]
+    if len(patches) == 1:
+        return patches[0]
+    left, top = min(p.x for p in patches), min(p.y for p in patches)
+    right = max(p.x + p.values.shape[1] for p in patches)
+    bottom = max(p.y + p.values.shape[0] for p in patches)
+    total: NDArray[np.float32] = np.zeros((bottom - top, right - left), np.float32)
+    weights = members.scores / members.scores.sum()
+    for patch, weight in zip(patches, weights.tolist(), strict=True):
+        h, w = patch.values.shape
+        total[patch.y - top : patch.y - top + h, patch.x - left : patch.x - left + w] += weight * patch.values
+    return Patch(left, top, total)

@@ -1,0 +1,133 @@
+"""What a network is shown of a frame: a part of it, resized and turned, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kitlib.model import tiles
+from kitlib.predict.config import PredictConfig, Turn
+from kitlib.predict.detections import Detections
+
+#: The symmetries of a square: (transposed, then upside down, then left to right). Rotations turn to the left.
+TURNS: dict[Turn, tuple[bool, bool, bool]] = {
+    "none": (False, False, False),
+    "flip_h": (False, False, True),
+    "flip_v": (False, True, False),
+    "rot180": (False, True, True),
+    "transpose": (True, False, False),
+    "rot90": (True, True, False),
+    "rot270": (True, False, True),
+    "antitranspose": (True, True, True),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One image for the network.
+
+    Attributes:
+        source: the number of its scale and turn; tiles of one source share it.
+        tile: x0, y0, x1, y1 of the part of the frame, half-open.
+        core: x0, y0, x1, y1, half-open, not rounded: this tile owns the detections whose centres lie in here.
+    """
+
+    source: int
+    scale: float
+    turn: Turn
+    tile: tuple[int, int, int, int]
+    core: tuple[float, float, float, float]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the resized part, before it is turned."""
+        x0, y0, x1, y1 = self.tile
+        return max(round((y1 - y0) * self.scale), 1), max(round((x1 - x0) * self.scale), 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image that the network sees."""
+        return self.size[::-1] if TURNS[self.turn][0] else self.size
+
+    def image(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of an (H, W) frame, resized and turned."""
+        x0, y0, x1, y1 = self.tile
+        part = frame[y0:y1, x0:x1]
+        if part.shape != self.size:
+            part = cv2.resize(part, self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        transposed, rows, columns = TURNS[self.turn]
+        part = part.T if transposed else part
+        return part[:: -1 if rows else 1, :: -1 if columns else 1]
+
+    def back(self, found: Detections) -> Detections:
+        """Detections in this view's pixels as detections in the frame's, those that its tile owns.
+
+        Nothing is resampled: boxes and squares are turned back exactly.
+        """
+        (height, width), (transposed, rows, columns) = self.shape, TURNS[self.turn]
+        left, top, right, bottom = found.boxes.T
+        squares = found.squares[:, :: -1 if rows else 1, :: -1 if columns else 1]
+        if rows:
+            top, bottom = height - bottom, height - top
+        if columns:
+            left, right = width - right, width - left
+        if transposed:
+            left, top, right, bottom = top, left, bottom, right
+            squares = squares.transpose(0, 2, 1)
+        x0, y0, x1, y1 = self.tile
+        stretch = [(x1 - x0) / self.size[1], (y1 - y0) / self.size[0]]
+        boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(stretch, 2) + [x0, y0, x0, y0]
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        owned = ((self.core[:2] <= centres) & (centres < self.core[2:])).all(axis=1)
+        return replace(found, boxes=boxes, squares=squares).take(owned)
+
+
+def views(config: PredictConfig, height: int, width: int, smaller: int = 1) -> list[View]:
+    """All that each model is shown of a frame, those of equal shape together where it can be.
+
+    Args:
+        smaller: divide the sides of the tiles, or of the whole frame, by this to save memory.
+    """
+    tile = tuple(-(-side // smaller) for side in config.tile or (height, width))
+    stride = tuple(max(side // (2 * smaller), 1) for side in config.tile or (height, width))
+    if config.stride:
+        stride = tuple(max(step // smaller, 1) for step in config.stride)
+    parts = tiles.grid(height, width, tile, stride)
+    looks = [(scale, turn) for scale in config.scales for turn in sorted(config.tta, key=_transposed)]
+    return [
+        View(source, scale, turn, tuple(part), tuple(core))
+        for source, (scale, turn) in enumerate(looks)
+        for part, core in zip(parts.tolist(), cores(parts).tolist(), strict=True)
+    ]
+
+
+def cores(parts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The part of the frame that each tile of a grid owns: up to the middle of its overlap with the next tile
+    and, at the frame's border, as far as boxes reach.
+
+    A cell that some tile sees whole is found once, by a tile that sees it whole: if tile i cut it at its
+    right border R_i, the cell would reach to the left no farther than the next tile's border L, the centre of
+    what tile i sees would lie right of (L + R_i) / 2, and tile i does not own it. A cell that no tile sees
+    whole, because it is larger than the overlap, is found at least by the last tile that begins left of it;
+    pieces that several tiles see are left to fusion.
+
+    Args:
+        parts: (K, 4) x0, y0, x1, y1 of ``tiles.grid``.
+
+    Returns:
+        (K, 4), half-open; infinite at the frame's borders.
+    """
+    owned = np.empty(parts.shape)
+    for axis in (0, 1):
+        starts, place = np.unique(parts[:, axis], return_inverse=True)
+        ends = np.unique(parts[:, axis + 2])
+        bounds = np.concatenate([[-np.inf], (starts[1:] + ends[:-1]) / 2, [np.inf]])
+        owned[:, axis], owned[:, axis + 2] = bounds[place], bounds[place + 1]
+    return owned
+
+
+def _transposed(turn: Turn) -> bool:
+    return TURNS[turn][0]

@@ -1,0 +1,36 @@
+"""Settings that make no sense are refused."""
+
+import pytest
+
+from kitlib import config
+from kitlib.errors import KitError
+from kitlib.predict import PredictConfig, PredictJob
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scales": []}, "scales must be different values, at least one"),
+        ({"scales": [1.0, 1.0]}, "scales must be different values"),
+        ({"scales": [0.0]}, "scales must be positive"),
+        ({"tta": ["flip"]}, "did you mean 'flip_"),
+        ({"tta": ["none", "none"]}, "tta must be different"),
+        ({"tile": [0, 5]}, "tile must be positive"),
+        ({"stride": [5, 5]}, "there is no tile"),
+        ({"mask_threshold": {"astro": 0.4}}, "mask_threshold needs a 'default'"),
+        ({"fuse": "mean"}, "fuse"),
+    ],
+)
+def test_refused(values, message):
+    with pytest.raises(KitError, match=message):
+        config.from_dict(PredictConfig, values)
+
+
+def test_mask_thresholds_by_type():
+    settings = PredictConfig(mask_threshold={"default": 0.5, "astro": 0.45})
+    assert [settings.mask_threshold_of(t) for t in ("astro", "cort", None)] == [0.45, 0.5, 0.5]
+
+
+def test_a_job_needs_weights():
+    with pytest.raises(KitError, match="at least one checkpoint"):
+        PredictJob((), "frames.jsonl", "out.csv")

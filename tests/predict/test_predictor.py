@@ -1,0 +1,203 @@
+"""Prediction: what becomes of raw instances, with stand-ins whose output is known, and a real tiny model."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kitlib import rle
+from kitlib.predict.config import PredictConfig
+from kitlib.predict.predictor import Predictor
+from kitlib.predict.views import TURNS
+
+CATEGORIES = ("astro", "cort", "shsy5y")
+SIZE = (40, 60)
+
+
+def predict(model, **settings):
+    return Predictor([model], CATEGORIES, PredictConfig(**settings))(np.zeros(SIZE, np.uint8))
+
+
+def mask_of(cell):
+    return rle.to_mask(cell.mask)
+
+
+def test_cells_come_best_first_with_their_category(known):
+    model = known(SIZE, ([0, 0, 5, 5], 0.3, 2), ([10, 10, 20, 18], 0.9, 1))
+    best, other = predict(model)
+    assert (best.category, other.category) == ("cort", "shsy5y")
+    assert best.score == pytest.approx(0.9)
+    assert best.mask_score == pytest.approx(1.0)
+    assert best.agreement == 1.0
+    expected = np.zeros(SIZE, bool)
+    expected[10:18, 10:20] = True
+    np.testing.assert_array_equal(mask_of(best), expected)
+    assert model.training  # as it came in
+
+
+def test_equal_scores_keep_the_model_s_order(known):
+    cells = predict(known(SIZE, *(([i, 0, i + 5, 5], 0.5, 0) for i in range(20))))
+    assert [rle.boxes([c.mask])[0][0] for c in cells] == list(range(20))
+
+
+def test_the_network_sees_the_scaled_image_and_masks_come_back_in_the_frame(known):
+    model = known((60, 90), ([15, 15, 30, 27], 0.9, 0))
+    (cell,) = predict(model, scales=(1.5,))
+    assert model.seen == [[(3, 60, 90)]]
+    assert rle.boxes([cell.mask]).tolist() == [[10, 10, 20, 18]]
+    assert rle.height_width(cell.mask) == SIZE
+
+
+def test_rounded_sizes_are_stretched_on_each_axis(known):
+    model = known((8, 13), ([0, 0, 13, 8], 0.9, 0))  # 0.21 x (40, 60) is 8.4 x 12.6
+    (cell,) = predict(model, scales=(0.21,))
+    assert model.seen == [[(3, 8, 13)]]
+    assert mask_of(cell).all()
+
+
+def test_floor_limit_and_masks_that_vanish(known):
+    boxes = [[0, 0, 9, 9], [10, 0, 19, 9], [20, 0, 29, 9], [30, 0, 30.2, 0.2], [40, 0, 49, 9]]
+    model = known(SIZE, *zip(boxes, [0.9, 0.2, 0.8, 0.95, 0.1], [0] * 5, strict=True))
+    cells = predict(model, score_floor=0.15, max_cells=3)
+    assert [round(c.score, 2) for c in cells] == [0.9, 0.8]  # the best vanished
+
+
+def test_mask_thresholds_levels_and_the_mean_probability(known):
+    squares = np.full((2, 1, 28, 28), 0.48, np.float32)
+    squares[:, :, :, 14:] = 0.8
+    model = known(SIZE, ([0, 0, 28, 28], 0.9, 1), ([30, 0, 58, 28], 0.3, 0), squares=squares)
+    half, _ = predict(model)
+    assert mask_of(half).sum() == 28 * 14
+    assert half.mask_score == pytest.approx(0.8)
+    whole, other = predict(model, mask_threshold={"default": 0.5, "cort": 0.45})
+    assert mask_of(whole).sum() == mask_of(other).sum() == 28 * 28  # the frame votes for cort
+    assert whole.mask_score == pytest.approx(0.64)
+    config = PredictConfig(levels=(0.45, 0.9))
+    tables = Predictor([model], CATEGORIES, config).at_levels(np.zeros(SIZE, np.uint8))
+    assert [[mask_of(c).sum() for c in cells] for cells in tables] == [[392, 392], [784, 784], []]
+
+
+def test_nothing_found(known):
+    assert predict(known(SIZE)) == ()
+
+
+def test_the_best_instance_stays_whatever_its_score(known):
+    model = known(SIZE, ([0, 0, 9, 9], 0.01, 0), ([10, 0, 19, 9], 0.02, 1))
+    assert [c.category for c in predict(model)] == ["cort"]
+
+
+@pytest.mark.parametrize(("batch", "seen"), [(1, [1] * 8), (3, [3, 1, 3, 1]), (8, [4, 4])])
+def test_views_of_equal_shape_go_through_the_network_together(known, batch, seen):
+    model = known(SIZE)
+    predict(model, tta=tuple(TURNS), batch=batch)
+    assert [len(batch) for batch in model.seen] == seen * 2  # a second time for the best below the floor
+    assert {shape for batch in model.seen for shape in batch} == {(3, 40, 60), (3, 60, 40)}
+
+
+@st.composite
+def scattered(draw):
+    """A frame with pieces of at most 8 x 8 pixels, at least 2 apart, and the mask of each."""
+    frame, masks = np.zeros((48, 64), np.uint8), []
+    for y in range(1, 48, 12):
+        for x in range(1, 53, 12):
+            if draw(st.booleans()):
+                rng = np.random.default_rng(draw(st.integers(0, 99)))
+                height, width = rng.choice([3, 4, 6, 8], 2)
+                noise = rng.random((height, width)) < 0.75
+                _, labels, stats, _ = cv2.connectedComponentsWithStats(noise.astype(np.uint8))
+                piece = labels == 1 + stats[1:, 4].argmax() if len(stats) > 1 else noise
+                dy, dx = rng.integers(0, 3, 2)
+                mask = np.zeros(frame.shape, bool)
+                mask[y + dy : y + dy + height, x + dx : x + dx + width] = piece
+                masks += [mask] if piece.any() else []
+                frame[mask] = 255
+    return frame, masks
+
+
+def counts(masks):
+    return sorted(rle.from_mask(m)["counts"] for m in masks)
+
+
+@pytest.mark.parametrize("fuse", ["wbf", "nms"])
+@pytest.mark.parametrize(
+    "look",
+    [
+        *({"tta": (turn,)} for turn in TURNS),
+        {"tta": tuple(TURNS), "batch": 4},
+        {"scales": (2.0,)},
+        {"scales": (3.0,), "tta": ("rot90", "flip_v")},
+        {"scales": (1.0, 2.0, 3.0)},
+        {"tile": (16, 24)},
+        {"tile": (20, 19), "stride": (9, 7)},
+        {"tile": (24, 32), "tta": ("rot90", "flip_h"), "scales": (1.0, 2.0)},
+        {"tile": (999, 999)},
+    ],
+)
+@settings(max_examples=10)
+@given(scattered())
+def test_what_is_found_does_not_depend_on_how_it_is_looked_at(blobs, fuse, look, drawn):
+    frame, masks = drawn
+    plain = Predictor([blobs], CATEGORIES, PredictConfig())(frame)
+    assert counts(map(mask_of, plain)) == counts(masks)
+    cells = Predictor([blobs], CATEGORIES, PredictConfig(fuse=fuse, **look))(frame)
+    assert counts(map(mask_of, cells)) == counts(masks)
+    assert all((c.agreement, c.category) == (1.0, "astro") for c in cells)
+    assert [c.score for c in cells] == pytest.approx([0.9] * len(cells))
+
+
+def test_a_cell_larger_than_the_overlap_becomes_one_again(blobs):
+    frame = np.zeros((40, 60), np.uint8)
+    frame[10:20, 10:40] = 255
+    config = PredictConfig(tile=(40, 32), stride=(40, 4), fuse_iou=0.5)  # no tile holds columns 10 to 40 ...
+    cells = Predictor([blobs], CATEGORIES, config)(frame)
+    config = PredictConfig(tile=(40, 32), stride=(40, 28), fuse_iou=0.5)
+    pieces = Predictor([blobs], CATEGORIES, config)(frame)
+    assert len(cells) == 1
+    assert len(pieces) == 2  # ... and with hardly any overlap nothing tells that they are one
+    assert (mask_of(cells[0]) <= (frame > 0)).all()
+
+
+def test_several_models_each_count(known):
+    models = [known(SIZE, ([10, 10, 20, 20], 0.8, 1)), known(SIZE, ([10, 10, 20, 20], 0.4, 2))]
+    (cell,) = Predictor(models, CATEGORIES, PredictConfig())(np.zeros(SIZE, np.uint8))
+    assert (cell.category, cell.score, cell.agreement) == ("cort", pytest.approx(0.6), 1.0)
+    models.append(known(SIZE))
+    (cell,) = Predictor(models, CATEGORIES, PredictConfig())(np.zeros(SIZE, np.uint8))
+    assert (cell.score, cell.agreement) == (pytest.approx(0.4), pytest.approx(2 / 3))
+
+
+def test_the_same_masks_as_detectron2_s_own_postprocessing(network, images):
+    config = PredictConfig(scales=(1.5,), score_floor=0.0, max_cells=30)
+    network.eval()
+    for frame in images[:2]:
+        grey = np.asarray(Image.open(frame.path))
+        cells = Predictor([network], CATEGORIES, config)(grey)
+        larger = cv2.resize(grey, (192, 144), interpolation=cv2.INTER_LINEAR)
+        given = {"image": torch.from_numpy(larger).expand(3, -1, -1), "height": 96, "width": 128}
+        with torch.inference_mode():
+            theirs = network.inference([given])[0]["instances"]
+        full = [m for m in theirs.pred_masks.numpy() if m.any()]
+        assert len(cells) > 10
+        for cell, mask in zip(cells, full, strict=False):
+            ours = mask_of(cell)
+            assert (ours & mask).sum() >= 0.99 * (ours | mask).sum() - 1
+    network.train()
+
+
+def test_the_floor_and_the_limit_hold_in_the_network_and_are_put_back(network, images):
+    grey = np.asarray(Image.open(images[0].path))
+
+    def state():
+        heads = [(p.test_score_thresh, p.test_topk_per_image) for p in network.roi_heads.box_predictor]
+        return heads, network.proposal_generator.post_nms_topk, network.training
+
+    before = state()
+    cells = Predictor([network], CATEGORIES, PredictConfig(score_floor=0.0, max_cells=7))(grey)
+    assert 3 < len(cells) <= 7
+    between = (cells[2].score + cells[3].score) / 2
+    fewer = Predictor([network], CATEGORIES, PredictConfig(score_floor=between, max_cells=7))(grey)
+    assert [c.score for c in fewer] == pytest.approx([c.score for c in cells[:3]], abs=1e-5)
+    assert state() == before
