@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,20 +56,29 @@ def labelled(data: Path | str) -> list[Frame]:
     return _with_images(frames, images, path, root / "train")
 
 
-def unlabelled(data: Path | str) -> list[Frame]:
-    """The images of ``train_semi_supervised/``, without cells.
+def unlabelled(data: Path | str, say: Callable[[str], None] = print) -> list[Frame]:
+    """The images of ``train_semi_supervised/`` that can be read, without cells; there may be none.
 
     File names such as ``cort[density]_B2-1_Vessel-401_2020-05-11_11h30m00s_Ph_2.png`` begin with the cell
     type and, without the date, are the ``sample_id`` of ``train.csv``: they give ``category`` and ``group``.
     Other names give None.
 
-    Raises:
-        KitError: the folder is missing or empty, or an image is truncated.
+    Args:
+        say: told of each image that is left out because it cannot be read, and where there is none at all:
+            everything but pseudo labels can do without them.
     """
-    return [
-        replace(frame, category=category_of(frame.id), group=sample_of(frame.id))
-        for frame in _bare(locate(data) / "train_semi_supervised")
-    ]
+    folder = locate(data) / "train_semi_supervised"
+    frames = []
+    for name, path in (image_files(folder) if folder.is_dir() else {}).items():
+        try:
+            size = whole_size(path)
+        except KitError as error:
+            say(f"left out: {error}")
+        else:
+            frames.append(Frame(name, path, *size, category=category_of(name), group=sample_of(name)))
+    if not frames:
+        say(f"{folder} holds no image that can be read: there will be no pseudo labels")
+    return frames
 
 
 def test(data: Path | str) -> list[Frame]:
@@ -80,7 +89,10 @@ def test(data: Path | str) -> list[Frame]:
             there.
     """
     root = locate(data)
-    frames = _bare(root / "test")
+    images = image_files(root / "test")
+    if not images:
+        raise KitError(f"{root / 'test'} holds no images; copy or download them again")
+    frames = [Frame(name, path, *whole_size(path)) for name, path in images.items()]
     sample = root / "sample_submission.csv"
     if sample.is_file():
         present = {frame.id for frame in frames}
@@ -111,13 +123,6 @@ def sample_of(name: str) -> str | None:
     """The sample that a dated file name tells (type, plate, well, vessel and position), or None."""
     sample, found = _DATE.subn("", name)
     return sample if found else None
-
-
-def _bare(folder: Path) -> list[Frame]:
-    images = image_files(folder)
-    if not images:
-        raise KitError(f"{folder} holds no images; copy or download them again")
-    return [Frame(name, path, *whole_size(path)) for name, path in images.items()]
 
 
 def _with_images(frames: list[Frame], images: dict[str, Path], table: Path, folder: Path) -> list[Frame]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kitlib import config as configs
 from kitlib import files
 from kitlib.data import competition, synthetic
-from kitlib.errors import KitError
+from kitlib.errors import KitError, unknown
 from kitlib.stages import runner
 from kitlib.stages.names import ROOT, STAGES, default_out, notebook
 from kitlib.stages.notebooks import parameters
@@ -53,21 +53,30 @@ class Stage:
             runner.execute(notebook(earlier), values, files.make_folder(folder))
         return folder
 
-    def weights(self, earlier: str) -> Path:
-        """The weights that an earlier stage chose to keep; it is run first where it was not."""
+    def weights(self, earlier: str) -> tuple[Path, ...]:
+        """The weights that an earlier stage kept, one file a training; it is run first where it was not."""
         folder = self.need(earlier)
-        return folder / files.read_json(folder / "metrics.json")["weights"]
+        kept = files.read_json(folder / "metrics.json")["weights"]
+        return tuple(folder / name for name in ([kept] if isinstance(kept, str) else kept))
 
-    def best_of(self, *earlier: str) -> str:
-        """That of the earlier stages, among those that were run, which scored highest on held-out images."""
-        scores = {}
-        for name in earlier:
-            path = self.out / name / "metrics.json"
-            if path.is_file():
-                scores[name] = files.read_json(path)["map"]
-        if not scores:
-            raise KitError(f"none of {', '.join(earlier)} was run yet in {self.out}; run one first")
-        return max(scores, key=lambda name: scores[name])
+    def folds(self, earlier: str, fold: int = -1) -> dict[str, Path]:
+        """An earlier stage's weights by the fold that was held out ("fold_0"): of all, or of one if given.
+
+        Raises:
+            KitError: it was not trained with that fold held out.
+        """
+        trained = {path.parent.name: path for path in self.weights(earlier)}
+        chosen = trained if fold < 0 else {f"fold_{fold}": trained.get(f"fold_{fold}")}
+        if None in chosen.values():
+            raise unknown(f"fold of {earlier}:", f"fold_{fold}", trained)
+        return chosen
+
+    def chosen(self) -> str:
+        """The stage whose weights are the best known: 05_retrain if it was run and passed its gate, else
+        03_train."""
+        path = self.out / "05_retrain" / "metrics.json"
+        passed = path.is_file() and files.read_json(path).get("accepted", False)
+        return "05_retrain" if passed else "03_train"
 
     def show(self, name: str, figure: Figure) -> Image:
         """Save a figure as ``figures/<name>.png`` and return it for the notebook to show."""

@@ -126,7 +126,6 @@ def test_images_without_rows_are_named(competition_folder, write_image):
     [
         ("train/0030e5.png", competition.labelled),
         ("test/00a.png", competition.test),
-        ("train_semi_supervised/1e55de6c2a34.png", competition.unlabelled),
     ],
 )
 @pytest.mark.parametrize("kept", [0, 20, -40], ids=["empty", "half a header", "no end"])
@@ -158,11 +157,6 @@ MISSING = {
     "train.csv": ("train.csv", competition.labelled, r"train\.csv does not exist; copy or download it"),
     "train": ("train", competition.labelled, r"train is not a folder; check the path, or download the data"),
     "test": ("test", competition.test, r"test is not a folder; check the path, or download the data"),
-    "train_semi_supervised": (
-        "train_semi_supervised",
-        competition.unlabelled,
-        r"train_semi_supervised is not a folder; check the path",
-    ),
     "a test image": (
         "test/00b.png",
         competition.test,
@@ -184,6 +178,34 @@ def test_no_test_images(competition_folder):
     assert f"{competition_folder / 'test'} holds no images; copy" in refused(
         competition.test, competition_folder
     )
+
+
+@pytest.mark.parametrize("kept", [0, 20, -40], ids=["empty", "half a header", "no end"])
+def test_a_truncated_unlabelled_image_is_left_out_with_a_word(competition_folder, kept):
+    path, said = competition_folder / "train_semi_supervised" / "1e55de6c2a34.png", []
+    path.write_bytes(path.read_bytes()[:kept])
+    frames = competition.unlabelled(competition_folder, said.append)
+    assert (len(frames), "1e55de6c2a34" in {f.id for f in frames}) == (3, False)
+    assert len(said) == 1
+    assert said[0].startswith(f"left out: {path}")
+
+
+def no_images(folder):
+    """A folder of other things."""
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "notes.txt").write_text("to be copied")
+    (folder / "cort.png").write_text("no picture")
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, no_images], ids=["missing", "other files"])
+def test_without_unlabelled_images_there_is_a_word_and_no_frame(competition_folder, change, capsys):
+    folder = competition_folder / "train_semi_supervised"
+    change(folder)
+    assert competition.unlabelled(competition_folder) == []
+    *others, last = capsys.readouterr().out.splitlines()
+    assert last == f"{folder} holds no image that can be read: there will be no pseudo labels"
+    assert [line for line in others if "cort.png is not an image" not in line] == []
 
 
 def test_a_folder_of_something_else(tmp_path):

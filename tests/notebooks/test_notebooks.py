@@ -39,7 +39,12 @@ LEFT = {
         *("figures/mask_loss.png", "figures/predictions.png"),
     ],
     "04_pseudolabel": ["pseudo.csv", "pseudo.jsonl", "predictions.csv"],
-    "05_retrain": ["weights_best.pth", "predictions.csv", "thresholds.yaml", "figures/before_after.png"],
+    "05_retrain": [
+        "fold_0/weights_best.pth",
+        "predictions.csv",
+        "thresholds.yaml",
+        "figures/before_after.png",
+    ],
     "06_submit": ["submission.csv", "predictions.csv", "figures/predictions.png"],
 }
 
@@ -102,11 +107,11 @@ def test_the_held_out_images_were_predicted_and_never_trained_on(run: Run) -> No
     folder = run.out / "03_train" / "fold_0"
     training = {f.id for f in records.read_frames(folder / "train.jsonl")}
     judging = {f.id for f in records.read_frames(folder / "val.jsonl")}
-    retraining = records.read_frames(run.out / "05_retrain" / "train.jsonl")
+    retraining = records.read_frames(run.out / "05_retrain" / "fold_0" / "train.jsonl")
     assert training | judging == {f.id for f in competition.labelled(run.data)}
     assert not training & judging
     assert {f.id for f in retraining if not f.pseudo} == training
-    assert {f.id for f in records.read_frames(run.out / "05_retrain" / "val.jsonl")} == judging
+    assert {f.id for f in tables.read_cells(run.out / "05_retrain" / "predictions.csv")} == judging
     assert {f.id for f in tables.read_cells(run.out / "03_train" / "predictions.csv")} == judging
 
 
@@ -115,7 +120,7 @@ def test_pseudo_labels_are_of_unlabelled_images_and_are_trained_on(run: Run) -> 
     unlabelled = {f.id for f in competition.unlabelled(run.data)}
     assert {f.id for f in pseudo} <= unlabelled
     assert sum(run.metrics("04_pseudolabel")["images"].values()) >= len(unlabelled)
-    retraining = records.read_frames(run.out / "05_retrain" / "train.jsonl")
+    retraining = records.read_frames(run.out / "05_retrain" / "fold_0" / "train.jsonl")
     assert [f for f in retraining if f.pseudo] == [f for f in pseudo if f.pseudo]
 
 

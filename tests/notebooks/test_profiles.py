@@ -89,6 +89,6 @@ def test_paper_is_the_paper_s_recipe(stage: str) -> None:
 def test_paper_holds_a_fifth_out_and_retrains_from_the_pretrained_weights() -> None:
     plan = stages.plan("paper").parameters
     assert (plan["03_train"]["fold"], plan["03_train"]["folds"]) == (0, 5)
-    assert (plan["05_retrain"]["fold"], plan["05_retrain"]["folds"]) == (0, 5)
+    assert plan["05_retrain"]["fold"] == -1  # those of 03
     assert plan["05_retrain"]["start_from"] == "02_pretrain_livecell"
-    assert plan["04_pseudolabel"]["weight"] == 1.0
+    assert plan["04_pseudolabel"]["weight"] == plan["04_pseudolabel"]["doubt"]["default"] == 1.0

@@ -67,7 +67,12 @@ def test_a_folder_that_cannot_be_made_is_named(data: Path, tmp_path: Path) -> No
 def test_an_earlier_stage_that_was_run_is_taken(train: stage.Stage) -> None:
     folder = left(train.out, "02_pretrain_livecell", weights="fold_0/w.pth")
     assert train.need("02_pretrain_livecell") == folder
-    assert train.weights("02_pretrain_livecell") == folder / "fold_0" / "w.pth"
+    assert train.weights("02_pretrain_livecell") == (folder / "fold_0" / "w.pth",)
+
+
+def test_an_earlier_stage_may_have_kept_several_weights(train: stage.Stage) -> None:
+    folder = left(train.out, "03_train", weights=["fold_0/w.pth", "fold_1/w.pth"])
+    assert train.weights("03_train") == (folder / "fold_0" / "w.pth", folder / "fold_1" / "w.pth")
 
 
 def test_an_earlier_stage_that_was_not_run_is_run(
@@ -82,15 +87,23 @@ def test_an_earlier_stage_that_was_not_run_is_run(
     assert (folder / "history.txt").read_text() == "10\n"
 
 
-def test_the_best_of_those_that_were_run(train: stage.Stage) -> None:
-    with pytest.raises(KitError, match="none of 03_train, 05_retrain was run yet"):
-        train.best_of("03_train", "05_retrain")
+def test_weights_by_the_fold_that_they_have_not_seen(train: stage.Stage) -> None:
+    folder = left(train.out, "03_train", weights=["fold_1/w.pth", "fold_3/w.pth"])
+    assert train.folds("03_train") == {f"fold_{k}": folder / f"fold_{k}" / "w.pth" for k in (1, 3)}
+    assert train.folds("03_train", 3) == {"fold_3": folder / "fold_3" / "w.pth"}
+    with pytest.raises(KitError, match="unknown fold of 03_train: 'fold_2'"):
+        train.folds("03_train", 2)
+
+
+def test_retrained_weights_are_taken_only_if_they_passed_the_gate(train: stage.Stage) -> None:
+    assert train.chosen() == "03_train"
     left(train.out, "03_train", map=0.25)
-    assert train.best_of("03_train", "05_retrain") == "03_train"
-    left(train.out, "05_retrain", map=0.25)
-    assert train.best_of("03_train", "05_retrain") == "03_train"  # of equals the first
-    left(train.out, "05_retrain", map=0.26)
-    assert train.best_of("03_train", "05_retrain") == "05_retrain"
+    left(train.out, "05_retrain", map=0.9)
+    assert train.chosen() == "03_train"
+    left(train.out, "05_retrain", map=0.9, accepted=False)
+    assert train.chosen() == "03_train"
+    left(train.out, "05_retrain", map=0.3, accepted=True)
+    assert train.chosen() == "05_retrain"
 
 
 # ------------------------------------------------------------------------------------ what is left
