@@ -1,0 +1,80 @@
+"""What each step after training is worth: plain, + scales, + turns, + tuned, + expected gain.
+
+python tests/benchmarks/ablation.py RUN --data DIR [--folds 0 1 2 3 4] [--stage 05_retrain]
+
+RUN is the folder of a run that trained every fold (``fold: -1``). Each image is predicted by the model of
+the fold that held it out, and none is judged with limits that were tuned on it. Prints the table with 90 %
+bootstrap intervals over images and writes RUN/ablation.json. What is predicted stays in RUN/ablation/ and
+is not predicted again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from kitlib import files, predict, records
+from kitlib.data import competition, folds, tables
+from kitlib.post import validate
+from kitlib.predict import PredictConfig, PredictJob
+from kitlib.records import Frame
+
+LEVELS = (0.4, 0.45, 0.55, 0.6)
+
+
+def ways(scale: float, further: float) -> dict[str, PredictConfig]:
+    """How frames are looked at, from the cheapest on; ``scale`` is that of training."""
+    return {
+        "plain": PredictConfig(scales=(scale,)),
+        "+ scales": PredictConfig(scales=(scale, further)),
+        "+ turns": PredictConfig(scales=(scale, further), tta=("none", "flip_h"), levels=LEVELS),
+    }
+
+
+def out_of_fold(
+    run: Path, stage: str, name: str, config: PredictConfig, truth: dict[int, list[Frame]]
+) -> dict[float, list[Frame]]:
+    """All held-out frames as predicted by the model that did not see them, at each mask threshold."""
+    levels: dict[float, list[Frame]] = {}
+    for fold, frames in truth.items():
+        folder = files.make_folder(run / "ablation" / stage / name.strip("+ ") / f"fold_{fold}")
+        out = folder / "predictions.csv"
+        if not out.exists():
+            weights = str(run / stage / f"fold_{fold}" / "weights_best.pth")
+            jsonl = str(records.write_frames(folder / "frames.jsonl", frames))
+            predict.run(PredictJob((weights,), jsonl, str(out), config))
+        found = {0.5: out} | {level: folder / f"predictions@{level:.2f}.csv" for level in config.levels}
+        for level, path in found.items():
+            levels.setdefault(level, []).extend(tables.read_cells(path))
+    return levels
+
+
+def main() -> None:
+    """Predict, cross-validate, print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("run", type=Path)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--stage", default="03_train")
+    options.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options.add_argument("--scale", type=float, default=2.0)
+    options.add_argument("--further", type=float, default=1.5)
+    given = options.parse_args()
+    frames = competition.labelled(given.data)
+    truth = {fold: folds.split(frames, fold)[1] for fold in given.folds}
+    judged = [frame for part in truth.values() for frame in part]
+    rows = []
+    for name, config in ways(given.scale, given.further).items():
+        found = out_of_fold(given.run, given.stage, name, config, truth)
+        kinds = validate.KINDS if name == "+ turns" else ("box",)
+        result = validate.cross_validate(judged, found, kinds=kinds)
+        rows.append({**asdict(result.rows[0]), "name": name})
+    rows += [{**asdict(row), "name": f"+ {row.name}"} for row in result.rows[1:]]
+    for row in rows:
+        types = "  ".join(f"{k} {v:.3f}" for k, v in row["by_category"].items())
+        print(f"{row['name']:36} {row['mean']:.3f}  ({row['low']:.3f} to {row['high']:.3f})  {types}")
+    files.write_json(given.run / "ablation.json", {"images": len(judged), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
