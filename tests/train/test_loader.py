@@ -25,13 +25,17 @@ def frames(tmp_path) -> list[Frame]:
         path = tmp_path / f"{i}.png"
         Image.fromarray(rng.integers(0, 256, (60, 80), np.uint8)).save(path)
         masks = (rle.from_crop(np.ones((9, 9)), *rng.integers(0, 50, 2).tolist(), 60, 80) for _ in range(6))
-        made.append(Frame(f"f{i}", path, 60, 80, tuple(Cell(m, "cort") for m in masks), "cort"))
+        cells = tuple(Cell(m, "cort") for m in masks)
+        ignore = rle.from_crop(np.ones((30, 40)), 5, 5, 60, 80) if i % 2 else None
+        made.append(Frame(f"f{i}", path, 60, 80, cells, "cort", ignore=ignore))
     return made
 
 
 def content(batch) -> list[tuple]:
+    """For each sample its id, image, masks and ignored area, as bytes."""
     return [
         (s["image_id"], s["image"].numpy().tobytes(), s["instances"].gt_masks.storage.numpy().tobytes())
+        + ((s["instances"].gt_ignored.table.numpy().tobytes(),) if s["instances"].has("gt_ignored") else ())
         for s in batch
     ]
 
@@ -44,13 +48,14 @@ def batches(frames, number, size=2, workers=0, sampler=None, seed=0) -> list[lis
 
 def test_workers_make_the_same_batches(frames):
     alone = batches(frames, 6)
+    assert {len(sample) for batch in alone for sample in batch} == {3, 4}  # without and with an ignored area
     assert batches(frames, 6, workers=2) == alone
     assert batches(frames, 6, seed=1) != alone
 
 
 def test_a_frame_met_again_is_augmented_anew(frames):
     pictures = [c for b in batches(frames[:1], 5) for c in b]
-    assert len({image for _, image, _ in pictures}) == 10
+    assert len({image for _, image, *_ in pictures}) == 10
 
 
 def test_two_processes_see_the_batches_of_one_with_twice_the_size(frames):
