@@ -37,7 +37,9 @@ class Forest:
     def predict(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of all trees for each sample, (N,) from (N, F); features count in single precision."""
         x = np.asarray(x, np.float32)
-        feature, threshold, value = map(np.asarray, (self.feature, self.threshold, self.value))
+        feature = np.reshape(np.array(self.feature, np.int64), (-1, NODES))
+        threshold = np.reshape(self.threshold, (-1, NODES))
+        value = np.reshape(self.value, (-1, NODES + 1))
         tree, sample = np.arange(len(feature)), np.arange(len(x))[:, None]
         node = np.zeros((len(x), len(tree)), np.int64)
         for _ in range(DEPTH):
@@ -46,7 +48,9 @@ class Forest:
 
 
 def grow(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Forest:
-    """Fit trees to the squared error, each on half of the samples (Friedman 2002)."""
+    """Fit trees to the squared error, each on half of the samples (Friedman 2002); none to a few samples."""
+    if len(y) < 2 * LEAF:
+        return Forest(float(np.mean(y)) if len(y) else 0.0, (), (), ())
     from sklearn.ensemble import GradientBoostingRegressor  # only now: it takes a second
 
     fit = GradientBoostingRegressor(

@@ -24,11 +24,14 @@ def nearest(levels: Sequence[float], wanted: float) -> float:
 
 
 def pick(predictions: Predictions, config: PostConfig) -> list[Frame]:
-    """Each frame as cut at the mask threshold of its type, ready for ``thresholds.apply``.
-
-    The type is what the first table's cells vote for, as it is while predicting.
-    """
+    """Each frame as cut at the mask threshold of its type, ready for ``thresholds.apply``."""
     tables = by_level(predictions)
-    levels = list(tables)
-    wanted = {f.id: config.limits(vote(f.cells)).mask_threshold for f in tables[levels[0]].values()}
-    return [tables[nearest(levels, level)][name] for name, level in wanted.items()]
+    names = next(iter(tables.values()))
+    return [pick_one({k: table[name] for k, table in tables.items()}, config) for name in names]
+
+
+def pick_one(found: Mapping[float, Frame], config: PostConfig) -> Frame:
+    """``pick`` of one frame at several mask thresholds; the cells of the first vote for its type, as they do
+    while predicting."""
+    category = vote(next(iter(found.values())).cells)
+    return found[nearest(list(found), config.limits(category).mask_threshold)]

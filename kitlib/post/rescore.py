@@ -10,7 +10,7 @@ import numpy as np
 
 from kitlib import rle
 from kitlib.errors import KitError
-from kitlib.post.features import features
+from kitlib.post.features import NAMES, features
 from kitlib.post.forest import Forest, grow
 from kitlib.records import Cell, Frame
 
@@ -47,9 +47,8 @@ def learn(truth: Sequence[Frame], predictions: Sequence[Frame], seed: int = 0) -
         truth: frames that the model which predicted did not train on.
         predictions: the same frames with all instances found in them.
     """
-    pairs = [(t, p) for t, p in zip(truth, predictions, strict=True) if p.cells]
-    x = np.concatenate([features(p) for _, p in pairs])
-    y = np.concatenate([_best_iou(t, p) for t, p in pairs])
+    x = np.concatenate([np.zeros((0, len(NAMES))), *map(features, predictions)])
+    y = np.concatenate([np.zeros(0), *map(_best_iou, truth, predictions)])
     chosen = np.random.default_rng(seed).permutation(len(x))[:MOST]
     return grow(x[chosen], y[chosen], seed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,12 +70,17 @@ def tune(truth: Sequence[Frame], predictions: Predictions, start: PostConfig | N
 def hold(truth: Sequence[Frame], predictions: Predictions, start: PostConfig) -> list[Held]:
     """The held-out frames with what was predicted in them. Arguments and errors as for ``tune``."""
     levels = by_level(predictions)
-    if not any(f.id in found for f in truth for found in levels.values()):
-        raise KitError("there is nothing to tune on: no prediction has the id of a held-out frame")
+    check(truth, levels)
     return [
         Held(f, {level: found.get(f.id, replace(f, cells=())) for level, found in levels.items()}, start)
         for f in truth
     ]
+
+
+def check(truth: Sequence[Frame], levels: Mapping[float, Mapping[str, Frame]]) -> None:
+    """Raise KitError if no held-out frame is among the predictions."""
+    if not any(f.id in found for f in truth for found in levels.values()):
+        raise KitError("there is nothing to tune on: no prediction has the id of a held-out frame")
 
 
 def tune_held(held: Sequence[Held], start: PostConfig) -> Tuning:

@@ -1,0 +1,173 @@
+"""What post-processing is worth, honestly: no image is judged with limits that were tuned on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from kitlib import metric
+from kitlib.data import folds as splits
+from kitlib.post import levels, thresholds, tune
+from kitlib.post.bootstrap import interval
+from kitlib.post.forest import Forest
+from kitlib.post.held import Held
+from kitlib.post.rescore import Kind, learn
+from kitlib.post.thresholds import PostConfig
+from kitlib.post.tune import Tuning
+from kitlib.records import Frame
+
+KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
+CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to post-process, and the metric on images that had no part in its tuning: ``mean`` over images,
+    ``low`` and ``high`` ends of its bootstrap interval, and the mean of each type."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    by_category: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What ``post.yaml`` holds: the post-processing, the metric to expect of it and the ends of its 90 %
+    bootstrap interval over images."""
+
+    post: PostConfig
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What cross-validation found.
+
+    Attributes:
+        rows: the ways that were tried, the untuned one first.
+        best: the row of the best of them.
+        tuned: that way, tuned on all images, with the row's metric.
+        frames: post-processed frames of the best way, each judged with what was tuned on others.
+        tuning: of the best way on all images; its curves.
+    """
+
+    rows: tuple[Row, ...]
+    best: Row
+    tuned: Tuned
+    frames: list[Frame]
+    tuning: Tuning
+
+
+def cross_validate(
+    truth: Sequence[Frame],
+    predictions: levels.Predictions,
+    folds: int = 5,
+    seed: int = 0,
+    kinds: Sequence[Kind] = KINDS,
+) -> Validation:
+    """Tune on all folds but one, judge on that one, in turns; the best way is then tuned on everything.
+
+    Ways are no tuning at all, and for each kind of score limits by type and expected gain. The learned score
+    of an image always comes from trees that were fitted on other folds, also while tuning. The best of many
+    is expected a little too well; where several are alike the first, and simplest, is taken.
+
+    Args:
+        truth: held-out frames with their true cells.
+        predictions: all instances found in them by models that did not train on them, not post-processed; or
+            such frames for each mask threshold.
+        folds: with two, the learned score has nothing left to learn from while tuning; where there are fewer
+            frames, each is a fold.
+
+    Raises:
+        KitError: fewer than two frames or folds, or predictions for none of them.
+    """
+    study = _Study(truth, predictions, min(folds, len(truth)), seed)
+    rows, best = [_row("untuned", truth, study.judge(lambda _: PostConfig()))], None
+    for kind in kinds:
+        fits = _Fits(study, kind)
+        for gain, way in ((False, "limits by type"), (True, "expected gain")):
+            frames = study.judge(lambda fold, fits=fits, gain=gain: fits.config(fold, gain))
+            rows.append(_row(f"{way}, {kind} score", truth, frames))
+            if best is None or rows[-1].mean > best[0].mean:
+                best = rows[-1], frames, fits, gain
+    row, frames, fits, gain = best
+    tuned = Tuned(fits.config(None, gain), row.mean, row.low, row.high)
+    return Validation(tuple(rows), row, tuned, frames, fits.tuning(None))
+
+
+def _row(name: str, truth: Sequence[Frame], frames: Sequence[Frame]) -> Row:
+    score = metric.score(truth, frames)
+    return Row(name, score.mean, *interval(list(score.by_image.values())), score.by_category)
+
+
+class _Study:
+    """Held-out frames in folds, what was predicted in them, and the trees learned without some folds."""
+
+    def __init__(
+        self, truth: Sequence[Frame], predictions: levels.Predictions, folds: int, seed: int
+    ) -> None:
+        found = levels.by_level(predictions)
+        tune.check(truth, found)
+        self.truth, self.seed = truth, seed
+        self.fold = splits.assign(truth, folds, seed)
+        self.found = {
+            f.id: {level: table.get(f.id, replace(f, cells=())) for level, table in found.items()}
+            for f in truth
+        }
+        self._forests: dict[frozenset[int], Forest] = {}
+
+    def forest(self, without: frozenset[int]) -> Forest:
+        """Trees that never saw some folds."""
+        if without not in self._forests:
+            seen = [f for f in self.truth if self.fold[f.id] not in without]
+            found = [next(iter(self.found[f.id].values())) for f in seen]
+            self._forests[without] = learn(seen, found, self.seed)
+        return self._forests[without]
+
+    def judge(self, config_without: Callable[[int], PostConfig]) -> list[Frame]:
+        """Each frame post-processed with what was tuned without its fold."""
+        configs = {fold: config_without(fold) for fold in sorted(set(self.fold.values()))}
+        return [
+            thresholds.apply(levels.pick_one(self.found[f.id], config), config)
+            for f in self.truth
+            for config in [configs[self.fold[f.id]]]
+        ]
+
+
+class _Fits:
+    """Tunings on frames that are ranked by one kind of score, without one fold (or without None)."""
+
+    def __init__(self, study: _Study, kind: Kind) -> None:
+        self.study, self.kind = study, kind
+        self._held: dict[tuple[str, int], Held] = {}
+        self._tunings: dict[int | None, Tuning] = {}
+
+    def config(self, without: int | None, gain: bool) -> PostConfig:
+        config = self.tuning(without).config
+        return tune.calibrated(self.held(without), config) if gain else config
+
+    def tuning(self, without: int | None) -> Tuning:
+        if without not in self._tunings:
+            self._tunings[without] = tune.tune_held(self.held(without), self._start(without))
+        return self._tunings[without]
+
+    def held(self, without: int | None) -> list[Held]:
+        """The frames of the other folds; learned scores are those of trees that saw neither fold."""
+        return [self._hold(f, without) for f in self.study.truth if self.study.fold[f.id] != without]
+
+    def _hold(self, frame: Frame, without: int | None) -> Held:
+        start = self._start(without, self.study.fold[frame.id])
+        key = frame.id, id(start.forest)
+        if key not in self._held:
+            self._held[key] = Held(frame, self.study.found[frame.id], start)
+        return self._held[key]
+
+    def _start(self, *without: int | None) -> PostConfig:
+        if self.kind != "learned":
+            return PostConfig(score_kind=self.kind)
+        forest = self.study.forest(frozenset(without) - {None})
+        return PostConfig(score_kind=self.kind, forest=forest)

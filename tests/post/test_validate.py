@@ -1,0 +1,116 @@
+"""Cross-validation: what judges has no part in the tuning, and the best way is the one that is kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kitlib import config, metric, rle
+from kitlib.errors import KitError
+from kitlib.post import thresholds
+from kitlib.post.validate import Tuned, cross_validate
+from kitlib.records import Cell, Frame
+
+SIZE = (80, 120)
+
+
+def held_out(frames=9, seed=0):
+    """Squares, and predictions moved by up to 5 pixels; the mask score tells, the box score does not."""
+    rng = np.random.default_rng(seed)
+    truth, predictions = [], []
+    for number in range(frames):
+        category, true, found = ("cort", "astro", "own")[number % 3], [], []
+        for x in range(0, 100, 20):
+            for y in range(0, 60, 20):
+                true.append(Cell(rle.from_crop(np.ones((12, 12), bool), x, y, *SIZE), category))
+                for shift in rng.integers(0, 6, 2).tolist():
+                    mask = rle.from_crop(np.ones((12, 12), bool), x + shift, y, *SIZE)
+                    good = np.clip(0.95 - 0.12 * shift + rng.normal(0, 0.05), 0, 1)
+                    found.append(Cell(mask, category, float(rng.uniform(0.4, 0.9)), float(good)))
+        truth.append(Frame(str(number), None, *SIZE, tuple(true), category))
+        predictions.append(replace(truth[-1], cells=tuple(found)))
+    return truth, predictions
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return cross_validate(*held_out(), folds=3)
+
+
+def test_a_row_for_each_way_with_its_interval(validation):
+    assert [row.name for row in validation.rows] == [
+        "untuned",
+        *(
+            f"{way}, {kind} score"
+            for kind in ("box", "mask", "product", "learned")
+            for way in ("limits by type", "expected gain")
+        ),
+    ]
+    for row in validation.rows:
+        assert row.low <= row.mean <= row.high
+        assert set(row.by_category) == {"astro", "cort", "own"}
+        assert np.mean(list(row.by_category.values())) == pytest.approx(row.mean)  # types are equally many
+
+
+def test_the_best_way_is_the_one_kept(validation):
+    means = {row.name: row.mean for row in validation.rows}
+    assert validation.best.mean == max(means.values())
+    assert means["limits by type, mask score"] > means["limits by type, box score"] + 0.05
+    assert validation.tuned.post.score_kind in validation.best.name
+    assert bool(validation.tuned.post.gain) == validation.best.name.startswith("expected gain")
+    assert metric.score(held_out()[0], validation.frames).mean == validation.best.mean
+    assert (validation.tuned.expected, validation.tuned.low) == (validation.best.mean, validation.best.low)
+
+
+def test_the_untuned_row_is_the_default_s_metric(validation):
+    truth, predictions = held_out()
+    final = [thresholds.apply(f, thresholds.PostConfig()) for f in predictions]
+    assert validation.rows[0].mean == metric.score(truth, final).mean
+
+
+def test_what_is_kept_says_all(validation, tmp_path):
+    again = config.load(Tuned, config.save(validation.tuned, tmp_path / "post.yaml"))
+    assert again == validation.tuned
+    frame = held_out(seed=1)[1][0]
+    assert thresholds.apply(frame, again.post) == thresholds.apply(frame, validation.tuned.post)
+
+
+@pytest.mark.parametrize("kind", ["box", "learned"])
+def test_the_judged_image_has_no_part(kind):
+    """The truth of one image is made nonsense: its predictions come out the same to the bit."""
+    truth, predictions = held_out()
+    other = [replace(truth[0], cells=truth[0].cells[:1]), *truth[1:]]
+    ways = [cross_validate(t, predictions, folds=3, kinds=[kind]) for t in (truth, other)]
+    gains = {bool(w.tuned.post.gain) for w in ways}
+    assert len(gains) == 1, "the same way has to be the best of both for this test to say anything"
+    first, second = ({f.id: f for f in w.frames}[truth[0].id] for w in ways)
+    assert first == second
+
+
+def test_the_order_of_the_frames_tells_nothing():
+    truth, predictions = held_out()
+    one = cross_validate(truth, predictions, 3, kinds=["mask"])
+    other = cross_validate(truth[::-1], predictions[::-1], 3, kinds=["mask"])
+    assert {r.name: r.mean for r in one.rows} == pytest.approx({r.name: r.mean for r in other.rows})
+
+
+def test_frames_without_predictions_and_levels():
+    truth, predictions = held_out(6)
+    half = {0.5: predictions[:3], 0.4: predictions[:3]}
+    found = cross_validate(truth, half, folds=3)
+    assert [f.id for f in found.frames] == [f.id for f in truth]
+    assert sum(len(f.cells) > 0 for f in found.frames) == 3
+
+
+def test_two_frames_are_enough():
+    truth, predictions = held_out(2)
+    rows = {row.name: row.mean for row in cross_validate(truth, predictions).rows}
+    assert rows["limits by type, mask score"] > 0.2
+
+
+def test_too_few_frames_and_predictions_of_others():
+    truth, predictions = held_out(3)
+    with pytest.raises(KitError, match="at least 2"):
+        cross_validate(truth[:1], predictions[:1])
+    with pytest.raises(KitError, match="no prediction has the id"):
+        cross_validate(truth, [replace(f, id=f"x{f.id}") for f in predictions])
