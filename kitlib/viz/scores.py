@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from kitlib.metric import Score
 from kitlib.post.tune import Tuning
+from kitlib.post.validate import Row
 from kitlib.viz import style
 
 
@@ -67,4 +68,26 @@ def tuning(found: Tuning) -> Figure:
     axes.set_title("Metric on the held-out images by score threshold")
     axes.margins(y=0.15)
     style.legend(axes)
+    return figure
+
+
+@style.styled
+def ways(rows: Sequence[Row]) -> Figure:
+    """The cross-validated metric of each way to post-process, with its interval; a coloured dot a type."""
+    figure, (axes,) = style.figure(7, 0.6 + 0.28 * len(rows))
+    names = sorted({c for row in rows for c in row.by_category})
+    best = max(rows, key=lambda row: row.mean, default=None)
+    for place, row in enumerate(rows):
+        for name, value in row.by_category.items():
+            label = name if place == 0 else None
+            axes.plot([value], [place], "o", ms=4, color=style.color(name, names), label=label)
+        axes.plot([row.low, row.high], [place, place], color=style.INK, lw=1.2, zorder=3)
+        axes.plot([row.mean], [place], "D", ms=5, color=style.INK, zorder=4)
+        weight = "bold" if row is best else "normal"
+        margin = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+        axes.annotate(f"{row.mean:.3f}", (1.02, place), weight=weight, **margin)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.invert_yaxis()
+    axes.set_title("Metric on images that had no part in the tuning, 90 % interval")
+    style.legend(axes, ncols=max(len(names), 1), loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure

@@ -8,6 +8,7 @@ import pytest
 from kitlib import metric, rle, viz
 from kitlib.post import tune
 from kitlib.post.thresholds import PostConfig
+from kitlib.post.validate import Row
 from kitlib.records import Cell, Frame
 
 
@@ -66,3 +67,16 @@ def test_the_chosen_threshold_lies_on_its_curve(drawn) -> None:
         assert mark.get_xdata() == [best]
         assert mark.get_ydata()[0] == pytest.approx(np.interp(best, curve.get_xdata(), curve.get_ydata()))
         assert mark.get_ydata()[0] == pytest.approx(1)
+
+
+def test_a_line_for_each_way_and_the_best_in_bold(drawn) -> None:
+    rows = [
+        Row("untuned", 0.2, 0.15, 0.25, {"astro": 0.1, "cort": 0.3}),
+        Row("limits by type", 0.3, 0.2, 0.4, {"astro": 0.2, "cort": 0.4}),
+    ]
+    (axes,) = drawn(viz.ways(rows)).axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["untuned", "limits by type"]
+    assert [(t.get_text(), t.get_weight()) for t in axes.texts] == [("0.200", "normal"), ("0.300", "bold")]
+    intervals = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert intervals == [(0.15, 0.25), (0.2, 0.4)]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["astro", "cort"]
