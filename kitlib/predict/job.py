@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kitlib import config, files, launch, records
@@ -16,14 +18,41 @@ from kitlib.records import Frame
 PROGRESS = "progress.jsonl"
 
 
-def run(job: PredictJob, gpus: int = 0) -> Path:
+@dataclass(frozen=True)
+class Predicted:
+    """What a job leaves.
+
+    Attributes:
+        path: its predictions.csv.
+        levels: the table of each mask threshold of ``PredictConfig.levels``; without any, ``path`` alone,
+            under the default threshold.
+        skipped: why an image was left out, by id; the tables hold such an image without cells.
+    """
+
+    path: Path
+    levels: dict[float, Path]
+    skipped: dict[str, str]
+
+    def frames(self) -> list[Frame]:
+        """The instances of every frame."""
+        return tables.read_cells(self.path)
+
+    def by_level(self) -> dict[float, list[Frame]]:
+        """The instances at each of ``levels``, for the tuner."""
+        return {level: tables.read_cells(path) for level, path in self.levels.items()}
+
+
+def run(job: PredictJob, gpus: int = 0) -> Predicted:
     """Predict all frames of a job and write ``job.out``, its predictions.csv, with a progress bar.
+
+    The tables of ``job.config.levels`` go beside it, as predictions@0.40.csv. An image that cannot be read or
+    predicted is told beside the bar and left out.
 
     Each frame is kept as soon as it is done, in a folder beside ``job.out`` which goes when all are done: an
     interrupted run with the same settings, frames and weights goes on where it stopped.
 
     Raises:
-        KitError: a missing or damaged file, or whatever stopped the child.
+        KitError: a missing or damaged file, whatever stopped the child, or not one image could be predicted.
     """
     frames = records.read_frames(job.frames)
     folder = _folder(job)
@@ -41,15 +70,22 @@ def run(job: PredictJob, gpus: int = 0) -> Path:
                 folder,
                 gpus=gpus,
                 progress=PROGRESS,
-                on_row=lambda row: bar({"frames": next(count)}),
+                on_row=lambda row: bar({**row, "frames": next(count)}),
             )
-    tables.write_predictions(job.out, _collect(folder, frames))
+    skipped = _skipped(folder, frames)
+    if frames and len(skipped) == len(frames):
+        raise KitError(f"not one image could be predicted; {next(iter(skipped.values()))}")
+    paths = [Path(job.out), *(_level_path(job.out, level) for level in job.config.levels)]
+    found = _collect(folder, frames, skipped, len(paths))
+    for path, table in zip(paths, zip(*found, strict=True) if found else [()] * len(paths), strict=True):
+        tables.write_predictions(path, table)
     shutil.rmtree(folder)
-    return Path(job.out)
+    levels = dict(zip(job.config.levels, paths[1:], strict=True))
+    return Predicted(paths[0], levels or {job.config.mask_threshold["default"]: paths[0]}, skipped)
 
 
 def part(folder: Path, index: int) -> Path:
-    """The file that holds the predictions of one frame until all are done."""
+    """The file that holds the predictions of one frame, at each level, until all are done."""
     return folder / f"{index:06d}.jsonl"
 
 
@@ -68,10 +104,26 @@ def _folder(job: PredictJob) -> Path:
     return out.parent / f".{out.stem}-parts.{key}"
 
 
-def _collect(folder: Path, frames: Sequence[Frame]) -> list[Frame]:
-    missing = unfinished(folder, frames)
+def _level_path(out: str, level: float) -> Path:
+    return Path(out).with_stem(f"{Path(out).stem}@{level:.2f}")
+
+
+def _skipped(folder: Path, frames: Sequence[Frame]) -> dict[str, str]:
+    """Why the frames that are not done were left out, by id, in their order."""
+    progress = folder / PROGRESS
+    rows = map(json.loads, progress.read_text("utf-8").splitlines()) if progress.exists() else ()
+    told = {row["id"]: row["skipped"] for row in rows if "skipped" in row}
+    return {frames[i].id: told[frames[i].id] for i in unfinished(folder, frames) if frames[i].id in told}
+
+
+def _collect(
+    folder: Path, frames: Sequence[Frame], skipped: dict[str, str], count: int
+) -> list[Sequence[Frame]]:
+    """Each frame ``count`` times: as it was predicted at each level, without cells if it was left out."""
+    missing = [frames[i].id for i in unfinished(folder, frames) if frames[i].id not in skipped]
     if missing:
-        raise KitError(
-            f"image {frames[missing[0]].id} was not predicted; see {folder / 'log.txt'} and run again"
-        )
-    return [frame for i in range(len(frames)) for frame in records.read_frames(part(folder, i))]
+        raise KitError(f"image {missing[0]} was not predicted; see {folder / 'log.txt'} and run again")
+    return [
+        [replace(frame, cells=())] * count if frame.id in skipped else records.read_frames(part(folder, i))
+        for i, frame in enumerate(frames)
+    ]

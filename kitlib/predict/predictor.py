@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kitlib.predict import fuse, network
+from kitlib.errors import KitError
+from kitlib.model.memory import ran_out
+from kitlib.predict import fuse, network, proposals
 from kitlib.predict.cells import to_cells
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
 from kitlib.predict.views import View, views
 from kitlib.records import Cell
+
+logger = logging.getLogger(__name__)
+# As memory runs out: the share of proposals and detections that are kept, and how many times smaller the
+# sides of tiles are; a whole frame is then cut into tiles, too.
+ATTEMPTS = ((1.0, 1), (0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
 
 
 class Predictor:
@@ -29,6 +39,10 @@ class Predictor:
 
     def __init__(self, models: Sequence[nn.Module], categories: Sequence[str], config: PredictConfig):
         self.models, self.categories, self.config = tuple(models), tuple(categories), config
+        if config.fuse == "proposals":
+            self.networks = [partial(proposals.look, self.models)]
+        else:
+            self.networks = [partial(network.look, model) for model in self.models]
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[Cell, ...]:
         """The cells of an (H, W) grey image of any size, best first, in its own pixels; they may overlap."""
@@ -46,22 +60,43 @@ class Predictor:
         return tables
 
     def _tables(self, image: NDArray[np.uint8], config: PredictConfig) -> list[tuple[Cell, ...]]:
-        looks = views(config, *image.shape)
-        with network.ready(self.models, config.score_floor, config.max_cells):
-            found = self._look(image, looks, config.batch)
-        if len(looks) * len(self.models) == 1:
+        for share, smaller in ATTEMPTS:
+            looks = views(config, *image.shape, smaller)
+            found = self._try(image, looks, config, share)
+            if found is not None:
+                break
+        else:
+            raise KitError(
+                f"an image of {image.shape[1]} x {image.shape[0]} pixels needs more memory than there is, "
+                "also in smaller tiles; make predict_config's scales, tile or batch smaller"
+            )
+        if len(looks) * len(self.networks) == 1:
             fused = fuse.alone(found)
         else:
-            fused = fuse.fuse(found, (looks[-1].source + 1) * len(self.models), image.shape, config)
+            fused = fuse.fuse(found, (looks[-1].source + 1) * len(self.networks), image.shape, config)
         return to_cells(found, fused, image.shape, config, self.categories)
 
+    def _try(
+        self, image: NDArray[np.uint8], looks: Sequence[View], config: PredictConfig, share: float
+    ) -> Detections | None:
+        """``_look``; None when memory ran out. What the failed one held is free on return."""
+        try:
+            with network.ready(self.models, config.score_floor, config.max_cells, share):
+                return self._look(image, looks, config.batch if share == 1 else 1)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            logger.warning("out of memory with %g of the proposals: %s", share, error)
+        torch.cuda.empty_cache()
+        return None
+
     def _look(self, image: NDArray[np.uint8], looks: Sequence[View], batch: int) -> Detections:
-        """What every model detects in every view."""
+        """What every network detects in every view."""
         found = []
         sources = looks[-1].source + 1
-        for number, model in enumerate(self.models):
+        for number, look in enumerate(self.networks):
             for part in _batches(looks, batch):
-                seen = network.look(model, [view.image(image) for view in part])
+                seen = look([view.image(image) for view in part])
                 for view, instances in zip(part, seen, strict=True):
                     source = number * sources + view.source
                     found.append(view.back(Detections.from_instances(instances, source)))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kitlib.errors import KitError
+from kitlib.model.memory import ran_out
 from kitlib.train.pieces import Piece, Sample, smaller, split
 from kitlib.train.processes import Processes
 
@@ -140,7 +141,9 @@ class Stepper:
                 self.scaler.scale(sum(losses.values())).backward()
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss.detach()
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             return None
         except FloatingPointError:  # detectron2's proposals, on NaN
             return {}

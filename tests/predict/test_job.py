@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from kitlib import config, records
-from kitlib.data import tables
+from kitlib import config, records, rle
 from kitlib.errors import KitError
-from kitlib.predict import PredictConfig, PredictJob, run
+from kitlib.predict import PredictConfig, Predicted, PredictJob, run
 from kitlib.predict import job as jobs
 from kitlib.predict.__main__ import main
 from kitlib.predict.infer import predict_frames
@@ -30,7 +31,9 @@ def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, net
     folder = jobs._folder(job)
     records.write_frames(jobs.part(folder, 1), [images[1]])  # done before the interruption: no cells
     (folder.parent / f"{folder.stem}.0123").mkdir()  # of an older job
-    found = tables.read_cells(run(job))
+    result = run(job)
+    found = result.frames()
+    assert result == Predicted(Path(job.out), {0.5: Path(job.out)}, {})
     here = list(predict_frames(Predictor([network], ("astro", "cort", "shsy5y"), CONFIG), images))
     here[1] = images[1]
     assert [f.id for f in found] == [f.id for f in images]
@@ -45,7 +48,7 @@ def test_nothing_is_started_when_all_is_done(job, images, monkeypatch):
     for i, frame in enumerate(images):
         records.write_frames(jobs.part(jobs._folder(job), i), [frame])
     monkeypatch.setattr(jobs.launch, "launch", lambda *_, **__: pytest.fail("a child was started"))
-    assert len(tables.read_cells(run(job))) == 5
+    assert len(run(job).frames()) == 5
 
 
 def test_other_settings_frames_or_weights_are_another_job(job, tmp_path, checkpoint, images):
@@ -72,15 +75,72 @@ def test_processes_share_the_frames(job, images, monkeypatch):
     assert len((folder / jobs.PROGRESS).read_text().splitlines()) == 4
 
 
-def test_the_child_s_error_comes_back_and_what_is_done_stays(job, tmp_path, images):
-    bad = tmp_path / "image4.png"
-    bad.write_bytes(images[4].path.read_bytes()[:300])
-    frames = [*images[:4], replace(images[4], path=bad)]
-    records.write_frames(job.frames, frames)
-    with pytest.raises(KitError, match=r"image4\.png cannot be read"):
+def test_a_killed_run_goes_on_without_doubles(job, images):
+    many = [replace(images[i % 5], id=f"frame{i}") for i in range(25)]
+    records.write_frames(job.frames, many)
+    code = "import sys; from kitlib import config, predict; "
+    code += "predict.run(config.load(predict.PredictJob, sys.argv[1]))"
+    description = config.save(job, Path(job.frames).with_name("job.yaml"))
+    process = subprocess.Popen([sys.executable, "-c", code, str(description)], stdout=subprocess.DEVNULL)
+    folder = jobs._folder(job)
+    while len(jobs.unfinished(folder, many)) > 22:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert len(jobs.unfinished(folder, many)) > 0
+    found = run(job).frames()
+    assert [f.id for f in found] == [f.id for f in many]
+    for i in range(5, 25):
+        assert [c.mask for c in found[i].cells] == [c.mask for c in found[i % 5].cells]
+
+
+def test_several_weights_and_levels(job, other_checkpoints):
+    settings = replace(CONFIG, levels=(0.4, 0.55), tta=("none", "flip_h"))
+    result = run(replace(job, weights=(*job.weights, str(other_checkpoints[0])), config=settings))
+    assert [p.name for p in result.levels.values()] == ["predictions@0.40.csv", "predictions@0.55.csv"]
+    levels = result.by_level()
+    assert levels.keys() == {0.4, 0.55}
+    areas = {
+        level: sum(rle.areas([c.mask for f in found for c in f.cells])) for level, found in levels.items()
+    }
+    assert areas[0.4] > sum(rle.areas([c.mask for f in result.frames() for c in f.cells])) > areas[0.55]
+    assert {c.agreement for f in result.frames() for c in f.cells} <= {0.25, 0.5, 0.75, 1.0}
+
+
+def test_models_of_other_types_are_no_ensemble(job, other_checkpoints):
+    with pytest.raises(
+        KitError, match=r"weights_best\.pth knows the types astro, .*one_class\.pth knows cell"
+    ):
+        run(replace(job, weights=(*job.weights, str(other_checkpoints[1]))))
+
+
+def test_a_bad_image_is_told_and_left_out(job, tmp_path, images, capsys):
+    (tmp_path / "short.png").write_bytes(images[4].path.read_bytes()[:300])
+    (tmp_path / "text.png").write_text("no image")
+    bad = [
+        replace(images[0], id="short", path=tmp_path / "short.png"),
+        replace(images[0], id="text", path=tmp_path / "text.png"),
+        replace(images[0], id="size", height=95),
+        replace(images[0], id="none", path=None),
+    ]
+    records.write_frames(job.frames, [*bad, images[4]])
+    result = run(job)
+    found = result.frames()
+    assert [f.id for f in found] == ["short", "text", "size", "none", images[4].id]
+    assert [len(f.cells) > 0 for f in found] == [False] * 4 + [True]
+    assert list(result.skipped) == ["short", "text", "size", "none"]
+    assert "short.png cannot be read" in result.skipped["short"]
+    assert "text is left out: " in capsys.readouterr().out
+
+
+def test_without_a_single_good_image_the_job_fails_and_can_be_repeated(job, tmp_path, images):
+    bad = replace(images[0], path=tmp_path / "new.png")
+    records.write_frames(job.frames, [bad])
+    with pytest.raises(KitError, match=r"not one image could be predicted; .*new\.png does not exist"):
         run(job)
-    assert jobs.unfinished(jobs._folder(job), frames) == [4]
-    assert not jobs.Path(job.out).exists()
+    bad.path.write_bytes(images[0].path.read_bytes())
+    assert len(run(job).frames()[0].cells) > 0
 
 
 def test_missing_files_are_said_before_anything_starts(job):

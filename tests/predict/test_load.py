@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kitlib.errors import KitError
-from kitlib.predict.load import load_model
+from kitlib.predict.load import load_model, load_models
 
 
 def test_the_model_comes_back_as_it_was(checkpoint, network):
@@ -58,3 +58,12 @@ def test_missing_cut_short_and_dangerous_files(checkpoint, tmp_path):
     torch.save({"model": print}, tmp_path / "code.pth")
     with pytest.raises(KitError, match=r"code\.pth cannot be read"):
         load_model(tmp_path / "code.pth")
+
+
+def test_an_ensemble_is_of_the_same_types(checkpoint, other_checkpoints):
+    second, one_class = other_checkpoints
+    models, categories = load_models([checkpoint, second])
+    assert len(models) == 2
+    assert categories == ("astro", "cort", "shsy5y")
+    with pytest.raises(KitError, match=r"second\.pth knows the types astro.*one_class\.pth knows cell"):
+        load_models([second, one_class])

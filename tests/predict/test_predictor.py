@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kitlib import rle
+from kitlib.errors import KitError
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.predictor import Predictor
 from kitlib.predict.views import TURNS
@@ -201,3 +202,54 @@ def test_the_floor_and_the_limit_hold_in_the_network_and_are_put_back(network, i
     fewer = Predictor([network], CATEGORIES, PredictConfig(score_floor=between, max_cells=7))(grey)
     assert [c.score for c in fewer] == pytest.approx([c.score for c in cells[:3]], abs=1e-5)
     assert state() == before
+
+
+class Small:
+    """Makes a model run out of memory when it is shown too much, or keeps too many proposals."""
+
+    def __init__(self, model, error, pixels=10**9, proposals=10**9):
+        self.inner, self.error, self.pixels, self.proposals, self.seen = model, error, pixels, proposals, []
+        self.inference, model.inference = model.inference, self
+
+    def __call__(self, inputs, do_postprocess=True):
+        shown = sum(i["image"][0].numel() for i in inputs)
+        kept = self.inner.post_nms_topk[False]
+        self.seen.append((shown, kept))
+        if shown > self.pixels or kept > self.proposals:
+            raise self.error
+        return self.inference(inputs, do_postprocess)
+
+
+GPU = torch.cuda.OutOfMemoryError("CUDA out of memory")
+CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you ..."
+)
+
+
+@pytest.mark.parametrize("error", [GPU, CPU, MemoryError()])
+@pytest.mark.parametrize(
+    ("limits", "tries"),
+    [
+        ({"proposals": 500}, [(2400, 1000), (2400, 500)]),
+        ({"proposals": 250}, [(2400, 1000), (2400, 500), (2400, 250)]),
+        ({"pixels": 600}, [(2400, 1000), (2400, 500), (2400, 250), *[(600, 250)] * 9]),
+    ],
+)
+def test_out_of_memory_means_fewer_proposals_and_then_smaller_tiles(known, error, limits, tries):
+    model = known(SIZE, ([1, 1, 9, 9], 0.9, 0))
+    model.post_nms_topk = {True: 2000, False: 1000}
+    small = Small(model, error, **limits)
+    assert predict(model)
+    assert small.seen == tries
+    assert model.post_nms_topk == {True: 2000, False: 1000}
+
+
+def test_what_no_tile_is_small_enough_for(known):
+    model = known(SIZE)
+    model.post_nms_topk = {True: 2000, False: 1000}
+    Small(model, GPU, pixels=100)
+    with pytest.raises(KitError, match="60 x 40 pixels needs more memory"):
+        predict(model)
+    Small(model, RuntimeError("no such operator"), pixels=100)
+    with pytest.raises(RuntimeError, match="no such operator"):
+        predict(model)
