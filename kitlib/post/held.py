@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from kitlib import metric, rle
 from kitlib.post import overlap, thresholds
@@ -103,7 +104,7 @@ class Held:
         if key not in self._resolved:
             chosen = np.flatnonzero(fits)
             if limits.mask_nms < 1:
-                chosen = chosen[overlap.suppress(shapes.iou[np.ix_(chosen, chosen)], limits.mask_nms)]
+                chosen = chosen[overlap.suppress(shapes.iou(chosen), limits.mask_nms)]
             pixels = [shapes.pixels[i] for i in chosen]
             painted = overlap.paint(pixels, *self.truth.size, limits.max_clipped, limits.split)
             areas = np.array([len(p) for p in painted.pixels], np.int64)
@@ -128,9 +129,13 @@ class _Shapes:
         return [p.astype(np.int32) for p in rle.pixels(self.masks)]
 
     @cached_property
-    def iou(self) -> NDArray[np.float64]:
-        """IoU of each mask with each."""
-        return rle.iou(self.masks, self.masks)
+    def _overlaps(self) -> csr_array:
+        """IoU of each mask with each, few of which overlap."""
+        return csr_array(rle.iou(self.masks, self.masks))
+
+    def iou(self, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        """IoU of the chosen masks with each other."""
+        return self._overlaps[chosen][:, chosen].toarray()
 
     def alone(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The label map and the areas of one mask alone."""

@@ -29,7 +29,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "max_area": (None, 4000, 2000, 1000),
 }
 FEW = 100  # instances that are too few to calibrate on
-TOLERANCE = 0.01  # thresholds within this share of the best count as equally good
+TOLERANCE = 0.004  # thresholds within this share of the best count as equally good
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Tuning:
 def tune(truth: Sequence[Frame], predictions: Predictions, start: PostConfig | None = None) -> Tuning:
     """Tune all limits of each type by coordinate search from ``start``.
 
-    Types are those voted by the predictions, as for test frames. Of several score thresholds within 1 % of
-    the best the middle one of their unbroken run is taken, and another value of any other limit only if it
+    Types are those voted by the predictions, as for test frames. Of several score thresholds within 0.4 %
+    of the best the middle one of their unbroken run is taken, and another value of any other limit only if it
     gains more than half of that: what was measured on a handful of frames is not to be believed to the last
     digit.
 

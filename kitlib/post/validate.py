@@ -90,13 +90,14 @@ def cross_validate(
     for kind in kinds:
         fits = _Fits(study, kind)
         for gain, way in ((False, "limits by type"), (True, "expected gain")):
-            frames = study.judge(lambda fold, fits=fits, gain=gain: fits.config(fold, gain))
+            frames = study.judge(lambda fold, fits=fits, gain=gain: fits.without(fold).config(gain))
             rows.append(_row(f"{way}, {kind} score", truth, frames))
             if best is None or rows[-1].mean > best[0].mean:
                 best = rows[-1], frames, fits, gain
     row, frames, fits, gain = best
-    tuned = Tuned(fits.config(None, gain), row.mean, row.low, row.high)
-    return Validation(tuple(rows), row, tuned, frames, fits.tuning(None))
+    everything = fits.without(None)
+    tuned = Tuned(everything.config(gain), row.mean, row.low, row.high)
+    return Validation(tuple(rows), row, tuned, frames, everything.tuning)
 
 
 def _row(name: str, truth: Sequence[Frame], frames: Sequence[Frame]) -> Row:
@@ -138,36 +139,43 @@ class _Study:
         ]
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """What tuning found, with score limits and with the expected gain."""
+
+    tuning: Tuning
+    gain: PostConfig
+
+    def config(self, gain: bool) -> PostConfig:
+        return self.gain if gain else self.tuning.config
+
+
 class _Fits:
-    """Tunings on frames that are ranked by one kind of score, without one fold (or without None)."""
+    """Fits to frames that are ranked by one kind of score."""
 
     def __init__(self, study: _Study, kind: Kind) -> None:
         self.study, self.kind = study, kind
-        self._held: dict[tuple[str, int], Held] = {}
-        self._tunings: dict[int | None, Tuning] = {}
+        self._fits: dict[int | None, _Fit] = {}
+        self._held: dict[str, Held] = {}
 
-    def config(self, without: int | None, gain: bool) -> PostConfig:
-        config = self.tuning(without).config
-        return tune.calibrated(self.held(without), config) if gain else config
-
-    def tuning(self, without: int | None) -> Tuning:
-        if without not in self._tunings:
-            self._tunings[without] = tune.tune_held(self.held(without), self._start(without))
-        return self._tunings[without]
-
-    def held(self, without: int | None) -> list[Held]:
-        """The frames of the other folds; learned scores are those of trees that saw neither fold."""
-        return [self._hold(f, without) for f in self.study.truth if self.study.fold[f.id] != without]
+    def without(self, fold: int | None) -> _Fit:
+        """The fit to all frames but those of a fold; None for all."""
+        if fold not in self._fits:
+            held = [self._hold(f, fold) for f in self.study.truth if self.study.fold[f.id] != fold]
+            tuning = tune.tune_held(held, self._start(fold))
+            self._fits[fold] = _Fit(tuning, tune.calibrated(held, tuning.config))
+        return self._fits[fold]
 
     def _hold(self, frame: Frame, without: int | None) -> Held:
-        start = self._start(without, self.study.fold[frame.id])
-        key = frame.id, id(start.forest)
-        if key not in self._held:
-            self._held[key] = Held(frame, self.study.found[frame.id], start)
-        return self._held[key]
+        """The frame; its learned scores, other ones for each fold, are from trees that saw neither fold."""
+        found = self.study.found[frame.id]
+        if self.kind == "learned":
+            return Held(frame, found, self._start(without, self.study.fold[frame.id]))
+        if frame.id not in self._held:
+            self._held[frame.id] = Held(frame, found, self._start())
+        return self._held[frame.id]
 
     def _start(self, *without: int | None) -> PostConfig:
         if self.kind != "learned":
             return PostConfig(score_kind=self.kind)
-        forest = self.study.forest(frozenset(without) - {None})
-        return PostConfig(score_kind=self.kind, forest=forest)
+        return PostConfig(score_kind=self.kind, forest=self.study.forest(frozenset(without) - {None}))

@@ -136,7 +136,7 @@ def test_predictions_of_other_frames_are_refused():
     ],
 )
 def test_plateau_centre(curve, centre):
-    assert plateau_centre(np.array(curve)) == centre
+    assert plateau_centre(np.array(curve), 0.01) == centre
 
 
 def test_each_limit_is_found_where_it_alone_helps():
