@@ -153,3 +153,9 @@ def test_missing_files_are_said_before_anything_starts(job):
 def test_asking_for_a_job_imports_no_torch():
     code = "import sys, kitlib.predict.pseudo, kitlib.post.tune; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_job_without_frames_starts_no_process_and_leaves_an_empty_table(job, monkeypatch):
+    monkeypatch.setattr(jobs.launch, "launch", lambda *args, **kwargs: pytest.fail("there is nothing to do"))
+    records.write_frames(job.frames, [])
+    assert run(job).frames() == []
