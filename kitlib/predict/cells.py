@@ -46,7 +46,7 @@ def to_cells(
     levels = (config.mask_threshold_of(voted), *config.levels)
     tables: list[list[Cell]] = [[] for _ in levels]
     for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
-        patch = soft_mask(found.take(fused.members[i]), *size)
+        patch = soft_mask(found, fused.members[i], *size)
         for table, level in zip(tables, levels, strict=True):
             inside = patch.values >= level
             if inside.any():
@@ -55,20 +55,20 @@ def to_cells(
     return [tuple(table) for table in tables]
 
 
-def soft_mask(members: Detections, height: int, width: int) -> Patch:
+def soft_mask(found: Detections, members: NDArray[np.int64], height: int, width: int) -> Patch:
     """The mean of the members' probabilities, weighted by their scores, over the union of their boxes.
 
     They are averaged pixel by pixel in the frame, where a pixel outside a member's box counts 0: to resample
     each into the fused box first would blur it twice.
     """
-    patches = [paste(s, b, height, width) for s, b in zip(members.squares, members.boxes, strict=True)]
+    patches = [paste(found.squares[i], found.boxes[i], height, width) for i in members]
     if len(patches) == 1:
         return patches[0]
     left, top = min(p.x for p in patches), min(p.y for p in patches)
     right = max(p.x + p.values.shape[1] for p in patches)
     bottom = max(p.y + p.values.shape[0] for p in patches)
     total: NDArray[np.float32] = np.zeros((bottom - top, right - left), np.float32)
-    weights = members.scores / members.scores.sum()
+    weights = found.scores[members] / found.scores[members].sum()
     for patch, weight in zip(patches, weights.tolist(), strict=True):
         h, w = patch.values.shape
         total[patch.y - top : patch.y - top + h, patch.x - left : patch.x - left + w] += weight * patch.values

@@ -32,19 +32,19 @@ def paste(square: NDArray[np.float32], box: NDArray[np.float64], height: int, wi
     Returns:
         The box and a margin of a pixel, cut to the frame: (0, 0) when nothing of it is inside.
     """
-    x0, y0, x1, y1 = (float(v) for v in box)
+    x0, y0, x1, y1 = box.tolist()
     left, right = max(math.floor(x0) - 1, 0), min(math.ceil(x1) + 1, width)
     top, bottom = max(math.floor(y0) - 1, 0), min(math.ceil(y1) + 1, height)
     if not (x0 < x1 and y0 < y1 and left < right and top < bottom):
         return Patch(0, 0, np.zeros((0, 0), np.float32))
-    rows = _weights(top, bottom, y0, y1, square.shape[0])
-    columns = _weights(left, right, x0, x1, square.shape[1])
-    return Patch(left, top, rows @ square @ columns.T)
+    size = len(square)
+    rows = (np.arange(top, bottom) + 0.5 - y0) * (size / (y1 - y0))
+    columns = (np.arange(left, right) + 0.5 - x0) * (size / (x1 - x0))
+    weights = _weights(np.concatenate([rows, columns]), size)  # in one go: most boxes are small
+    return Patch(left, top, weights[: len(rows)] @ square @ weights[len(rows) :].T)
 
 
-def _weights(first: int, last: int, low: float, high: float, size: int) -> NDArray[np.float32]:
-    """(last - first, size): what each of ``size`` samples, spread evenly from ``low`` to ``high``, adds to
-    each pixel."""
-    centres = (np.arange(first, last) + 0.5 - low) * (size / (high - low)) - 0.5
-    distance = np.abs(centres[:, None] - np.arange(size))
-    return np.maximum(1.0 - distance, 0.0).astype(np.float32)
+def _weights(places: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """(P, size): what each of ``size`` samples, in the middle of 0 to 1, 1 to 2, ..., adds at each place."""
+    distance = (places - 0.5).astype(np.float32)[:, None] - np.arange(size, dtype=np.float32)
+    return np.maximum(1.0 - np.abs(distance), 0.0)

@@ -146,6 +146,6 @@ def test_masks_without_pixels_do_no_harm():
 
 def test_soft_masks_are_averaged_in_the_frame():
     members = detections((10, 10, 14, 14, 0.6, 0, 0), (12, 10, 16, 14, 0.2, 0, 1))
-    patch = soft_mask(members, *SIZE)
+    patch = soft_mask(members, np.array([0, 1]), *SIZE)
     assert (patch.x, patch.y) == (9, 9)
     np.testing.assert_allclose(patch.values[3], [0, 0.75, 0.75, 1, 1, 0.25, 0.25, 0], atol=1e-6)
