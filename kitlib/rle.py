@@ -112,13 +112,12 @@ def from_crop(mask: NDArray, x: int, y: int, height: int, width: int) -> RLE:
     """
     left, top = max(-x, 0), max(-y, 0)
     inside = np.asarray(mask)[top : max(height - y, 0), left : max(width - x, 0)] != 0
-    padded = np.zeros((inside.shape[0], inside.shape[1] + 2), np.int8)
-    padded[:, 1:-1] = inside
-    change = np.diff(padded, axis=1)
-    row, column = np.nonzero(change == 1)
-    starts = (row + y + top) * width + column + x + left
-    row, column = np.nonzero(change == -1)
-    return _pack_one(starts, (row + y + top) * width + column + x + left, height, width)
+    rows, columns = inside.shape
+    padded = np.zeros(rows * (columns + 1) + 1, bool)  # one column more: where a row's last run ends
+    padded[1:].reshape(rows, columns + 1)[:, :-1] = inside
+    row, column = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), columns + 1)
+    edges = (row + y + top) * width + column + x + left
+    return _pack_one(edges[::2], edges[1::2], height, width)
 
 
 def crop(r: RLE, box: Sequence[int]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from kitlib.post.tune import Tuning
 from kitlib.records import Frame
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
-CONFIDENCE = 0.9
+LEAST = 2  # folds
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def cross_validate(
 
     Ways are no tuning at all, and for each kind of score limits by type and expected gain. The learned score
     of an image always comes from trees that were fitted on other folds, also while tuning. The best of many
-    is expected a little too well; where several are alike the first, and simplest, is taken.
+    is expected a little too well; where several are alike the first, and simplest, is taken. Images that make
+    a single fold, as one image does, are judged with what was tuned on them, and the row's name says so.
 
     Args:
         truth: held-out frames with their true cells.
@@ -83,9 +84,11 @@ def cross_validate(
             frames, each is a fold.
 
     Raises:
-        KitError: fewer than two frames or folds, or predictions for none of them.
+        KitError: no frames, or predictions for none of them.
     """
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
+    if len(set(study.fold.values())) < LEAST:
+        return _on_the_same_images(study)
     rows, best = [_row("untuned", truth, study.judge(lambda _: PostConfig()))], None
     for kind in kinds:
         fits = _Fits(study, kind)
@@ -98,6 +101,15 @@ def cross_validate(
     everything = fits.without(None)
     tuned = Tuned(everything.config(gain), row.mean, row.low, row.high)
     return Validation(tuple(rows), row, tuned, frames, everything.tuning)
+
+
+def _on_the_same_images(study: _Study) -> Validation:
+    """Limits by type, for want of images to judge them on."""
+    tuning = _Fits(study, "box").without(None).tuning
+    frames = study.judge(lambda _: tuning.config)
+    untuned = _row("untuned", study.truth, study.judge(lambda _: PostConfig()))
+    row = _row("limits by type, tuned on these images", study.truth, frames)
+    return Validation((untuned, row), row, Tuned(tuning.config, row.mean, row.low, row.high), frames, tuning)
 
 
 def _row(name: str, truth: Sequence[Frame], frames: Sequence[Frame]) -> Row:
@@ -114,7 +126,7 @@ class _Study:
         found = levels.by_level(predictions)
         tune.check(truth, found)
         self.truth, self.seed = truth, seed
-        self.fold = splits.assign(truth, folds, seed)
+        self.fold = splits.assign(truth, folds, seed) if folds > 1 else {f.id: 0 for f in truth}
         self.found = {
             f.id: {level: table.get(f.id, replace(f, cells=())) for level, table in found.items()}
             for f in truth

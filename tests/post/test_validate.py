@@ -110,7 +110,17 @@ def test_two_frames_are_enough():
 
 def test_too_few_frames_and_predictions_of_others():
     truth, predictions = held_out(3)
-    with pytest.raises(KitError, match="at least 2"):
-        cross_validate(truth[:1], predictions[:1])
+    with pytest.raises(KitError, match="no prediction has the id"):
+        cross_validate([], [])
     with pytest.raises(KitError, match="no prediction has the id"):
         cross_validate(truth, [replace(f, id=f"x{f.id}") for f in predictions])
+
+
+def test_a_single_image_is_judged_with_its_own_limits_and_said_to_be():
+    truth, predictions = held_out(frames=1)
+    validation = cross_validate(truth, predictions)
+    assert [row.name for row in validation.rows] == ["untuned", "limits by type, tuned on these images"]
+    assert validation.best is validation.rows[-1]
+    assert metric.score(truth, validation.frames).mean == pytest.approx(validation.tuned.expected)
+    again = [thresholds.apply(f, validation.tuned.post) for f in predictions]
+    assert metric.score(truth, again).mean == pytest.approx(validation.tuned.expected)
