@@ -35,14 +35,14 @@ LEFT = {
     "01_eda": ["summary.json", "figures/examples.png", "figures/folds.png"],
     "02_pretrain_livecell": ["weights_last.pth", "metrics.jsonl", "curves.csv", "figures/curves.png"],
     "03_train": [
-        *("fold_0/weights_best.pth", "predictions.csv", "thresholds.yaml"),
+        *("fold_0/weights_best.pth", "predictions.csv", "post.yaml"),
         *("figures/mask_loss.png", "figures/predictions.png"),
     ],
     "04_pseudolabel": ["pseudo.csv", "pseudo.jsonl", "predictions.csv"],
     "05_retrain": [
         "fold_0/weights_best.pth",
         "predictions.csv",
-        "thresholds.yaml",
+        "post.yaml",
         "figures/before_after.png",
     ],
     "06_submit": ["submission.csv", "predictions.csv", "figures/predictions.png"],
@@ -141,10 +141,19 @@ def test_the_submission_is_valid_and_names_every_test_image(run: Run) -> None:
         assert list(dict.fromkeys(named)) == [row["id"] for row in csv.DictReader(file)]
 
 
-def test_a_second_run_skips_all_and_a_changed_parameter_what_comes_before(run: Run) -> None:
+def test_a_second_run_skips_all_and_changed_parameters_what_comes_before(run: Run) -> None:
+    """The change is to all folds: each is trained, retrained and fine-tuned, and all label and submit."""
     run()
     assert [row.skipped for row in run.rows] == [True] * 6
-    run("03.max_iter=2")
+    run("03.fold=-1", "03.folds=2", "05.finetune_iter=2")
     assert [row.skipped for row in run.rows] == [True, True, False, False, False, False]
     assert sorted(p.name for p in (run.out / "previous").iterdir()) == [f"{stage}-1" for stage in STAGES[2:]]
+    retrained = run.metrics("05_retrain")
+    assert retrained["weights"] == [f"fold_{k}/finetune/weights_best.pth" for k in (0, 1)]
+    predicted = tables.read_cells(run.out / "05_retrain" / "predictions.csv")
+    assert {f.id for f in predicted} == {f.id for f in competition.labelled(run.data)}
+    assert len(run.metrics("04_pseudolabel")["teacher"]) == 2
+    chosen = "05_retrain" if retrained["accepted"] else "03_train"
+    folds = [str(run.out / chosen / name) for name in run.metrics(chosen)["weights"]]
+    assert run.metrics("06_submit")["weights"] == folds
     assert submission.check(run.out / "06_submit" / "submission.csv", run.data) == []
