@@ -17,7 +17,7 @@ From raw images of cells to a valid submission.csv, through six notebooks.
   ./run_all.sh --help       this page
 
 Options of the main job:
-  --profile NAME   demo (the default: minutes on a CPU), t4, paper or gold; see notebooks/profiles/
+  --profile NAME   demo (the default: minutes on a CPU), cpu, t4, paper or gold; see notebooks/profiles/
   --data DIR       the competition's folder; synthetic cells are made where it is left out
   --out DIR        where results go (default: outputs/NAME of the profile)
   --gpus N         how many GPUs to train and predict on (default: all there are, or the CPU)
