@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,17 @@ class PostConfig:
         return self.gain.get(category or "default", self.gain.get("default"))
 
 
-def vote(cells: Sequence[Cell]) -> str | None:
+class Voter(Protocol):
+    """A cell, or what is known of one before it has a mask."""
+
+    @property
+    def category(self) -> str: ...
+
+    @property
+    def score(self) -> float | None: ...
+
+
+def vote(cells: Sequence[Voter]) -> str | None:
     """The category of a frame, from the cells predicted in it; None without cells.
 
     A competition image holds one type of cell, but which one is not known of a test image. Each cell votes
@@ -95,7 +106,7 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     return replace(frame, cells=tuple(kept), category=category)
 
 
-def sure(cell: Cell) -> float:
+def sure(cell: Voter) -> float:
     """A cell's score; an annotated cell is certain."""
     return 1.0 if cell.score is None else cell.score
 
