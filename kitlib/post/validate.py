@@ -11,12 +11,14 @@ from kitlib.post import levels, thresholds, tune
 from kitlib.post.bootstrap import interval
 from kitlib.post.forest import Forest
 from kitlib.post.held import Held
+from kitlib.post.limits import tables
 from kitlib.post.rescore import Kind, learn
 from kitlib.post.thresholds import PostConfig
 from kitlib.post.tune import Tuning
 from kitlib.records import Frame
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
+WAYS = ("limits for all", "limits by type", "expected gain")
 LEAST = 2  # folds
 
 
@@ -71,7 +73,8 @@ def cross_validate(
 ) -> Validation:
     """Tune on all folds but one, judge on that one, in turns; the best way is then tuned on everything.
 
-    Ways are no tuning at all, and for each kind of score limits by type and expected gain. The learned score
+    Ways are no tuning at all, and for each kind of score limits for all types together (the surest where a
+    type has a handful of images), limits by type and expected gain. The learned score
     of an image always comes from trees that were fitted on other folds, also while tuning. The best of many
     is expected a little too well; where several are alike the first, and simplest, is taken. Images that make
     a single fold, as one image does, are judged with what was tuned on them, and the row's name says so.
@@ -92,14 +95,14 @@ def cross_validate(
     rows, best = [_row("untuned", truth, study.judge(lambda _: PostConfig()))], None
     for kind in kinds:
         fits = _Fits(study, kind)
-        for gain, way in ((False, "limits by type"), (True, "expected gain")):
-            frames = study.judge(lambda fold, fits=fits, gain=gain: fits.without(fold).config(gain))
+        for way in WAYS:
+            frames = study.judge(lambda fold, fits=fits, way=way: fits.without(fold).ways[way])
             rows.append(_row(f"{way}, {kind} score", truth, frames))
             if best is None or rows[-1].mean > best[0].mean:
-                best = rows[-1], frames, fits, gain
-    row, frames, fits, gain = best
+                best = rows[-1], frames, fits, way
+    row, frames, fits, way = best
     everything = fits.without(None)
-    tuned = Tuned(everything.config(gain), row.mean, row.low, row.high)
+    tuned = Tuned(everything.ways[way], row.mean, row.low, row.high)
     return Validation(tuple(rows), row, tuned, frames, everything.tuning)
 
 
@@ -153,13 +156,10 @@ class _Study:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What tuning found, with score limits and with the expected gain."""
+    """What tuning found: its curves, and the configuration of each of ``WAYS``."""
 
     tuning: Tuning
-    gain: PostConfig
-
-    def config(self, gain: bool) -> PostConfig:
-        return self.gain if gain else self.tuning.config
+    ways: dict[str, PostConfig]
 
 
 class _Fits:
@@ -175,7 +175,9 @@ class _Fits:
         if fold not in self._fits:
             held = [self._hold(f, fold) for f in self.study.truth if self.study.fold[f.id] != fold]
             tuning = tune.tune_held(held, self._start(fold))
-            self._fits[fold] = _Fit(tuning, tune.calibrated(held, tuning.config))
+            shared = replace(tuning.config, **tables({"default": tuning.config.limits(None)}))
+            found = (shared, tuning.config, tune.calibrated(held, tuning.config))
+            self._fits[fold] = _Fit(tuning, dict(zip(WAYS, found, strict=True)))
         return self._fits[fold]
 
     def _hold(self, frame: Frame, without: int | None) -> Held:

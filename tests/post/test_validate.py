@@ -43,7 +43,7 @@ def test_a_row_for_each_way_with_its_interval(validation):
         *(
             f"{way}, {kind} score"
             for kind in ("box", "mask", "product", "learned")
-            for way in ("limits by type", "expected gain")
+            for way in ("limits for all", "limits by type", "expected gain")
         ),
     ]
     for row in validation.rows:
