@@ -1,0 +1,98 @@
+"""Train every fold of a run further, then once more with pseudo labels of its own.
+
+python tests/benchmarks/further.py RUN --data DIR [--unlabelled DIR ...] [--iterations 480 250]
+
+RUN is the folder of a run that trained every fold (``fold: -1``). Each fold goes on from its weights of
+03_train, labels the unlabelled images with what it has become, and trains on with them: no image that a fold
+holds out reaches it through another fold's labels. The weights lie in RUN/further and RUN/pseudo, where
+``ablation.py --stage`` judges them. Interrupted, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from kitlib import config as configs
+from kitlib import files, predict, records, train
+from kitlib.data import competition, folds, tables
+from kitlib.data.folders import image_files, whole_size
+from kitlib.predict import PredictConfig, PredictJob, pseudo
+from kitlib.records import Frame
+
+FOLDS = 5
+SCALES = (1.0, 2.2)  # large astrocytes as they are, neurons enlarged
+PSEUDO_SHARE = 0.25
+
+
+def unlabelled(data: Path, folders: list[Path]) -> list[Frame]:
+    """The competition's unlabelled images and those of further folders; names may tell the type."""
+    frames = competition.unlabelled(data)
+    for folder in folders:
+        for name, path in image_files(folder).items():
+            frames.append(
+                Frame(name, path, *whole_size(path), category=competition.category_of(name.lower()))
+            )
+    return frames
+
+
+def _train(
+    settings: train.TrainConfig, out: Path, start: Path, fold: tuple[list[Frame], list[Frame]], lr: float
+) -> Path:
+    """Train one fold on; the path of its weights."""
+    files.make_folder(out)
+    job = replace(
+        settings,
+        out=str(out),
+        train=str(records.write_frames(out / "train.jsonl", fold[0])),
+        val=str(records.write_frames(out / "val.jsonl", fold[1])),
+        weights=str(start),
+        schedule=replace(settings.schedule, max_lr=lr),
+    )
+    return train.run(job).best
+
+
+def _label(weights: Path, bare: list[Frame], folder: Path) -> list[Frame]:
+    """What one model is sure of."""
+    frames = records.write_frames(files.make_folder(folder) / "unlabelled.jsonl", bare)
+    table = folder / "predictions.csv"
+    job = PredictJob((str(weights),), str(frames), str(table), PredictConfig(scales=(2.0,)))
+    found = tables.read_cells(table) if table.exists() else predict.run(job).frames()
+    kept, report = pseudo.select(bare, found, pseudo.PseudoConfig())
+    print(f"{folder.name}: {report.images} images, {report.cells} cells, {report.ignored:.1%} ignored")
+    return kept
+
+
+def main() -> None:
+    """Train, label, train."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("run", type=Path)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--unlabelled", type=Path, nargs="*", default=[])
+    options.add_argument("--iterations", type=int, nargs=2, default=[480, 250])
+    options.add_argument("--lr", type=float, nargs=2, default=[6e-4, 4e-4])
+    given = options.parse_args()
+    settings = configs.load(train.TrainConfig, given.run / "03_train" / "config.yaml")
+    settings = replace(
+        settings,
+        augment=replace(settings.augment, scale=SCALES, cell_centred=0.85),
+        sampler=replace(settings.sampler, balance=0.7),
+    )
+    frames = competition.labelled(given.data)
+    bare = unlabelled(given.data, given.unlabelled)
+    parts = {k: folds.split(frames, k) for k in range(FOLDS)}
+    first, second = (replace(settings, max_iter=n) for n in given.iterations)
+    further = {}
+    for k, part in parts.items():
+        start = given.run / "03_train" / f"fold_{k}" / "weights_best.pth"
+        further[k] = _train(first, given.run / "further" / f"fold_{k}", start, part, given.lr[0])
+    second = replace(second, sampler=replace(second.sampler, pseudo_share=PSEUDO_SHARE))
+    for k, (seen, kept_aside) in parts.items():
+        labels = _label(further[k], bare, given.run / "labels" / f"fold_{k}")
+        out = given.run / "pseudo" / f"fold_{k}"
+        _train(second, out, further[k], (seen + labels, kept_aside), given.lr[1])
+
+
+if __name__ == "__main__":
+    main()
