@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -12,38 +12,49 @@ import torch
 
 from kitlib import config, launch, records
 from kitlib.errors import KitError
+from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictJob
 from kitlib.predict.infer import read_ahead
-from kitlib.predict.job import PROGRESS, part, unfinished
 from kitlib.predict.load import load_models
 from kitlib.predict.predictor import Predictor
+from kitlib.predict.progress import Progress, part
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Predict every WORLD_SIZE-th frame that is not done yet; the parts go beside the job's file.
 
-    A frame that cannot be predicted is told in the progress and left to ``kitlib.predict.run``.
+    A frame that cannot be predicted, whatever the reason, is told in the progress and left to
+    ``kitlib.predict.run``.
     """
     path = Path(sys.argv[1])
     job = config.load(PredictJob, path)
     frames = records.read_frames(job.frames)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    mine = [i for i in unfinished(path.parent, frames) if i % world == rank]
+    progress = Progress(path.parent)
+    mine = [i for i in progress.left(frames) if i % world == rank]
     if not mine:
         return
-    predictor = Predictor(*load_models(job.weights, _device()), job.config)
-    with (path.parent / PROGRESS).open("a", encoding="utf-8") as progress:
-        for index, (frame, image) in zip(mine, read_ahead(frames[i] for i in mine), strict=True):
-            try:
-                tables = predictor.at_levels(image())
-            except KitError as error:
-                row = {"id": frame.id, "skipped": str(error), "note": f"{frame.id} is left out: {error}"}
-            else:
-                found = [replace(frame, cells=cells) for cells in tables]
-                records.write_frames(part(path.parent, index), found)
-                row = {"id": frame.id, "cells": len(tables[0])}
-            progress.write(json.dumps(row) + "\n")
-            progress.flush()
+    models, categories = load_models(job.weights, _device())
+    ladder = plans(job.config, len(models))
+    predictors = {plan.without: Predictor(models[: plan.models], categories, plan.config) for plan in ladder}
+    budget = Budget(ladder, [frames[i].height * frames[i].width for i in mine], job.until)
+    for index, (frame, image) in zip(mine, read_ahead(frames[i] for i in mine), strict=True):
+        plan = budget.next()
+        if plan is None:
+            progress.skipped(frame, "there was no time left for it")
+            continue
+        progress.begun(frame)
+        try:
+            tables = predictors[plan.without].at_levels(image())
+        except Exception as error:
+            logger.exception("%s", frame.id)
+            told = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
+            progress.skipped(frame, told)
+        else:
+            records.write_frames(part(path.parent, index), [replace(frame, cells=cells) for cells in tables])
+            progress.done(frame, len(tables[0]), budget.done(plan), plan.without)
 
 
 def _device() -> str:

@@ -69,13 +69,21 @@ class PredictConfig:
 
 @dataclass(frozen=True)
 class PredictJob:
-    """One run over many frames: ``weights`` (checkpoints of ``kitlib.train``, an ensemble if several),
-    ``frames`` (JSON lines of ``records.write_frames``) and ``out`` (the predictions.csv to write)."""
+    """One run over many frames.
+
+    Attributes:
+        weights: checkpoints of ``kitlib.train``, an ensemble if several.
+        frames: JSON lines of ``records.write_frames``.
+        out: the predictions.csv to write.
+        until: the time (``time.time()``) at which it must have ended; where that is short, less is done, see
+            ``kitlib.predict.budget``.
+    """
 
     weights: tuple[str, ...]
     frames: str
     out: str
     config: PredictConfig = field(default_factory=PredictConfig)
+    until: float | None = None
 
     def __post_init__(self) -> None:
         if not self.weights:

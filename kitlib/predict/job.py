@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +11,10 @@ from kitlib import config, files, launch, records
 from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.predict.config import PredictJob
+from kitlib.predict.progress import NAME, Progress, part
 from kitlib.records import Frame
 
-PROGRESS = "progress.jsonl"
+RESTARTS = 5  # of a child that died while it predicted
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,15 @@ class Predicted:
         levels: the table of each mask threshold of ``PredictConfig.levels``; without any, ``path`` alone,
             under the default threshold.
         skipped: why an image was left out, by id; the tables hold such an image without cells.
+        seconds: how long each image took, by id.
+        reduced: what there was no time for, by id; images that had all are not named.
     """
 
     path: Path
     levels: dict[float, Path]
     skipped: dict[str, str]
+    seconds: dict[str, float]
+    reduced: dict[str, str]
 
     def frames(self) -> list[Frame]:
         """The instances of every frame."""
@@ -46,52 +49,73 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
     """Predict all frames of a job and write ``job.out``, its predictions.csv, with a progress bar.
 
     The tables of ``job.config.levels`` go beside it, as predictions@0.40.csv. An image that cannot be read or
-    predicted is told beside the bar and left out.
+    predicted, be it that it takes the process along, is told beside the bar and left out.
 
     Each frame is kept as soon as it is done, in a folder beside ``job.out`` which goes when all are done: an
     interrupted run with the same settings, frames and weights goes on where it stopped.
 
     Raises:
-        KitError: a missing or damaged file, whatever stopped the child, or not one image could be predicted.
+        KitError: a missing or damaged file, whatever stopped the child before it predicted or again and
+            again (with ``job.until`` set what is left is then skipped), or not one image could be predicted.
     """
     frames = records.read_frames(job.frames)
     folder = _folder(job)
     for stale in set(folder.parent.glob(f"{folder.stem}.*")) - {folder}:
         shutil.rmtree(stale)
     config.save(job, files.make_folder(folder) / "job.yaml")
-    done = len(frames) - len(unfinished(folder, frames))
-    count = itertools.count(done + 1)
-    with launch.Bar(len(frames), "predict", key="frames", shown=()) as bar:
-        bar({"frames": done})
-        if done < len(frames):
-            launch.launch(
-                "kitlib.predict",
-                [str(folder / "job.yaml")],
-                folder,
-                gpus=gpus,
-                progress=PROGRESS,
-                on_row=lambda row: bar({**row, "frames": next(count)}),
-            )
-    skipped = _skipped(folder, frames)
+    progress = Progress(folder)
+    progress.forget()
+    _predict(job, frames, progress, gpus)
+    skipped = _skipped(progress, frames)
     if frames and len(skipped) == len(frames):
         raise KitError(f"not one image could be predicted; {next(iter(skipped.values()))}")
     paths = [Path(job.out), *(_level_path(job.out, level) for level in job.config.levels)]
     found = _collect(folder, frames, skipped, len(paths))
     for path, table in zip(paths, zip(*found, strict=True) if found else [()] * len(paths), strict=True):
         tables.write_predictions(path, table)
+    seconds, without = progress.told("seconds"), progress.told("without")
     shutil.rmtree(folder)
     levels = dict(zip(job.config.levels, paths[1:], strict=True))
-    return Predicted(paths[0], levels or {job.config.mask_threshold["default"]: paths[0]}, skipped)
+    return Predicted(
+        paths[0],
+        levels or {job.config.mask_threshold["default"]: paths[0]},
+        skipped,
+        seconds,
+        {name: what for name, what in without.items() if what},
+    )
 
 
-def part(folder: Path, index: int) -> Path:
-    """The file that holds the predictions of one frame, at each level, until all are done."""
-    return folder / f"{index:06d}.jsonl"
+def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus: int) -> None:
+    """Have the frames predicted by a child, by another one where that dies of a frame."""
+    with launch.Bar(len(frames), "predict", key="frames", shown=()) as bar:
 
+        def show(row: launch.Row) -> None:
+            if "begun" not in row:
+                bar({**row, "frames": len(frames) - len(progress.unfinished(frames))})
 
-def unfinished(folder: Path, frames: Sequence[Frame]) -> list[int]:
-    """The numbers of the frames that are still to be predicted."""
-    return [i for i in range(len(frames)) if not part(folder, i).exists()]
+        show({})
+        for attempt in range(RESTARTS + 1):
+            if not progress.left(frames):
+                return
+            died = progress.died().total()
+            try:
+                launch.launch(
+                    "kitlib.predict",
+                    [str(progress.folder / "job.yaml")],
+                    progress.folder,
+                    gpus=gpus,
+                    progress=NAME,
+                    on_row=show,
+                )
+                return
+            except KitError as error:
+                again = attempt < RESTARTS and progress.died().total() > died  # it was beside a frame
+                some = len(progress.unfinished(frames)) < len(frames)
+                if not again and not (job.until and some):
+                    raise
+                show({"note": f"{error}; going on with the other images"})
+                if not again:
+                    return
 
 
 def _folder(job: PredictJob) -> Path:
@@ -108,21 +132,19 @@ def _level_path(out: str, level: float) -> Path:
     return Path(out).with_stem(f"{Path(out).stem}@{level:.2f}")
 
 
-def _skipped(folder: Path, frames: Sequence[Frame]) -> dict[str, str]:
+def _skipped(progress: Progress, frames: Sequence[Frame]) -> dict[str, str]:
     """Why the frames that are not done were left out, by id, in their order."""
-    progress = folder / PROGRESS
-    rows = map(json.loads, progress.read_text("utf-8").splitlines()) if progress.exists() else ()
-    told = {row["id"]: row["skipped"] for row in rows if "skipped" in row}
-    return {frames[i].id: told[frames[i].id] for i in unfinished(folder, frames) if frames[i].id in told}
+    told = progress.told("skipped")
+    return {
+        frames[i].id: told.get(frames[i].id, f"the process died; see {progress.folder / 'log.txt'}")
+        for i in progress.unfinished(frames)
+    }
 
 
 def _collect(
     folder: Path, frames: Sequence[Frame], skipped: dict[str, str], count: int
 ) -> list[Sequence[Frame]]:
     """Each frame ``count`` times: as it was predicted at each level, without cells if it was left out."""
-    missing = [frames[i].id for i in unfinished(folder, frames) if frames[i].id not in skipped]
-    if missing:
-        raise KitError(f"image {missing[0]} was not predicted; see {folder / 'log.txt'} and run again")
     return [
         [replace(frame, cells=())] * count if frame.id in skipped else records.read_frames(part(folder, i))
         for i, frame in enumerate(frames)

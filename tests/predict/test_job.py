@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kitlib import config, records, rle
 from kitlib.errors import KitError
@@ -15,6 +16,8 @@ from kitlib.predict import job as jobs
 from kitlib.predict.__main__ import main
 from kitlib.predict.infer import predict_frames
 from kitlib.predict.predictor import Predictor
+from kitlib.predict.progress import Progress, part
+from kitlib.records import Frame
 
 CONFIG = PredictConfig(score_floor=0.0, max_cells=10)
 
@@ -29,11 +32,13 @@ def job(tmp_path, checkpoint, images):
 
 def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, network, images):
     folder = jobs._folder(job)
-    records.write_frames(jobs.part(folder, 1), [images[1]])  # done before the interruption: no cells
+    records.write_frames(part(folder, 1), [images[1]])  # done before the interruption: no cells
     (folder.parent / f"{folder.stem}.0123").mkdir()  # of an older job
     result = run(job)
     found = result.frames()
-    assert result == Predicted(Path(job.out), {0.5: Path(job.out)}, {})
+    assert result == Predicted(Path(job.out), {0.5: Path(job.out)}, {}, result.seconds, {})
+    assert [f.id for f in images if f.id in result.seconds] == [images[i].id for i in (0, 2, 3, 4)]
+    assert min(result.seconds.values()) > 0
     here = list(predict_frames(Predictor([network], ("astro", "cort", "shsy5y"), CONFIG), images))
     here[1] = images[1]
     assert [f.id for f in found] == [f.id for f in images]
@@ -46,7 +51,7 @@ def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, net
 
 def test_nothing_is_started_when_all_is_done(job, images, monkeypatch):
     for i, frame in enumerate(images):
-        records.write_frames(jobs.part(jobs._folder(job), i), [frame])
+        records.write_frames(part(jobs._folder(job), i), [frame])
     monkeypatch.setattr(jobs.launch, "launch", lambda *_, **__: pytest.fail("a child was started"))
     assert len(run(job).frames()) == 5
 
@@ -62,7 +67,7 @@ def test_other_settings_frames_or_weights_are_another_job(job, tmp_path, checkpo
 
 def test_processes_share_the_frames(job, images, monkeypatch):
     folder = jobs._folder(job)
-    records.write_frames(jobs.part(folder, 3), [images[3]])
+    records.write_frames(part(folder, 3), [images[3]])
     config.save(job, folder / "job.yaml")
     monkeypatch.setattr("sys.argv", ["kitlib.predict", str(folder / "job.yaml")])
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -70,9 +75,9 @@ def test_processes_share_the_frames(job, images, monkeypatch):
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
         main()
-        left.append(jobs.unfinished(folder, images))
+        left.append(Progress(folder).unfinished(images))
     assert left == [[1, 2, 4], [2], []]  # frames 0 and 3 (done before), then 1 and 4, then 2
-    assert len((folder / jobs.PROGRESS).read_text().splitlines()) == 4
+    assert len(Progress(folder).told("cells")) == 4
 
 
 def test_a_killed_run_goes_on_without_doubles(job, images):
@@ -83,12 +88,12 @@ def test_a_killed_run_goes_on_without_doubles(job, images):
     description = config.save(job, Path(job.frames).with_name("job.yaml"))
     process = subprocess.Popen([sys.executable, "-c", code, str(description)], stdout=subprocess.DEVNULL)
     folder = jobs._folder(job)
-    while len(jobs.unfinished(folder, many)) > 22:
+    while len(Progress(folder).unfinished(many)) > 22:
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    assert len(jobs.unfinished(folder, many)) > 0
+    assert len(Progress(folder).unfinished(many)) > 0
     found = run(job).frames()
     assert [f.id for f in found] == [f.id for f in many]
     for i in range(5, 25):
@@ -132,6 +137,48 @@ def test_a_bad_image_is_told_and_left_out(job, tmp_path, images, capsys):
     assert list(result.skipped) == ["short", "text", "size", "none"]
     assert "short.png cannot be read" in result.skipped["short"]
     assert "text is left out: " in capsys.readouterr().out
+
+
+LETHAL = """
+import os, runpy, sys
+from kitlib.predict import predictor
+look = predictor.Predictor.at_levels
+def at_levels(self, image):
+    if image.shape == (64, 64):
+        os.kill(os.getpid(), 9)
+    if image.shape == (65, 65):
+        raise ZeroDivisionError("not this image's fault")
+    return look(self, image)
+predictor.Predictor.at_levels = at_levels
+"""
+
+
+def test_an_image_that_kills_the_process_costs_only_itself(job, tmp_path, images, monkeypatch, capsys):
+    (tmp_path / "sitecustomize.py").write_text(LETHAL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    bad = []
+    for side in (64, 65):
+        path = tmp_path / f"{side}.png"
+        Image.new("L", (side, side)).save(path)
+        bad.append(Frame(path.stem, path, side, side))
+    records.write_frames(job.frames, [images[0], *bad, images[1]])
+    result = run(job)
+    assert [len(f.cells) > 0 for f in result.frames()] == [True, False, False, True]
+    assert "process died" in result.skipped["64"]
+    assert result.skipped["65"] == "ZeroDivisionError: not this image's fault"
+    assert "killed by SIGKILL" in capsys.readouterr().out
+
+
+def test_without_time_nothing_is_predicted(job, images):
+    with pytest.raises(KitError, match="not one image could be predicted; there was no time left"):
+        run(replace(job, until=time.time() - 1))
+
+
+def test_an_image_for_which_no_time_is_left_is_skipped_the_others_stay(job, images):
+    part_done = jobs._folder(job)
+    records.write_frames(part(part_done, 0), [images[0]])
+    result = run(replace(job, until=time.time() - 1))
+    assert list(result.skipped) == [f.id for f in images[1:]]
 
 
 def test_without_a_single_good_image_the_job_fails_and_can_be_repeated(job, tmp_path, images):

@@ -1,0 +1,76 @@
+"""How far a prediction job has come: a file of rows beside a file for each frame that is done."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kitlib import files
+from kitlib.records import Frame
+
+NAME = "progress.jsonl"
+CHANCES = 2  # a process may have died beside a frame, for another's sake, but hardly twice
+
+
+def part(folder: Path, index: int) -> Path:
+    """The file that holds the predictions of one frame, at each level, until all are done."""
+    return folder / f"{index:06d}.jsonl"
+
+
+class Progress:
+    """The rows in a job's folder, one for each step of a frame: begun, then done or skipped.
+
+    Processes append whole short rows, so that several may write to one file.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def forget(self) -> None:
+        """Begin anew but for the frames that are done: an interruption is no frame's fault."""
+        done = [json.dumps(row) + "\n" for row in self.rows() if "seconds" in row]
+        files.write_text(self.folder / NAME, "".join(done))
+
+    def begun(self, frame: Frame) -> None:
+        """A frame goes through the networks from here on; without a further row it took the process along."""
+        self._tell({"id": frame.id, "begun": 1})
+
+    def skipped(self, frame: Frame, why: str) -> None:
+        self._tell({"id": frame.id, "skipped": why, "note": f"{frame.id} is left out: {why}"})
+
+    def done(self, frame: Frame, cells: int, seconds: float, without: str) -> None:
+        """A frame's part is written; ``without`` says what there was no time for."""
+        note = {"note": f"{frame.id}: short of time, so without {without}"} if without else {}
+        self._tell({"id": frame.id, "cells": cells, "seconds": seconds, "without": without, **note})
+
+    def unfinished(self, frames: Sequence[Frame]) -> list[int]:
+        """The numbers of the frames that are not done."""
+        return [i for i in range(len(frames)) if not part(self.folder, i).exists()]
+
+    def left(self, frames: Sequence[Frame]) -> list[int]:
+        """The numbers of those that are still to be predicted: processes did not keep dying of them."""
+        died = self.died()
+        return [i for i in self.unfinished(frames) if died[frames[i].id] < CHANCES]
+
+    def died(self) -> Counter[str]:
+        """How often the process died while it had a frame in work, by id."""
+        died: Counter[str] = Counter()
+        for row in self.rows():
+            died[row["id"]] += 1 if "begun" in row else -1 if died[row["id"]] else 0
+        return +died
+
+    def told(self, key: str) -> dict[str, Any]:
+        """The last value of a key, by id, of the frames that have one."""
+        return {row["id"]: row[key] for row in self.rows() if key in row}
+
+    def rows(self) -> list[dict[str, Any]]:
+        path = self.folder / NAME
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half a row
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        with (self.folder / NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
