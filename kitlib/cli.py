@@ -126,5 +126,90 @@ def run(
     click.echo("\n" + summary.table(rows))
 
 
+@kit.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--competition",
+    default="sartorius-cell-instance-segmentation",
+    show_default=True,
+    help="Its name in the address of its page.",
+)
+@click.option("--keep-archive", is_flag=True, help="Leave the archive in DIR as well.")
+def download(folder: Path, competition: str, keep_archive: bool) -> None:
+    """Download a competition's data from Kaggle into DIR, or what is missing of it there."""
+    from kitlib.kaggle import download as downloads
+
+    downloads.download(folder, competition, keep_archive, say=click.echo)
+    click.echo(f"{folder}: complete")
+
+
+@kit.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Print the calls of the official client, and do nothing.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="For the notebook's run on Kaggle.")
+@click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
+def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
+    """Send RUN's bundle to Kaggle, run its notebook there and fetch what it writes."""
+    from kitlib.kaggle import push as pushes
+    from kitlib.kaggle.session import Patience
+
+    if dry_run:
+        click.echo("\n".join(pushes.commands(run)))
+    else:
+        pushes.push(run, wait, patience=Patience(every), say=click.echo)
+
+
+@kit.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-m", "--message", default="", help="What the submission is called; left out: run and version.")
+@click.option("--version", default=0, help="Of the notebook; left out: the one pushed last.")
+@click.option("--dry-run", is_flag=True, help="Print the calls of the official client, and do nothing.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="For the scores.")
+@click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
+def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, every: float) -> None:
+    """Submit what RUN's notebook wrote on Kaggle to the competition, and print its scores."""
+    from kitlib.kaggle import submit as submits
+    from kitlib.kaggle.session import Patience
+
+    if dry_run:
+        click.echo("\n".join(submits.commands(run, message, version)))
+        return
+    scores = submits.submit(run, message, version, wait, patience=Patience(every), say=click.echo)
+    if scores:
+        click.echo(
+            f"public score {scores.public or 'not shown'}, private score {scores.private or 'not shown'}"
+        )
+
+
+@kit.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--user", default="", help="Your name on Kaggle; left out: `kit push` fills it in.")
+@click.option("--half", is_flag=True, help="Weights in 16 bits: half the size to upload.")
+def bundle(run: Path, user: str, half: bool) -> None:
+    """Pack RUN (outputs/demo) for Kaggle: what the submission notebook needs without a network."""
+    from kitlib.stages import submitting
+
+    packed = submitting.bundle(run, user, half)
+    for name, size in packed.sizes.items():
+        click.echo(f"{size / 1e6:10.2f} MB  {name}")
+    click.echo(f"{packed.size / 1e6:10.2f} MB  in {packed.folder}")
+
+
+@kit.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--layout", default="both", type=click.Choice(["both", "old", "new"]), help="Of Kaggle's folders."
+)
+@click.option("--images", default=8, show_default=True, help="Hidden test images.")
+@click.option("--python", default="", help="A Python whose packages stand for Kaggle's; left out: this one.")
+@click.option("--hours", type=float, help="The notebook's time limit; left out: its own.")
+def rehearse(run: Path, layout: str, images: int, python: str, hours: float | None) -> None:
+    """Run the bundle of RUN (outputs/demo) as Kaggle would, without a network, and check what it submits."""
+    from kitlib.kaggle import rehearse as rehearsal
+
+    layouts = rehearsal.LAYOUTS if layout == "both" else (layout,)
+    rehearsal.rehearse(run, layouts, images, python, hours, click.echo)
+
+
 if __name__ == "__main__":
     main()
