@@ -56,7 +56,7 @@ find_python() {
 
 # What .venv is made from; where this changes, it is brought up to date.
 recipe() {
-    (cd "$root" && { pwd -P && cat constraints.txt pyproject.toml kitlib/kaggle/detectron2_wheel.py; } | cksum)
+    (cd "$root" && { pwd -P && cat constraints.txt pyproject.toml kitlib/kaggle/{detectron2_wheel,wheel}.py; } | cksum)
 }
 
 runs() { "$venv/bin/python" -c '' >/dev/null 2>&1; }

@@ -18,6 +18,10 @@ CATEGORIES = ("astro", "cort", "shsy5y")
 COLUMNS = ("id", "annotation", "width", "height", "cell_type")
 """What train.csv must have; the other columns may be blank or absent."""
 
+SAMPLE = "sample_submission.csv"
+SIZE = (520, 704)
+"""(height, width) of every image of the competition."""
+
 _DATE = re.compile(r"_\d{4}-\d{2}-\d{2}_\d{2}h\d{2}m\d{2}s(?=_|$)")
 
 
@@ -89,20 +93,48 @@ def test(data: Path | str) -> list[Frame]:
             there.
     """
     root = locate(data)
+    frames = [Frame(name, path, *whole_size(path)) for name, path in _test_images(root).items()]
+    for name, row in _missing(root).items():
+        raise KitError(
+            f"{root / SAMPLE} row {row} asks for {name}, but {root / 'test'} holds no such image; "
+            "copy or download it again"
+        )
+    return frames
+
+
+def submitted(data: Path | str) -> list[Frame]:
+    """The images that a submission must have rows for: those of ``test``, in whatever state they are.
+
+    One that is truncated, or not there but asked for, has the competition's size. Predicting leaves it out.
+
+    Raises:
+        KitError: there is none.
+    """
+    root = locate(data)
+    found = [Frame(name, path, *_size(path)) for name, path in _test_images(root).items()]
+    return found + [Frame(name, None, *SIZE) for name in _missing(root)]
+
+
+def _test_images(root: Path) -> dict[str, Path]:
     images = image_files(root / "test")
     if not images:
         raise KitError(f"{root / 'test'} holds no images; copy or download them again")
-    frames = [Frame(name, path, *whole_size(path)) for name, path in images.items()]
-    sample = root / "sample_submission.csv"
-    if sample.is_file():
-        present = {frame.id for frame in frames}
-        for row, (name,) in _rows(sample, "id"):
-            if name not in present:
-                raise KitError(
-                    f"{sample} row {row} asks for {name}, but {root / 'test'} holds no such image; "
-                    "copy or download it again"
-                )
-    return frames
+    return images
+
+
+def _missing(root: Path) -> dict[str, int]:
+    """The images that the sample submission asks for and that are not there, with their row."""
+    there = image_files(root / "test")
+    sample = root / SAMPLE
+    asked = _rows(sample, "id") if sample.is_file() else ()
+    return {name: row for row, (name,) in asked if name not in there}
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        return whole_size(path)
+    except KitError:
+        return SIZE
 
 
 def truth(data: Path | str) -> list[Frame] | None:

@@ -13,25 +13,25 @@ the folder that holds ``kitlib``::
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
 import io
 import sys
 import tarfile
-import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from kitlib.errors import KitError
 from kitlib.files import atomic
 from kitlib.kaggle.sdist import fetch
+from kitlib.kaggle.wheel import dist_info, file_name
+from kitlib.kaggle.wheel import pack as pack_wheel
 
 PROJECT = "pb1-detectron2"
 VERSION = "0.6"
 SDIST_NAME = f"{PROJECT}-{VERSION}.tar.gz"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
-WHEEL_NAME = f"detectron2-{VERSION}-py3-none-any.whl"
-DIST_INFO = f"detectron2-{VERSION}.dist-info"
+WHEEL_NAME = file_name("detectron2", VERSION)
+DIST_INFO = dist_info("detectron2", VERSION)
 
 # Folders of the sdist and where they go, as in the `packages` and `package_dir` of its setup.py.
 FOLDERS = {
@@ -76,13 +76,6 @@ License-File: LICENSE
 Requires-Python: >=3.6
 """ + "".join(f"Requires-Dist: {need}\n" for need in REQUIRES)
 
-WHEEL = """\
-Wheel-Version: 1.0
-Generator: kitlib
-Root-Is-Purelib: true
-Tag: py3-none-any
-"""
-
 
 def build(folder: Path | str, sdist: Path | str | None = None) -> Path:
     """Write the wheel into ``folder`` and return its path.
@@ -121,9 +114,7 @@ def pack(sdist: bytes) -> bytes:
     wheel = {target: data for name, data in files.items() if (target := _target(name))}
     wheel[f"{DIST_INFO}/LICENSE"] = files["LICENSE"]
     wheel[f"{DIST_INFO}/METADATA"] = METADATA.encode()
-    wheel[f"{DIST_INFO}/WHEEL"] = WHEEL.encode()
-    wheel[f"{DIST_INFO}/RECORD"] = _record(wheel).encode()
-    return _zip(wheel)
+    return pack_wheel(wheel, DIST_INFO)
 
 
 def contents(sdist: bytes) -> dict[str, bytes]:
@@ -155,26 +146,6 @@ def _target(name: str) -> str | None:
         if name.startswith(f"{source}/"):
             return target + name[len(source) :]
     return None
-
-
-def _record(files: dict[str, bytes]) -> str:
-    rows = []
-    for name, data in sorted(files.items()):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-        rows.append(f"{name},sha256={digest},{len(data)}\n")
-    return "".join(rows) + f"{DIST_INFO}/RECORD,,\n"
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    """A zip with fixed dates, order and rights; stored, as compressors differ from one zlib to the next."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in sorted(files.items(), key=lambda item: (item[0].startswith(DIST_INFO), item[0])):
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system = 3  # unix, whose rights follow
-            info.external_attr = 0o100644 << 16
-            archive.writestr(info, data)
-    return buffer.getvalue()
 
 
 def main() -> int:

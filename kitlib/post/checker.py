@@ -53,7 +53,7 @@ def check(path: Path | str, test: Path | str | Sequence[Frame]) -> list[str]:
     Raises:
         KitError: the file is not a readable table, or the folder holds no test images.
     """
-    frames = competition.test(test) if isinstance(test, str | Path) else test
+    frames = competition.submitted(test) if isinstance(test, str | Path) else test
     images = {f.id: _Image(f.id, f.height, f.width) for f in frames}
     header, rows = _read(Path(path))
     if tuple(header) != COLUMNS:

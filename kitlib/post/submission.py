@@ -15,18 +15,19 @@ from kitlib.records import Frame
 __all__ = ["check", "write"]
 
 
-def write(path: Path | str, frames: Sequence[Frame], ids: Sequence[str]) -> Path:
-    """Write a submission, atomically.
+def write(path: Path | str, frames: Sequence[Frame], test: Sequence[Frame]) -> Path:
+    """Write a submission, atomically; what ``check`` finds wrong is not written.
 
     Args:
         frames: post-processed predictions (``thresholds.apply``); an image without any may be absent.
-        ids: the test images in the order of the sample submission. Each gets its rows, one a cell in the
-            order of the cells, or else one row with an empty ``predicted``.
+        test: the test images in the order of their rows. Each gets its rows, one a cell in the order of the
+            cells, or else one row with an empty ``predicted``.
 
     Raises:
-        KitError: a frame that is not among ``ids`` or occurs twice, or one with overlapping cells.
+        KitError: a frame that is not among ``test`` or occurs twice, or one with overlapping cells; an
+            earlier file is intact.
     """
-    known, texts = set(ids), {}
+    known, texts = {f.id for f in test}, {}
     for frame in frames:
         if frame.id in texts or frame.id not in known:
             why = "has predictions twice" if frame.id in texts else "is not a test image"
@@ -34,5 +35,11 @@ def write(path: Path | str, frames: Sequence[Frame], ids: Sequence[str]) -> Path
         texts[frame.id] = list(filter(None, rle.to_texts([c.mask for c in frame.cells])))
         if not disjoint(texts[frame.id]):
             raise KitError(f"{path} was not written: cells of image {frame.id} overlap; post-process it")
-    rows = [(image, text) for image in ids for text in texts.get(image) or [""]]
-    return files.write_csv(path, pd.DataFrame(rows, columns=list(COLUMNS)))
+    rows = [(image.id, text) for image in test for text in texts.get(image.id) or [""]]
+    with files.atomic(path) as temporary:
+        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
+        problems = check(temporary, test)
+        if problems:
+            more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+            raise KitError(f"{path} was not written: {problems[0]}{more}")
+    return Path(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -104,6 +104,21 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     if not kept and config.keep_best:
         kept = best(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
     return replace(frame, cells=tuple(kept), category=category)
+
+
+def apply_each(
+    frames: Sequence[Frame], config: PostConfig, say: Callable[[str], object] = print
+) -> list[Frame]:
+    """``apply`` of every frame of a submission, which has to come: one that it fails on is told and goes
+    without cells."""
+    done = []
+    for frame in frames:
+        try:
+            done.append(apply(frame, config))
+        except Exception as error:
+            say(f"{frame.id} is left empty: {type(error).__name__}: {error}")
+            done.append(replace(frame, cells=()))
+    return done
 
 
 def sure(cell: Voter) -> float:

@@ -12,6 +12,8 @@ from kitlib import config as configs
 from kitlib import files
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
+from kitlib.kaggle import bundle as bundles
+from kitlib.kaggle import offline
 from kitlib.stages import runner
 from kitlib.stages.names import ROOT, STAGES, default_out, notebook
 from kitlib.stages.notebooks import parameters
@@ -29,16 +31,18 @@ class Stage:
         name: "03_train".
         data: the competition's folder.
         out: the run's folder; results of this stage lie in ``out``/<name>.
+        bundle: on Kaggle, the folder that takes the place of the earlier stages; results then lie in ``out``.
     """
 
     name: str
     data: Path
     out: Path
+    bundle: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Where this stage's results lie."""
-        return self.out / self.name
+        return self.out if self.bundle else self.out / self.name
 
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
@@ -78,6 +82,13 @@ class Stage:
         passed = path.is_file() and files.read_json(path).get("accepted", False)
         return "05_retrain" if passed else "03_train"
 
+    def best(self) -> bundles.Best:
+        """What predicts: the weights of the chosen stage, all folds together, and their post-processing."""
+        if self.bundle:
+            return bundles.read(self.bundle)
+        chosen = self.chosen()
+        return bundles.Best(chosen, self.weights(chosen), self.out / chosen / "post.yaml")
+
     def show(self, name: str, figure: Figure) -> Image:
         """Save a figure as ``figures/<name>.png`` and return it for the notebook to show."""
         from IPython.display import Image
@@ -114,8 +125,9 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     """Begin a stage: find its data and make its folder. Errors that the user can mend show as one sentence.
 
     Args:
-        data: the competition's folder, or one that holds it; empty: synthetic cells, made on first use.
-        out: the run's folder; empty: outputs/demo.
+        data: the competition's folder, or one that holds it; empty: on Kaggle where it is attached there,
+            elsewhere synthetic cells, made on first use.
+        out: the run's folder; empty: on Kaggle its working folder, elsewhere outputs/demo.
 
     Raises:
         KitError: no such stage or data, or the folder cannot be made.
@@ -123,15 +135,19 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     quiet_errors()
     if name not in STAGES:
         raise KitError(f"'{name}' is no stage; the stages are {', '.join(STAGES)}")
-    stage = Stage(name, locate_data(data), Path(out).expanduser().resolve() if out else default_out())
+    bundle = offline.bundle() if name == STAGES[-1] and not out else None
+    folder = offline.working() if bundle else default_out()
+    stage = Stage(name, locate_data(data), Path(out).expanduser().resolve() if out else folder, bundle)
     files.make_folder(stage.folder)
     return stage
 
 
 def locate_data(data: str = "") -> Path:
-    """The competition's folder in ``data``; synthetic cells in outputs/synthetic where it is empty."""
-    if data:
-        return competition.locate(Path(data).expanduser().resolve())
+    """The competition's folder in ``data``; where that is empty, the one attached on Kaggle, or else
+    synthetic cells in outputs/synthetic."""
+    attached = offline.competition()
+    if data or attached:
+        return competition.locate(Path(data).expanduser().resolve() if data else attached)
     return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
 
 

@@ -65,6 +65,31 @@ def save_weights(path: Path | str, state: State) -> Path:
     return Path(path)
 
 
+def slim(source: Path | str, target: Path | str, half: bool = False) -> Path:
+    """Write a copy of a weights file that holds what inference needs and no more.
+
+    Args:
+        half: floating-point tensors in 16 bits; a model takes them back in its own 32.
+
+    Raises:
+        KitError: the file cannot be read or does not say which model it is of, or the copy not be written.
+    """
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+    except DAMAGED as error:
+        reason = str(error).splitlines()[0]
+        raise KitError(f"{source} cannot be read as weights ({reason}); train again") from error
+    if not isinstance(state, dict) or not {"model_config", "categories", "model"} <= state.keys():
+        raise KitError(
+            f"{source} does not say which model it is of; name a weights_*.pth that training wrote"
+        )
+    tensors = state.get("ema") or state["model"]
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    kept = {name: state[name] for name in ("model_config", "categories", "iteration") if name in state}
+    return save_weights(target, {**kept, "model": tensors, "ema": None})
+
+
 def load(folder: Path | str) -> Found:
     """The last checkpoint in a training's folder, on the CPU; the previous one where the last is damaged.
 

@@ -114,7 +114,7 @@ def main() -> None:
     predictor = DefaultPredictor(cfg)
     predictor.model.load_state_dict(weights)
     predicted = [predict(predictor, frame, categories) for frame in test]
-    submission.write(given.out / "submission.csv", predicted, [f.id for f in test])
+    submission.write(given.out / "submission.csv", predicted, test)
     print(f"{iterations} iterations, {sum(len(f.cells) for f in predicted)} cells in {len(test)} images")
 
 

@@ -26,19 +26,22 @@ def frame(name, *cells):
     return Frame(name, None, *SIZE, cells)
 
 
+TEST = [frame("a"), frame("b")]
+
+
 def read(path):
     return pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().tolist()
 
 
 def test_rows_come_in_the_order_of_the_ids_and_of_the_cells(tmp_path):
     frames = [frame("b", cell(1, 0, 2, 2), cell(0, 0, 1, 1)), frame("a", cell(0, 0, 17, 12))]
-    path = submission.write(tmp_path / "submission.csv", frames, ["a", "0012", "b"])
+    path = submission.write(tmp_path / "submission.csv", frames, [frame(n) for n in ("a", "0012", "b")])
     assert path.read_text().splitlines()[0] == "id,predicted"
     assert read(path) == [["a", "1 204"], ["0012", ""], ["b", "2 2 19 2"], ["b", "1 1"]]
 
 
 def test_a_frame_without_pixels_gets_an_empty_row(tmp_path):
-    path = submission.write(tmp_path / "s.csv", [frame("a"), frame("b", cell(30, 30, 2, 2))], ["a", "b"])
+    path = submission.write(tmp_path / "s.csv", [frame("a"), frame("b", cell(30, 30, 2, 2))], TEST)
     assert read(path) == [["a", ""], ["b", ""]]
 
 
@@ -54,9 +57,20 @@ def test_what_kaggle_would_reject_is_not_written(tmp_path, frames, message):
     path = tmp_path / "submission.csv"
     path.write_text("before")
     with pytest.raises(KitError, match=message):
-        submission.write(path, frames, ["a", "b"])
+        submission.write(path, frames, TEST)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_mask_of_another_size_than_the_image_is_not_written(tmp_path):
+    path = tmp_path / "submission.csv"
+    path.write_text("before")
+    beyond = Frame(
+        "a", None, 20, 30, (Cell(rle.from_crop(np.ones((4, 4), bool), 25, 15, 20, 30), "cort", 0.9),)
+    )
+    with pytest.raises(KitError, match=r"was not written: row 2: "):
+        submission.write(path, [beyond], TEST)
+    assert path.read_text() == "before"
 
 
 boxes = st.tuples(
@@ -72,7 +86,7 @@ def test_whatever_is_predicted_the_checker_accepts_the_post_processed(tmp_path_f
         thresholds.apply(frame(str(i), *(cell(*box) for box in found)), config)
         for i, found in enumerate(predicted)
     ]
-    path = submission.write(tmp_path_factory.mktemp("s") / "s.csv", frames, [f.id for f in test])
+    path = submission.write(tmp_path_factory.mktemp("s") / "s.csv", frames, test)
     assert submission.check(path, test) == []
     assert all(f.cells for f, found in zip(frames, predicted, strict=True) if found)
 
@@ -86,5 +100,5 @@ def test_real_cells_survive_the_loss_of_overlap(tmp_path, real_competition):
     ]
     final = [thresholds.apply(f, PostConfig()) for f in predicted]
     assert metric.score(truth, final).mean > 0.93
-    path = submission.write(tmp_path / "s.csv", final, [f.id for f in truth])
+    path = submission.write(tmp_path / "s.csv", final, truth)
     assert submission.check(path, truth) == []

@@ -1,0 +1,187 @@
+"""All that a submission needs where there is no network, in two folders: a dataset and a notebook.
+
+The dataset is one flat folder: Kaggle's client leaves sub-folders out or zips them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import kitlib
+from kitlib import config, files
+from kitlib.errors import KitError
+from kitlib.kaggle import offline, wheelhouse
+
+FOLDER = "kaggle"
+NOTEBOOK = "06_submit.ipynb"
+NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is logged in
+DOOR = "kit_offline.py"
+MACHINE_PATHS = ("out", "train", "val", "weights")  # of a training's configuration: they hold here alone
+
+
+@dataclass(frozen=True)
+class Best:
+    """What predicts: the weights that a stage kept, an ensemble if several, and their post.yaml."""
+
+    stage: str
+    weights: tuple[Path, ...]
+    post: Path
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Where a bundle lies, and the sizes in bytes of its files by their path in ``folder``."""
+
+    folder: Path
+    sizes: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes.values())
+
+
+def write(
+    run: Path,
+    best: Best,
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    user: str = NOBODY,
+    half: bool = False,
+) -> Bundle:
+    """Write ``run``/kaggle/dataset and ``run``/kaggle/kernel.
+
+    An earlier bundle is replaced once the new one is whole.
+
+    Args:
+        notebook: 06_submit.ipynb.
+        parameters: what it is to run with.
+        user: name on Kaggle under which both are pushed.
+        half: weights in 16 bits: half the size; predictions differ in the third digit of a score.
+
+    Raises:
+        KitError: weights or a package cannot be had, or the disk is full; an earlier bundle is intact.
+    """
+    slug = _slug(run.name)
+    target = files.make_folder(run / FOLDER)
+    for left in target.glob(".new-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=target) as temporary:
+            dataset, kernel = Path(temporary, "dataset"), Path(temporary, "kernel")
+            dataset.mkdir()
+            kernel.mkdir()
+            _write_dataset(dataset, run, best, f"{user}/{slug}", half)
+            _write_kernel(kernel, notebook, parameters, user, slug)
+            for new in (dataset, kernel):
+                if (target / new.name).exists():
+                    (target / new.name).rename(Path(temporary, f"old-{new.name}"))
+                new.rename(target / new.name)
+    except OSError as error:
+        raise files.cannot_write(target, error) from error
+    written = sorted(path for name in ("dataset", "kernel") for path in (target / name).iterdir())
+    return Bundle(target, {str(path.relative_to(target)): path.stat().st_size for path in written})
+
+
+def read(folder: Path, say: Callable[[str], object] = print) -> Best:
+    """What predicts, out of a bundle's dataset; damaged weights are told and left out.
+
+    Raises:
+        KitError: no weights are whole, or another file is damaged.
+    """
+    try:
+        told = offline.manifest(folder)
+        faults = offline.damaged(folder, [*told["weights"], told["post"]])
+    except (offline.OfflineError, OSError, KeyError) as error:
+        raise KitError(f"the bundle in {folder} cannot be used: {error}") from error
+    whole = [name for name in told["weights"] if name not in faults]
+    sentence = ", ".join(f"{name} {fault}" for name, fault in faults.items())
+    if not whole or told["post"] in faults:
+        raise KitError(f"{folder}: {sentence}; upload the bundle again")
+    if faults:
+        say(f"left out of the ensemble: {sentence}")
+    return Best(told["stage"], tuple(folder / name for name in whole), folder / told["post"])
+
+
+def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) -> None:
+    from kitlib.train.checkpoint import slim  # brings torch
+
+    names = _names(best.weights)
+    for path, name in zip(best.weights, names, strict=True):
+        slim(path, folder / name, half)
+    shutil.copyfile(best.post, folder / "post.yaml")
+    trained = run / best.stage / "config.yaml"
+    if trained.is_file():
+        values = {k: v for k, v in config.read_yaml(trained).items() if k not in MACHINE_PATHS}
+        files.write_text(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    wheels = [path.name for path in wheelhouse.build(folder)]
+    shutil.copyfile(offline.__file__, folder / DOOR)
+    told = {
+        "run": run.name,
+        "stage": best.stage,
+        "weights": names,
+        "post": "post.yaml",
+        "wheels": wheels,
+        "competition": offline.COMPETITION,
+        "kitlib": kitlib.__version__,
+        "half": half,
+    }
+    files.write_json(folder / offline.MANIFEST, told)
+    sums = [f"{offline.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    files.write_text(folder / offline.SUMS, "".join(sums))
+    title = ident.partition("/")[2].replace("-", " ")
+    described = {"title": title, "id": ident, "licenses": [{"name": "other"}]}
+    files.write_json(folder / "dataset-metadata.json", described)
+
+
+def _write_kernel(folder: Path, notebook: Path, parameters: Mapping[str, Any], user: str, slug: str) -> None:
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    filled = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters))
+    filled.metadata.pop("papermill", None)
+    files.write_text(folder / NOTEBOOK, nbformat.writes(filled))
+    ident = f"{slug}-submit"
+    described = {
+        "id": f"{user}/{ident}",
+        "title": ident.replace("-", " "),
+        "code_file": NOTEBOOK,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_internet": False,
+        "machine_shape": "NvidiaTeslaT4",
+        "dataset_sources": [f"{user}/{slug}"],
+        "competition_sources": [offline.COMPETITION],
+        "kernel_sources": [],
+        "model_sources": [],
+    }
+    files.write_json(folder / "kernel-metadata.json", described)
+
+
+def _names(weights: Sequence[Path]) -> list[str]:
+    """A file name for each, by the fold where there are several."""
+    if len(weights) == 1:
+        return ["weights.pth"]
+    names = [f"{path.parent.name}.pth" for path in weights]
+    return names if len(set(names)) == len(names) else [f"{k}-{name}" for k, name in enumerate(names)]
+
+
+def _slug(run: str) -> str:
+    """A name that Kaggle takes for a dataset, with and without "-submit": 6 to 50 small letters, digits and
+    dashes."""
+    words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
+    if not words:
+        raise KitError(
+            f"the run's name '{run}' has no letter or digit for Kaggle to know it by; rename its folder"
+        )
+    return f"kit-{words[:38].strip('-')}"

@@ -1,0 +1,126 @@
+"""The wheels that a submission brings along: the kit, detectron2, and what else a Kaggle image lacks.
+
+All are of pure Python, so that they install under whatever Python and torch the image has by then. They are
+packed from what is installed here, which is what the run was trained with; no network is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+import kitlib
+from kitlib import files
+from kitlib.errors import KitError
+from kitlib.kaggle import detectron2_wheel, image, wheel
+from kitlib.kaggle.image import normalised
+
+ROOTS = ("kitlib", "detectron2")
+# Of a .dist-info: what says how the distribution was installed here, and what wheel.pack makes.
+LOCAL = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")
+SKIPPED = ("__pycache__", ".pyc")
+
+
+def build(folder: Path) -> list[Path]:
+    """Write the wheels into ``folder`` and return their paths.
+
+    Raises:
+        KitError: one of the packages is not installed here, or is not of pure Python.
+    """
+    made = []
+    for name in sorted(lacking()):
+        if name == "detectron2" and not _is_pure(_installed(name)):
+            made.append(detectron2_wheel.build(folder))  # a compiled build is in use here
+            continue
+        distribution = _installed(name)
+        path = folder / wheel.file_name(distribution.name, distribution.version)
+        with files.atomic(path) as temporary:
+            temporary.write_bytes(repack(distribution))
+        made.append(path)
+    return made
+
+
+def lacking() -> set[str]:
+    """Names of the distributions that the kit needs, directly or not, and the image lacks.
+
+    Raises:
+        KitError: one of them is not installed here.
+    """
+    there, found, todo = image.packages(), set(), list(ROOTS)
+    while todo:
+        name = todo.pop()
+        if name in found or (name in there and name not in ROOTS):
+            continue
+        found.add(name)
+        todo += _needs(_installed(name))
+    return found
+
+
+def repack(distribution: metadata.Distribution) -> bytes:
+    """The wheel of an installed distribution, scripts and compiled caches left out.
+
+    Raises:
+        KitError: it is not of pure Python, or its list of files is gone.
+    """
+    if not _is_pure(distribution):
+        raise KitError(
+            f"{distribution.name} {distribution.version} is not of pure Python, so its wheel would work only "
+            "where Python and system are the same; leave it to the image"
+        )
+    dist_info = wheel.dist_info(distribution.name, distribution.version)
+    contents = {}
+    for path, data in _files(distribution).items():
+        head, _, tail = path.partition("/")
+        if head.endswith(".dist-info"):
+            path = f"{dist_info}/{tail}"
+        contents[path] = data
+    return wheel.pack(contents, dist_info)
+
+
+def _files(distribution: metadata.Distribution) -> dict[str, bytes]:
+    if distribution.files is None:
+        raise KitError(f"{distribution.name} has no list of its files; install it again with pip")
+    paths = {str(p): Path(p.locate()) for p in distribution.files if _is_wanted(str(p))}
+    if _is_editable(distribution):  # it lists only a pointer to the checkout
+        package = Path(kitlib.__file__).parent
+        paths = {name: path for name, path in paths.items() if ".dist-info/" in name}
+        for path in sorted(package.rglob("*")):
+            name = path.relative_to(package.parent).as_posix()
+            if path.is_file() and _is_wanted(name):
+                paths[name] = path
+    return {name: path.read_bytes() for name, path in paths.items()}
+
+
+def _is_wanted(name: str) -> bool:
+    if name.startswith("..") or any(mark in name for mark in SKIPPED):
+        return False
+    return not (".dist-info/" in name and name.rpartition("/")[2] in LOCAL)
+
+
+def _is_editable(distribution: metadata.Distribution) -> bool:
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return bool(origin.get("dir_info", {}).get("editable"))
+
+
+def _is_pure(distribution: metadata.Distribution) -> bool:
+    names = [str(path) for path in distribution.files or ()]
+    return not any(name.endswith((".so", ".pyd", ".dylib")) for name in names)
+
+
+def _needs(distribution: metadata.Distribution) -> list[str]:
+    """Names of what it requires on the image."""
+    there = {"python_version": image.PYTHON, "python_full_version": f"{image.PYTHON}.0", "extra": ""}
+    requirements = map(Requirement, distribution.requires or ())
+    return [normalised(r.name) for r in requirements if not r.marker or r.marker.evaluate(there)]
+
+
+def _installed(name: str) -> metadata.Distribution:
+    for distribution in metadata.distributions(name=name):
+        if distribution.read_text("RECORD"):  # not the .egg-info that a build leaves in the checkout
+            return distribution
+    raise KitError(
+        f"the submission needs {name}, which is not installed here; set the kit up again (./run_all.sh setup)"
+    )
