@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 
 PYTHON = "3.12"
+#: What the image is known to be without. The bundle brings what is needed of it.
+ABSENT = frozenset({"detectron2", "fvcore", "hydra-core", "iopath", "kitlib", "portalocker", "yacs"})
 
 
 def normalised(name: str) -> str:

@@ -1,0 +1,125 @@
+"""A stand-in for Kaggle's machine: its folders in either layout, and a hidden test set of other images."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kitlib import files
+from kitlib.data import competition, synthetic
+from kitlib.data.folders import image_files
+from kitlib.errors import KitError
+
+LAYOUTS = ("old", "new")
+#: What of the competition's folder stays as it is when the hidden test images are swapped in.
+KEPT = ("train", "train.csv", "train_semi_supervised", "LIVECell_dataset_2021")
+
+
+class Tree(NamedTuple):
+    """A fake ``/kaggle``.
+
+    Attributes:
+        root: stands for ``/kaggle``.
+        competition: the competition's folder in it, with the hidden test images.
+        dataset: the bundle's folder in it.
+        working: where a notebook runs and writes.
+    """
+
+    root: Path
+    competition: Path
+    dataset: Path
+    working: Path
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "input"
+
+
+def make(
+    root: Path, layout: str, slug: str, dataset_id: str, bundle: Path, pictures: Sequence[Path], count: int
+) -> Tree:
+    """Make the tree in ``root``; all but ``working`` can only be read.
+
+    Args:
+        layout: "old": ``input/<slug>``; "new": ``input/competitions/<slug>`` and
+            ``input/datasets/<owner>/<slug>``.
+        slug: the competition's.
+        dataset_id: the bundle's "owner/slug".
+        bundle: the folder of the bundle's files; they are linked, not copied.
+        pictures: PNG files to be test images, again and again where ``count`` is more.
+        count: how many test images there are.
+    """
+    owner, _, name = dataset_id.rpartition("/")
+    inputs = root / "input"
+    if layout == "old":
+        tree = Tree(root, inputs / slug, inputs / name, root / "working")
+    else:
+        tree = Tree(
+            root, inputs / "competitions" / slug, inputs / "datasets" / owner / name, root / "working"
+        )
+    for folder in (tree.competition / "test", tree.dataset, tree.working):
+        files.make_folder(folder)
+    for path in sorted(bundle.iterdir()):
+        (tree.dataset / path.name).symlink_to(path.resolve())
+    swap_in(tree.competition, pictures, count)
+    seal(inputs)
+    return tree
+
+
+def swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -> list[str]:
+    """Copy pictures to ``test/`` under new ids, 12 hex digits as the competition's, and list them in
+    ``sample_submission.csv``; returns the ids. What else a competition's folder holds is linked from the
+    pictures' own.
+    """
+    draw = random.Random(seed)
+    ids = [f"{draw.getrandbits(48):012x}" for _ in range(count)]
+    for position, name in enumerate(ids):
+        shutil.copyfile(pictures[position % len(pictures)], folder / "test" / f"{name}.png")
+    rows = ["id,predicted\n", *(f"{name},\n" for name in ids)]
+    files.write_text(folder / "sample_submission.csv", "".join(rows))
+    source = pictures[0].resolve().parent.parent
+    for name in KEPT:
+        if (source / name).exists():
+            (folder / name).symlink_to(source / name)
+    return ids
+
+
+def pictures(run: Path, spare: Path, seed: int = 6) -> list[Path]:
+    """The labelled and test images that a run saw, shuffled; where its data are gone, synthetic cells, drawn
+    into ``spare``.
+
+    Raises:
+        KitError: ``spare`` cannot be written.
+    """
+    for record in sorted(run.glob("*/stage.json"), reverse=True):
+        try:
+            found = _images(files.read_json(record)["parameters"]["data"])
+        except (KitError, KeyError, TypeError):
+            continue  # unfinished, or of data that are gone
+        if found:
+            random.Random(seed).shuffle(found)
+            return found
+    return _images(synthetic.ensure(spare, images=6))
+
+
+def _images(data: Path | str) -> list[Path]:
+    root = competition.locate(data) if data else None
+    folders = [root / name for name in ("test", "train") if root and (root / name).is_dir()]
+    return [path for folder in folders for path in image_files(folder).values() if path.suffix == ".png"]
+
+
+def seal(folder: Path) -> None:
+    """Take away the right to write to a folder and what is in it; links' targets keep theirs."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+
+
+def unseal(folder: Path) -> None:
+    """Give it back, so that the folder can be removed."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o700)

@@ -1,0 +1,64 @@
+"""What is installed in the Python that runs this file, as JSON on stdout.
+
+It is run by its path, in interpreters that have no kitlib: standard library only.
+
+Each distribution is ``{"name", "version", "folder", "files", "requires"}``: the files below ``folder`` (a
+site-packages), and the names of what it needs in this Python, extras left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from importlib import metadata
+
+
+def distributions() -> list[dict]:
+    """The installed distributions; editable ones, and those that list no files, are left out."""
+    found = {}
+    for one in metadata.distributions():
+        name = one.metadata["Name"]
+        if name and one.files and not _is_editable(one) and name.lower() not in found:
+            found[name.lower()] = {
+                "name": name,
+                "version": one.version,
+                "folder": os.path.abspath(one.locate_file("")),
+                "files": [str(path) for path in one.files],
+                "requires": _requires(one),
+            }
+    return list(found.values())
+
+
+def _is_editable(one: metadata.Distribution) -> bool:
+    origin = json.loads(one.read_text("direct_url.json") or "{}")
+    return bool(origin.get("dir_info", {}).get("editable"))
+
+
+def _requires(one: metadata.Distribution) -> list[str]:
+    names = []
+    for line in one.requires or []:
+        need, _, marker = line.partition(";")
+        if _applies(marker.strip()):
+            names.append(re.match(r"[\w.-]+", need.strip()).group())
+    return names
+
+
+def _applies(marker: str) -> bool:
+    """Whether a marker holds here without any extra; where nothing can evaluate it, it does."""
+    if not marker:
+        return True
+    try:
+        from packaging.markers import Marker
+    except ImportError:
+        try:
+            from pip._vendor.packaging.markers import Marker
+        except ImportError:
+            return "extra" not in marker
+    return Marker(marker).evaluate({"extra": ""})
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # this file's folder, whose modules are none of that Python's
+    json.dump({"python": sys.version.split()[0], "distributions": distributions()}, sys.stdout)

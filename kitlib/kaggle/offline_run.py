@@ -1,0 +1,149 @@
+"""Run a notebook as a Kaggle kernel is run: with papermill, and without a network.
+
+Run by its path in the rehearsal's environment, which has no kitlib: standard library and papermill only.
+
+    python -I offline_run.py JOB.json     runs the job, writes its result beside it
+    python -I offline_run.py --probe      exits 0 where a network namespace can be had
+
+A job: ``{"notebook", "executed", "working", "parameters", "read_only": [folders], "namespace": true or false,
+"result"}``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+NEW_USER, NEW_NET, NEW_MOUNT = 0x10000000, 0x40000000, 0x00020000  # of linux/sched.h
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18  # of linux/mount.h
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # of linux/prctl.h
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+OUTSIDE = ("192.0.2.1", 443)  # of RFC 5737's addresses, which nobody has
+
+
+def main() -> int:
+    if sys.argv[1] == "--probe":
+        enter_namespace()
+        return 0
+    job = json.loads(Path(sys.argv[1]).read_text())
+    found = {"network": "sockets refused", "inputs": "file permissions", "error": None}
+    if job["namespace"]:
+        enter_namespace()
+        found["network"] = "network namespace"
+        if mount_read_only(job["read_only"]):
+            found["inputs"] = "mounted read-only"
+    _call(
+        "prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0
+    )  # it is not to outlive a rehearsal that was killed
+    found["proof"] = prove_closed()
+    start = time.monotonic()
+    found["error"] = run(job)
+    found["seconds"] = time.monotonic() - start
+    Path(job["result"]).write_text(json.dumps(found))
+    return 1 if found["error"] else 0
+
+
+def enter_namespace() -> None:
+    """Leave the machine's network for one of our own that has nothing but a loopback interface.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    user, group = os.getuid(), os.getgid()
+    _call("unshare", NEW_USER | NEW_NET | NEW_MOUNT)
+    _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # so that the memory it takes can be measured from outside
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    raise_loopback()
+
+
+def raise_loopback() -> None:
+    """Bring ``lo`` up: notebooks' kernels and torchrun talk to themselves over it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        asked = struct.pack("16sH22x", b"lo", 0)
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(control, SIOCGIFFLAGS, asked), 16)
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | IFF_UP))
+
+
+def mount_read_only(folders: list[str]) -> bool:
+    """Make folders unwritable in this namespace, even for root; whether that could be done."""
+    try:
+        _call(
+            "mount", None, b"/", None, MS_REC | MS_PRIVATE, None
+        )  # nothing of it reaches the machine's mounts
+        for folder in map(os.fsencode, folders):
+            _call("mount", folder, folder, None, MS_BIND, None)
+            _call("mount", None, folder, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _locked(folder), None)
+    except OSError:
+        return False
+    return True
+
+
+def _locked(folder: bytes) -> int:
+    """Flags of a mount (nosuid, nodev, noexec, relatime's kin) that a namespace may not drop; statvfs has the
+    same numbers for the first three, and for noatime, nodiratime and relatime."""
+    flags = os.statvfs(folder).f_flag
+    shared = flags & (2 | 4 | 8 | 1024 | 2048)
+    return shared | ((1 << 21) if flags & 4096 else 0)
+
+
+def prove_closed() -> str:
+    """Try to reach the network; returns what the try met.
+
+    Raises:
+        RuntimeError: something answered, or the try was sent out: the network is open.
+    """
+    try:
+        with socket.create_connection(OUTSIDE, timeout=3):
+            met = "an answer"
+    except TimeoutError:
+        met = "no refusal"
+    except OSError as error:
+        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES):
+            return f"connect to {OUTSIDE[0]}: {error.strerror}"
+        met = str(error)
+    raise RuntimeError(f"the network is not closed: connecting to {OUTSIDE[0]} met {met}")
+
+
+def run(job: dict) -> dict | None:
+    """Execute the notebook as Kaggle does; what ended it early, if anything did."""
+    import papermill
+
+    try:
+        papermill.execute_notebook(
+            job["notebook"],
+            job["executed"],
+            job["parameters"],
+            kernel_name="python3",
+            cwd=job["working"],
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        return {"name": error.ename, "text": error.evalue}
+    except Exception as error:  # a dead kernel, a full disk
+        return {"name": type(error).__name__, "text": str(error)}
+    return None
+
+
+def _call(name: str, *arguments: object) -> None:
+    """A function of the C library that answers 0, or else sets errno."""
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""A run's bundle, run as Kaggle would: what its image has, its folders, no network, a hidden test set."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kitlib import files
+from kitlib.data import competition
+from kitlib.errors import KitError
+from kitlib.kaggle import hidden, processes, report, sandbox
+from kitlib.kaggle.hidden import LAYOUTS, Tree
+from kitlib.kaggle.report import Played
+from kitlib.kaggle.sandbox import Sandbox
+from kitlib.post import submission
+
+RUNNER = Path(__file__).with_name("offline_run.py")
+REFUSING = Path(__file__).with_name("no_network.py")
+#: Environment variables that a rehearsal keeps, by their beginnings: no token, no setting of pip, no path.
+PASSED = ("LANG", "LC_", "TZ", "OMP_", "GOMP_", "MKL_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")
+
+
+def rehearse(
+    run: Path,
+    layouts: Sequence[str] = LAYOUTS,
+    images: int = 8,
+    python: str = "",
+    hours: float | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Played]:
+    """Run the bundle of ``run`` in each layout; the report goes to ``run``/kaggle/rehearsal.json.
+
+    Args:
+        images: how many hidden test images there are.
+        python: an interpreter whose packages stand for the image's; empty: the one that runs this.
+        hours: the notebook's time limit; None: its own.
+
+    Raises:
+        KitError: there is no bundle, the notebook failed, or its submission is not valid.
+    """
+    folder = run / "kaggle"
+    kernel, ident, slug = read_bundle(folder)
+    if images < 1:
+        raise KitError(f"--images {images}: at least one test image is needed")
+    files.write_json(folder / "rehearsal.json", {"passed": False})  # until it has
+    with scratch() as temporary:
+        say("making an environment with only what a Kaggle image has")
+        box = sandbox.make(temporary / "environment", python)
+        found = report.versions(box.python_version, box.versions)
+        say(report.versions_line(found))
+        if box.stand_ins:
+            say(f"not on the image, but needed by the versions here: {', '.join(box.stand_ins)}")
+        namespace = close_network(box)
+        pictures = hidden.pictures(run, temporary / "synthetic")
+        played = []
+        for layout in layouts:
+            sandbox.reset(box)
+            root = temporary / layout / "kaggle"
+            tree = hidden.make(root, layout, slug, ident, folder / "dataset", pictures, images)
+            say(f"layout {layout}: running {kernel.name} on {images} hidden images")
+            kept = folder / f"rehearsal_{layout}.ipynb"
+            played.append(play(box, tree, kernel, kept, layout, namespace, hours))
+            say("\n".join(played[-1].lines()))
+    values = {"passed": True, "versions": found, "stand_ins": list(box.stand_ins)}
+    files.write_json(folder / "rehearsal.json", {**values, "layouts": [one.values() for one in played]})
+    return played
+
+
+def read_bundle(folder: Path) -> tuple[Path, str, str]:
+    """The notebook of a bundle, its dataset's "owner/slug", and the competition's slug.
+
+    Raises:
+        KitError: the bundle is missing or not whole.
+    """
+    if not (folder / "dataset" / "bundle.json").is_file():
+        raise KitError(f"{folder} holds no bundle; write one with: kit bundle {folder.parent}")
+    try:
+        kernel = folder / "kernel" / files.read_json(folder / "kernel" / "kernel-metadata.json")["code_file"]
+        ident = files.read_json(folder / "dataset" / "dataset-metadata.json")["id"]
+        return kernel, ident, files.read_json(folder / "dataset" / "bundle.json")["competition"]
+    except KeyError as error:
+        raise KitError(f"{folder}: the bundle lacks {error}; write it again with kit bundle") from error
+
+
+def close_network(box: Sandbox) -> bool:
+    """Whether the system gives a network namespace; where not, the environment is made to refuse sockets."""
+    probe = [str(box.python), "-I", str(RUNNER), "--probe"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        return True
+    place = sandbox.site_packages(box.python)
+    shutil.copyfile(REFUSING, place / "kit_no_network.py")
+    (place / "kit_no_network.pth").write_text("import kit_no_network\n")
+    return False
+
+
+def play(
+    box: Sandbox,
+    tree: Tree,
+    kernel: Path,
+    kept: Path,
+    layout: str,
+    namespace: bool,
+    hours: float | None = None,
+) -> Played:
+    """Run the notebook in a tree, check what it leaves, and keep the executed notebook in ``kept``.
+
+    Raises:
+        KitError: it failed, or its submission is not valid.
+    """
+    ended, peak = execute(box, tree, kernel, kept, namespace, hours)
+    path = tree.working / "submission.csv"
+    problems = submission.check(path, tree.competition) if path.is_file() else ["there is none"]
+    state = f"submission.csv is not valid: {problems[0]}" if problems else "it left a valid submission.csv"
+    if ended["error"]:
+        name, text = ended["error"]["name"], ended["error"]["text"].strip().splitlines() or [""]
+        raise KitError(f"layout {layout}: the notebook failed: {name}: {text[-1]} ({state}; see {kept})")
+    if problems:
+        raise KitError(f"layout {layout}: {state} ({len(problems)} problems in all; see {kept})")
+    ids = [frame.id for frame in competition.test(tree.competition)]
+    rows = read_rows(path)
+    return Played(
+        layout=layout,
+        images=len(ids),
+        seconds=ended["seconds"],
+        seconds_per_image=own_clock(tree.working) or ended["seconds"] / len(ids),
+        peak_bytes=peak,
+        rows=len(rows),
+        bare=len({name for name, text in rows if not text.strip()}),
+        network=ended["network"],
+        proof=ended["proof"],
+        inputs=ended["inputs"],
+    )
+
+
+def execute(
+    box: Sandbox, tree: Tree, kernel: Path, kept: Path, namespace: bool, hours: float | None = None
+) -> tuple[dict[str, Any], int]:
+    """Run the notebook without a network; how it ended, and the peak memory of its processes.
+
+    Raises:
+        KitError: it could not be started, or its process died.
+    """
+    beside = tree.root.parent
+    job = {
+        "notebook": str(kernel.resolve()),
+        "executed": str(beside / "executed.ipynb"),
+        "working": str(tree.working),
+        "parameters": {} if hours is None else {**injected(kernel), "hours": hours},
+        "read_only": [str(tree.inputs), *map(str, box.sources)],
+        "namespace": namespace,
+        "result": str(beside / "result.json"),
+    }
+    files.write_json(beside / "job.json", job)
+    command = [str(box.python), "-I", str(RUNNER), str(beside / "job.json")]
+    process = subprocess.Popen(
+        command, cwd=tree.working, env=surroundings(box, tree, os.environ), stdin=subprocess.DEVNULL
+    )
+    peak = processes.watch(process)
+    if Path(job["executed"]).is_file():
+        with files.atomic(kept) as temporary:
+            shutil.copyfile(job["executed"], temporary)
+    if not Path(job["result"]).is_file():
+        raise KitError(
+            f"the rehearsal's process ended with status {process.returncode} before the notebook did; the "
+            "reason is above"
+        )
+    return files.read_json(job["result"]), peak
+
+
+def surroundings(box: Sandbox, tree: Tree, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a kernel on Kaggle, as far as they matter here."""
+    beside = tree.root.parent
+    own = str(Path(sys.prefix, "bin"))
+    paths = [part for part in environment.get("PATH", os.defpath).split(os.pathsep) if part != own]
+    return {
+        **{name: value for name, value in environment.items() if name.startswith(PASSED)},
+        "PATH": os.pathsep.join([str(box.python.parent), *paths]),
+        "HOME": str(files.make_folder(beside / "home")),
+        "TMPDIR": str(files.make_folder(beside / "tmp")),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PYTHONNOUSERSITE": "1",
+        "KIT_KAGGLE": str(tree.root),
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+    }
+
+
+def injected(kernel: Path) -> dict[str, Any]:
+    """The parameters that the bundle gave the notebook: papermill would put others in their place."""
+    notebook = files.read_json(kernel)
+    cells = [c for c in notebook["cells"] if "injected-parameters" in c["metadata"].get("tags", ())]
+    lines = ast.parse("".join("".join(cell["source"]) + "\n" for cell in cells)).body
+    return {
+        line.targets[0].id: ast.literal_eval(line.value) for line in lines if isinstance(line, ast.Assign)
+    }
+
+
+def own_clock(working: Path) -> float | None:
+    """Seconds an image by the notebook's own clock, where it left them in its metrics.json."""
+    path = working / "metrics.json"
+    found = files.read_json(path) if path.is_file() else {}
+    return found.get("seconds", {}).get("an image") or None
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a valid submission."""
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder that is removed whatever happens, an end by SIGTERM included."""
+    temporary = Path(tempfile.mkdtemp(prefix="kit-rehearsal-"))
+    try:
+        with _terminated_is_interrupted():
+            yield temporary
+    finally:
+        hidden.unseal(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -1,0 +1,76 @@
+"""What a rehearsal found: numbers for a file, and lines for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kitlib.kaggle import image
+
+HIDDEN_IMAGES = 240  # about as many as Kaggle's hidden test set has
+LIMIT_HOURS = 9.0  # of a notebook with a GPU
+COMPARED = ("torch", "torchvision", "numpy")
+
+
+@dataclass(frozen=True)
+class Played:
+    """One run of the notebook.
+
+    Attributes:
+        layout: of ``/kaggle/input``: "old" or "new".
+        seconds: from the notebook's start to its end.
+        seconds_per_image: of predicting, by the notebook's own clock; without one, ``seconds`` by images.
+        peak_bytes: memory of all its processes together, at the most.
+        images, rows, bare: test images, the submission's rows, images in which nothing was found.
+        network, proof, inputs: how the network was closed, what a try to connect met, how inputs were locked.
+    """
+
+    layout: str
+    images: int
+    seconds: float
+    seconds_per_image: float
+    peak_bytes: int
+    rows: int
+    bare: int
+    network: str
+    proof: str
+    inputs: str
+
+    @property
+    def projected_hours(self) -> float:
+        """Of the run over the hidden test set: what is spent once, and each image's time."""
+        once = max(0.0, self.seconds - self.seconds_per_image * self.images)
+        return (once + self.seconds_per_image * HIDDEN_IMAGES) / 3600
+
+    def values(self) -> dict[str, Any]:
+        return {**asdict(self), "projected_hours": self.projected_hours}
+
+    def lines(self) -> list[str]:
+        fits = "fits in" if self.projected_hours < LIMIT_HOURS else "does NOT fit in"
+        return [
+            f"layout {self.layout}: {self.images} images in {self.seconds:.0f} s, "
+            f"{self.seconds_per_image:.2f} s an image, peak memory {self.peak_bytes / 2**30:.2f} GiB",
+            f"  submission.csv is valid: {self.rows} rows, {self.bare} images without a cell",
+            f"  network: {self.network} ({self.proof}); inputs: {self.inputs}",
+            f"  {HIDDEN_IMAGES} images would take {_duration(self.projected_hours)} on this machine, "
+            f"which {fits} Kaggle's {LIMIT_HOURS:g} h",
+        ]
+
+
+def versions(python: str, here: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The versions that the rehearsal ran with, of Python and of packages, beside the image's."""
+    there = image.packages()
+    pairs = {"python": {"here": python, "image": image.PYTHON}}
+    return pairs | {name: {"here": here[name], "image": there[name]} for name in COMPARED if name in here}
+
+
+def versions_line(pairs: Mapping[str, Mapping[str, str]]) -> str:
+    """One line of them, for the terminal."""
+    return "rehearsed with " + ", ".join(
+        f"{name} {pair['here']} (the image: {pair['image']})" for name, pair in pairs.items()
+    )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
