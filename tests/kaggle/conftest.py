@@ -1,0 +1,81 @@
+"""A Kaggle on the loopback, and the command kit run against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kaggle_server
+import pytest
+
+from kitlib.kaggle.client import Client, connect
+from kitlib.kaggle.retry import Retry
+
+FORGET = (
+    "KAGGLE_API_TOKEN",
+    "KAGGLE_USERNAME",
+    "KAGGLE_KEY",
+    "KAGGLE_CONFIG_DIR",
+    "XDG_CONFIG_HOME",
+    "VERBOSE",
+)
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without credentials, where the client is in its TEST environment; no pauses to speak of."""
+    home = tmp_path / "home"
+    (home / "tmp").mkdir(parents=True)
+    for name in FORGET:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "KAGGLE_API_ENVIRONMENT": "TEST",
+        "KIT_RETRY_PAUSE": "0.02",
+        "NO_PROXY": "localhost",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", None)  # where the client keeps notes on uploads
+    return home
+
+
+@pytest.fixture
+def kaggle(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[kaggle_server.Kaggle]:
+    """A Kaggle that listens, and a home with a token that it knows."""
+    monkeypatch.setenv("KAGGLE_API_TOKEN", kaggle_server.TOKEN)
+    server, state = kaggle_server.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """The lines of progress that ``client`` has said."""
+    return []
+
+
+@pytest.fixture
+def client(kaggle: kaggle_server.Kaggle, said: list[str]) -> Client:
+    return connect(said.append, Retry(pause=0.01))
+
+
+@pytest.fixture
+def kit() -> Callable[..., subprocess.CompletedProcess]:
+    """Run kit as users do; no output may ever hold the token or a signature, nor a traceback."""
+
+    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", "kitlib.cli", *map(str, arguments)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, **options)
+        both = done.stdout + done.stderr
+        token = os.environ.get("KAGGLE_API_TOKEN") or kaggle_server.TOKEN
+        assert token not in both
+        assert "secret-signature" not in both
+        assert "Traceback (most recent call last)" not in both.replace("  Traceback", "")
+        return done
+
+    return run
