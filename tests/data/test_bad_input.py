@@ -137,6 +137,17 @@ def test_a_truncated_png_is_met_when_the_data_are_listed(competition_folder, nam
     assert re.search("replace it|copy or download it again", message)
 
 
+def test_a_submission_has_to_name_images_that_are_broken_or_gone(competition_folder):
+    whole = {f.id: (f.height, f.width) for f in competition.test(competition_folder)}
+    broken = competition_folder / "test" / "00a.png"
+    broken.write_bytes(b"")
+    with (competition_folder / "sample_submission.csv").open("a") as sample:
+        sample.write("gone,\n")
+    found = competition.submitted(competition_folder)
+    assert {f.id: (f.height, f.width) for f in found} == {**whole, "00a": (520, 704), "gone": (520, 704)}
+    assert [f.path is None for f in found] == [False, False, True]
+
+
 def test_a_png_damaged_inside_is_met_when_it_is_read(competition_folder):
     path = competition_folder / "test" / "00a.png"
     data = bytearray(path.read_bytes())

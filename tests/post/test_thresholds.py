@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kitlib import config, rle
 from kitlib.errors import KitError
 from kitlib.post.limits import NAMES, Limits, tables
-from kitlib.post.thresholds import PostConfig, apply, vote
+from kitlib.post.thresholds import PostConfig, apply, apply_each, vote
 from kitlib.records import Cell, Frame
 
 
@@ -196,3 +196,14 @@ def test_something_is_left_of_whatever_was_found(crowd):
 
 def test_every_limit_is_by_type():
     assert set(NAMES) == {f.name for f in fields(PostConfig)} - {"keep_best", "gain", "score_kind", "forest"}
+
+
+def test_a_frame_that_cannot_be_post_processed_costs_only_itself():
+    broken = replace(square(0, 0, 5, 0.9), mask=rle.RLE((40, 60), b"~~~"))
+    told = []
+    done = apply_each(
+        [frame(square(0, 0, 5, 0.9)), frame(broken), frame(square(9, 9, 5, 0.9))], PostConfig(), told.append
+    )
+    assert [len(f.cells) for f in done] == [1, 0, 1]
+    assert len(told) == 1
+    assert told[0].startswith("a is left empty: ")

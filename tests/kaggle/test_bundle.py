@@ -1,0 +1,215 @@
+"""A run as a bundle, and a bundle read back."""
+
+import errno
+import json
+import re
+import shutil
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from kitlib import config, files, model
+from kitlib.errors import KitError
+from kitlib.kaggle import bundle, offline
+from kitlib.post.thresholds import PostConfig
+from kitlib.post.validate import Tuned
+from kitlib.predict.config import PredictConfig
+from kitlib.predict.load import load_model
+from kitlib.predict.predictor import Predictor
+from kitlib.stages import names, notebooks, submitting
+from kitlib.train import checkpoint
+
+CATEGORIES = ["astro", "cort", "shsy5y"]
+OPTIONS = {"detections": 20, "rpn_post_nms_topk": [40, 40]}
+
+
+def save(path, seed, **more):
+    torch.manual_seed(seed)
+    network = model.build("tiny", **OPTIONS)
+    described = {"preset": "tiny", "num_classes": 3, "mask_stages": "all", "options": OPTIONS}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"model_config": described, "categories": CATEGORIES, "iteration": 3, "ema": None, **more}
+    torch.save({**state, "model": network.state_dict(), "optimizer": [torch.zeros(1000)]}, path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that trained two folds."""
+    run = tmp_path_factory.mktemp("runs") / "My run_1"
+    stage = run / "03_train"
+    for fold in (0, 1):
+        save(stage / f"fold_{fold}" / "weights_best.pth", fold)
+    weights = ["fold_0/weights_best.pth", "fold_1/weights_best.pth"]
+    files.write_json(stage / "metrics.json", {"weights": weights})
+    files.write_text(
+        stage / "config.yaml", "out: /home/ann/outputs\ntrain: /home/ann/train.jsonl\nmax_iter: 3\n"
+    )
+    config.save(Tuned(PostConfig(), 0.3, 0.2, 0.4), stage / "post.yaml")
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / trained.name)
+
+
+@pytest.fixture(scope="module")
+def packed(trained):
+    return submitting.bundle(trained)
+
+
+def test_the_dataset_is_flat_listed_and_complete(packed, trained):
+    dataset = packed.folder / "dataset"
+    assert packed.folder == trained / "kaggle"
+    assert all(path.is_file() for path in dataset.iterdir())
+    told = json.loads((dataset / "bundle.json").read_text())
+    assert told["weights"] == ["fold_0.pth", "fold_1.pth"]
+    assert told["stage"] == "03_train"
+    listed = {line.split("  ")[1] for line in (dataset / "SHA256SUMS").read_text().splitlines()}
+    there = {path.name for path in dataset.iterdir()}
+    assert listed == there - {"SHA256SUMS", "dataset-metadata.json"}
+    assert offline.damaged(dataset, listed) == {}
+    assert packed.size == sum(p.stat().st_size for p in packed.folder.glob("*/*"))
+
+
+def test_names_and_titles_are_as_kaggle_wants_them(packed):
+    dataset = json.loads((packed.folder / "dataset" / "dataset-metadata.json").read_text())
+    kernel = json.loads((packed.folder / "kernel" / "kernel-metadata.json").read_text())
+    assert dataset["id"] == "INSERT_USER_HERE/kit-my-run-1"
+    assert kernel["dataset_sources"] == [dataset["id"]]
+    assert 6 <= len(dataset["title"]) <= 50
+    for described in (dataset, kernel):  # the title must slugify to the id
+        assert re.sub(r"[^a-z0-9]+", "-", described["title"].lower()) == described["id"].split("/")[1]
+    assert kernel["enable_internet"] is False
+    assert kernel["enable_gpu"] is True
+    assert kernel["competition_sources"] == ["sartorius-cell-instance-segmentation"]
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("demo", "kit-demo"),
+        ("Größe 2", "kit-gr-e-2"),
+        ("x" * 80, "kit-" + "x" * 38),
+        ("a" * 37 + "-b", "kit-" + "a" * 37),
+    ],
+)
+def test_any_folder_name_becomes_one_that_kaggle_takes(name, slug):
+    assert bundle._slug(name) == slug
+    assert 6 <= len(slug) <= 43
+
+
+def test_a_name_without_letters_is_refused():
+    with pytest.raises(KitError, match="rename its folder"):
+        bundle._slug("---")
+
+
+def test_no_path_of_this_machine_goes_along(packed, trained):
+    texts = [p for p in packed.folder.glob("*/*") if p.suffix in (".json", ".yaml", ".ipynb")]
+    assert len(texts) == 6
+    for path in texts:
+        assert "/home/ann" not in path.read_text()
+        assert str(trained.parent) not in path.read_text()
+    assert "max_iter: 3" in (packed.folder / "dataset" / "config.yaml").read_text()
+
+
+def test_the_notebook_is_the_local_one_with_the_runs_parameters(run):
+    record = {"key": "k", "done": True, "seconds": 1.0}
+    given = {"data": "/home/ann/data", "out": str(run), "gpus": 0, "predict_config": {"scales": [2.0, 1.5]}}
+    files.write_json(run / "06_submit" / "stage.json", {**record, "parameters": given})
+    packed = submitting.bundle(run, user="ann")
+    path = packed.folder / "kernel" / "06_submit.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    here = [c.source for c in notebooks.code(names.notebook("06_submit"))]
+    there = [c for c in notebooks.code(path) if "injected-parameters" not in c.tags]
+    assert [c.source for c in there] == here
+    injected = next(c for c in notebooks.code(path) if "injected-parameters" in c.tags)
+    values = {}
+    exec(injected.source, values)
+    assert values["predict_config"] == {"scales": [2.0, 1.5]}
+    assert (values["data"], values["out"], values["gpus"], values["hours"]) == ("", "", -1, 9.0)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_read_back_it_predicts_the_same(packed, trained):
+    best = bundle.read(packed.folder / "dataset")
+    assert best.stage == "03_train"
+    assert config.load(Tuned, best.post).expected == 0.3
+    image = np.random.default_rng(0).normal(128, 12, (96, 128)).clip(0, 255).astype(np.uint8)
+    settings = PredictConfig(score_floor=0.0, max_cells=10)
+    for fold, path in enumerate(best.weights):
+        original = load_model(trained / "03_train" / f"fold_{fold}" / "weights_best.pth")
+        ours, theirs = (
+            Predictor([m], m_types, settings)(image) for m, m_types in (load_model(path), original)
+        )
+        assert [c.mask for c in ours] == [c.mask for c in theirs]
+        assert [c.score for c in ours] == [c.score for c in theirs]
+
+
+def test_half_weights_are_half_as_large_and_predict_nearly_the_same(run):
+    whole = submitting.bundle(run).sizes["dataset/fold_0.pth"]
+    half = submitting.bundle(run, half=True)
+    assert half.sizes["dataset/fold_0.pth"] == pytest.approx(whole / 2, rel=0.05)
+    path = half.folder / "dataset" / "fold_0.pth"
+    theirs = load_model(run / "03_train" / "fold_0" / "weights_best.pth").model.state_dict()
+    for name, tensor in load_model(path).model.state_dict().items():
+        assert tensor.dtype == theirs[name].dtype
+        assert torch.allclose(tensor, theirs[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_slim_takes_the_averaged_weights_and_leaves_the_optimiser(tmp_path):
+    average = model.build("tiny", **OPTIONS).state_dict()
+    save(tmp_path / "full.pth", 0, ema=average)
+    slim = torch.load(checkpoint.slim(tmp_path / "full.pth", tmp_path / "slim.pth"), weights_only=True)
+    assert slim.keys() == {"model_config", "categories", "iteration", "model", "ema"}
+    assert all(torch.equal(slim["model"][k], v) for k, v in average.items())
+
+
+def test_one_damaged_file_of_an_ensemble_is_left_out_a_damaged_whole_is_refused(packed, tmp_path, capsys):
+    dataset = shutil.copytree(packed.folder / "dataset", tmp_path / "dataset")
+    (dataset / "fold_0.pth").write_bytes(b"half")
+    assert bundle.read(dataset).weights == (dataset / "fold_1.pth",)
+    assert "left out of the ensemble: fold_0.pth is not as it was bundled" in capsys.readouterr().out
+    (dataset / "fold_1.pth").unlink()
+    with pytest.raises(
+        KitError, match=r"fold_0\.pth is not as it was bundled, fold_1\.pth is missing; upload"
+    ):
+        bundle.read(dataset)
+    (dataset / "bundle.json").write_text("{")
+    with pytest.raises(KitError, match=r"bundle\.json cannot be read"):
+        bundle.read(dataset)
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_bundle(run, monkeypatch):
+    earlier = submitting.bundle(run)
+    before = (earlier.folder / "dataset" / "SHA256SUMS").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bundle.shutil, "copyfile", full)
+    with pytest.raises(KitError, match="the disk is full"):
+        submitting.bundle(run, half=True)
+    assert (earlier.folder / "dataset" / "SHA256SUMS").read_bytes() == before
+    assert sorted(p.name for p in earlier.folder.iterdir()) == ["dataset", "kernel"]
+
+
+def test_what_is_left_of_a_killed_bundling_goes(run):
+    left = run / "kaggle" / ".new-abc"
+    left.mkdir(parents=True)
+    submitting.bundle(run)
+    assert not left.exists()
+
+
+def test_a_run_without_weights_says_what_to_do(tmp_path):
+    with pytest.raises(KitError, match=r"holds no trained weights; run \./run_all\.sh --out"):
+        submitting.bundle(tmp_path)
+
+
+def test_a_run_whose_weights_are_gone_says_what_to_do(run):
+    (run / "03_train" / "fold_1" / "weights_best.pth").unlink()
+    with pytest.raises(KitError, match=r"fold_1/weights_best\.pth does not exist; run 03_train again"):
+        submitting.bundle(run)

@@ -1,0 +1,185 @@
+"""The door of a bundle: places in both layouts, the first submission, installing in an empty environment."""
+
+import hashlib
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from kitlib.kaggle import offline, wheel
+
+SLUG = offline.COMPETITION
+LAYOUTS = {
+    "old": ("input/kit-run", f"input/{SLUG}"),
+    "new": ("input/datasets/ann/kit-run", f"input/competitions/{SLUG}"),
+}
+
+
+def tiny_wheel(name, code="x = 1\n", version="1.0"):
+    info = wheel.dist_info(name, version)
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    return wheel.pack({f"{name}.py": code.encode(), f"{info}/METADATA": metadata.encode()}, info)
+
+
+@pytest.fixture(params=LAYOUTS)
+def places(request, tmp_path, monkeypatch):
+    """A /kaggle with a bundle of two small wheels and a competition of three test images."""
+    bundle, data = (tmp_path / name for name in LAYOUTS[request.param])
+    for folder in (bundle, data / "test", tmp_path / "working"):
+        folder.mkdir(parents=True)
+    shutil.copy(offline.__file__, bundle / "kit_offline.py")
+    for name in ("kit_one", "kit_two"):
+        (bundle / wheel.file_name(name, "1.0")).write_bytes(tiny_wheel(name))
+    wheels = [wheel.file_name(name, "1.0") for name in ("kit_one", "kit_two")]
+    (bundle / "w.pth").write_bytes(b"weights")
+    manifest = {"competition": SLUG, "wheels": wheels, "weights": ["w.pth"]}
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    write_sums(bundle)
+    for name in ("bbb", "aaa"):
+        (data / "test" / f"{name}.png").touch()
+    (data / "sample_submission.csv").write_text("id,predicted\nccc,1 1\nbbb,1 1\nbbb,3 1\n")
+    monkeypatch.setenv(offline.ROOT, str(tmp_path))
+    return bundle, data
+
+
+def write_sums(bundle):
+    lines = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n"
+        for p in sorted(bundle.iterdir())
+        if p.name != offline.SUMS
+    ]
+    (bundle / offline.SUMS).write_text("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def empty_python(tmp_path_factory):
+    """A Python with pip and nothing else."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    return folder / "bin" / "python"
+
+
+def door(python, bundle, *, then="pass"):
+    """Run a bundle's door as the notebook does, in another Python, and something after it."""
+    code = f"import runpy; runpy.run_path({str(bundle / 'kit_offline.py')!r}, run_name='__main__'); {then}"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_places(places, tmp_path):
+    bundle, data = places
+    assert offline.bundle() == bundle
+    assert offline.competition() == data
+    assert offline.competition("another") is None
+    assert offline.working() == tmp_path / "working"
+
+
+def test_away_from_kaggle_there_is_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv(offline.ROOT, str(tmp_path / "none"))
+    assert offline.bundle() is None
+    assert offline.competition() is None
+
+
+def test_the_first_submission_has_a_row_for_each_image_asked_for_or_there(places, tmp_path):
+    _, data = places
+    path = tmp_path / "working" / "submission.csv"
+    path.write_text("before")
+    assert offline.first_submission(data, path) == 3
+    assert path.read_text() == "id,predicted\nccc,\nbbb,\naaa,\n"
+    assert list(path.parent.iterdir()) == [path]
+    (data / "sample_submission.csv").unlink()
+    assert offline.first_submission(data, path) == 2
+
+
+def test_it_is_read_by_the_file_sums_of_everyone(places):
+    bundle, _ = places
+    subprocess.run(["sha256sum", "--check", "--strict", offline.SUMS], cwd=bundle, check=True)
+    assert offline.damaged(bundle, ["w.pth", "bundle.json"]) == {}
+    (bundle / "w.pth").write_bytes(b"weight")
+    (bundle / "bundle.json").unlink()
+    assert offline.damaged(bundle, ["w.pth", "bundle.json"]) == {
+        "w.pth": "is not as it was bundled",
+        "bundle.json": "is missing",
+    }
+
+
+def test_what_is_missing_is_installed_and_what_is_there_stays(places, empty_python, tmp_path):
+    bundle, _ = places
+    site = next((empty_python.parents[1] / "lib").glob("python*/site-packages"))
+    for name in ("kit_one", "kit_two"):  # of the other layout's run
+        for path in site.glob(f"{name}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    other = tmp_path / wheel.file_name("kit_one", "0.5")
+    other.write_bytes(tiny_wheel("kit_one", "x = 'the image has it'\n", "0.5"))
+    subprocess.run([empty_python, "-m", "pip", "install", "-q", "--no-index", str(other)], check=True)
+    done = door(empty_python, bundle, then="import kit_one, kit_two; print(kit_one.x, kit_two.x)")
+    assert done.returncode == 0, done.stderr
+    assert "an empty row for each of 3 images" in done.stdout
+    assert "installed: kit_two" in done.stdout
+    assert done.stdout.endswith("the image has it 1\n")
+    again = door(empty_python, bundle)
+    assert "nothing was missing" in again.stdout
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_bad_wheel_is_named_and_the_first_submission_stands(places, tmp_path, fault):
+    bundle, _ = places
+    path = bundle / wheel.file_name("kit_two", "1.0")
+    path.unlink() if fault == "missing" else path.write_bytes(path.read_bytes()[:-9])
+    done = door(sys.executable, bundle)
+    assert done.returncode != 0
+    said = {"missing": "is missing", "damaged": "is not as it was bundled"}[fault]
+    assert f"{path.name} {said}; upload the bundle again" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "working" / "submission.csv").read_text().count("\n") == 4
+
+
+def test_pip_that_fails_is_quoted(places, tmp_path):
+    bundle, _ = places
+    (bundle / wheel.file_name("kit_two", "1.0")).write_bytes(b"no zip")
+    write_sums(bundle)
+    done = door(sys.executable, bundle)
+    assert "pip could not install kit_one, kit_two: ERROR" in done.stderr.splitlines()[-1]
+
+
+def test_without_the_competitions_data_it_says_so(places):
+    bundle, data = places
+    shutil.rmtree(data)
+    done = door(sys.executable, bundle)
+    assert f"the data of the competition {SLUG} is not attached" in done.stderr.splitlines()[-1]
+
+
+def test_it_needs_the_standard_library_alone(places):
+    bundle, _ = places
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import runpy; runpy.run_path({str(bundle / 'kit_offline.py')!r})",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wheel_has_the_same_bytes_everywhere_and_nothing_else_in_it(tmp_path):
+    one = tiny_wheel("kit_one")
+    assert one == tiny_wheel("kit_one")
+    path = tmp_path / wheel.file_name("kit-one", "1.0")
+    assert path.name == "kit_one-1.0-py3-none-any.whl"
+    path.write_bytes(one)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "there")}
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", str(tmp_path / "there")]
+    subprocess.run([*pip, str(path)], check=True)
+    found = runpy.run_path(str(Path(tmp_path, "there", "kit_one.py")))
+    assert found["x"] == 1
+    code = "from importlib.metadata import distribution as d; print(len(d('kit_one').files))"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL)
