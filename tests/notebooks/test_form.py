@@ -80,5 +80,5 @@ def test_papermill_finds_every_parameter_and_its_help(path: Path) -> None:
 
 @each_notebook
 def test_it_begins_and_finishes_its_own_stage(path: Path) -> None:
-    assert f'stage = stages.begin("{path.stem}", data, out)' in "\n".join(code(path)[1:3])
+    assert f'stage = stages.begin("{path.stem}", data, out)' in "\n".join(code(path)[1:4])
     assert code(path)[-1].count("stage.finish(") == 1
