@@ -7,9 +7,11 @@ The child's ``main`` goes through ``child``. The parent imports no torch.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ Row = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
+_A_LOG = 1 << 16  # bytes that a child should find on the disk
 GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
 WATCH_SECONDS = 1.0
 # An idle OpenMP thread spins some tenth of a millisecond, then sleeps. To sleep at once costs a training
@@ -228,6 +231,8 @@ def _failure(module: str, status: int, error_file: Path, log: Path) -> KitError:
     try:
         found = files.read_json(error_file)
     except KitError:
+        if shutil.disk_usage(log.parent).free < _A_LOG:  # it could not even say so
+            return files.cannot_write(log, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         found = {"kind": "", "error": f"exit status {status}"}
     if found["kind"] == "KitError":
         return KitError(found["error"])

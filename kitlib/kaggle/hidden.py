@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def make(
             ``input/datasets/<owner>/<slug>``.
         slug: the competition's.
         dataset_id: the bundle's "owner/slug".
-        bundle: the folder of the bundle's files; they are linked, not copied.
+        bundle: the folder of the bundle's files.
         pictures: PNG files to be test images, again and again where ``count`` is more.
         count: how many test images there are.
     """
@@ -63,10 +64,22 @@ def make(
     for folder in (tree.competition / "test", tree.dataset, tree.working):
         files.make_folder(folder)
     for path in sorted(bundle.iterdir()):
-        (tree.dataset / path.name).symlink_to(path.resolve())
+        _place(path, tree.dataset / path.name)
     swap_in(tree.competition, pictures, count)
     seal(inputs)
     return tree
+
+
+def _place(path: Path, target: Path) -> None:
+    """A file at a second place: the same one where both are on one disk. A symbolic link would lead code that
+    looks for its neighbours away from here."""
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            raise files.cannot_write(target, error) from error
 
 
 def swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -> list[str]:
@@ -102,7 +115,7 @@ def pictures(run: Path, spare: Path, seed: int = 6) -> list[Path]:
         if found:
             random.Random(seed).shuffle(found)
             return found
-    return _images(synthetic.ensure(spare, images=6))
+    return _images(synthetic.ensure(spare, images=3))
 
 
 def _images(data: Path | str) -> list[Path]:
@@ -112,9 +125,10 @@ def _images(data: Path | str) -> list[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Take away the right to write to a folder and what is in it; links' targets keep theirs."""
+    """Take away the right to write to a folder and what is in it; files that are linked from elsewhere keep
+    theirs."""
     for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
+        if not path.is_symlink() and (path.is_dir() or path.stat().st_nlink == 1):
             path.chmod(path.stat().st_mode & ~0o222)
 
 

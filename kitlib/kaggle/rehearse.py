@@ -186,10 +186,13 @@ def surroundings(box: Sandbox, tree: Tree, environment: Mapping[str, str]) -> di
     return {
         **{name: value for name, value in environment.items() if name.startswith(PASSED)},
         "PATH": os.pathsep.join([str(box.python.parent), *paths]),
-        "HOME": str(files.make_folder(beside / "home")),
+        "HOME": str(
+            files.make_folder(beside.parent / "home")
+        ),  # no caches, no settings, no keys of the user's
         "TMPDIR": str(files.make_folder(beside / "tmp")),
         "PIP_CONFIG_FILE": os.devnull,
         "PYTHONNOUSERSITE": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a kernel's debugger warns of itself otherwise
         "KIT_KAGGLE": str(tree.root),
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
     }
