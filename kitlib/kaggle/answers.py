@@ -41,6 +41,8 @@ def explain(error: BaseException, doing: str, page: str, hide: Callable[[str], s
         )
     if isinstance(error, OSError) and error.errno is not None and error.filename:
         return KitError(hide(str(cannot_write(error.filename, error))))
+    if isinstance(error, requests.RequestException):  # its text holds the address, which may be signed
+        return KitError(f"cannot {doing}: the client failed ({type(error).__name__}); run again")
     text = hide(" ".join(str(error).split())) or type(error).__name__
     return KitError(f"cannot {doing}: {text}" + (f"; see {page}" if page else ""))
 
@@ -91,6 +93,11 @@ def _lost(error: BaseException, doing: str, page: str) -> KitError:
     if retry.unreached(error):
         return KitError(
             f"cannot {doing}: Kaggle cannot be reached; check the network and the proxy's settings"
+        )
+    if isinstance(error, requests.exceptions.SSLError):
+        return KitError(
+            f"cannot {doing}: {retry.reason(error)}; check the clock, and where a proxy has a certificate of "
+            "its own set REQUESTS_CA_BUNDLE to it"
         )
     mend = _unsure(page) if _is_write(error) else "check the network and run again"
     return KitError(f"cannot {doing}: {retry.reason(error)}; {mend}")

@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
+from importlib import metadata
 from typing import TYPE_CHECKING, TypeVar
 
 from kitlib.errors import KitError
@@ -82,12 +84,10 @@ def connect(say: Callable[[str], None] = print, retry: Retry | None = None) -> C
     Raises:
         KitError: no credentials, or refused ones; no network; no fit client.
     """
-    logging.getLogger("urllib3").setLevel(logging.INFO)  # with VERBOSE set, it would log signed addresses
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings and more hold signed addresses
     say = _aloud(say)
     with redirect_stdout(io.StringIO()):
         official = _official()
-    from dataclasses import replace
-
     from kitlib.kaggle import retry as patience
 
     retry = replace(retry or patience.default(), say=say)
@@ -101,7 +101,8 @@ def _official() -> object:
         from kitlib.kaggle import official
     except ImportError as error:
         raise KitError(
-            f"the official client cannot be used ({error}); `pip install 'kaggle>=2.2'` (from Python 3.11 on)"
+            f"the official client, kaggle {_version()}, cannot be used; `pip install 'kaggle>=2.2'`, which needs "
+            "Python 3.11 or later"
         ) from error
     except OSError as error:
         raise KitError(
@@ -109,6 +110,13 @@ def _official() -> object:
             "KAGGLE_CONFIG_DIR to a folder that can be written"
         ) from error
     return official
+
+
+def _version() -> str:
+    try:
+        return metadata.version("kaggle")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _sign_in(api: Api, official: object) -> None:

@@ -35,7 +35,7 @@ def download(
     Args:
         keep_archive: leave the archive in ``folder`` as well.
         client: left out: signed in with the user's credentials.
-        say: prints a line of progress.
+        say: prints a line of progress; a given ``client`` has its own.
 
     Raises:
         KitError: no credentials, rules not accepted, no network, no room, an archive that is damaged or would
@@ -51,14 +51,14 @@ def download(
         answer.close()
         return answer.request
 
-    source = client.call(doing, lambda: client.retry.call(Source, ask), page=page)
+    source = client.call(doing, Source, ask, client.retry, page=page)
     path = folder / name
     with _Guard(client, doing, page):
         unpacked = _from_afar(source, folder, name, client, keep_archive)
         if not unpacked:
             if not _same_size(path, source):
                 fetch(source, path, client.retry, name)
-            _unpack(path, folder, say)
+            _unpack(path, folder, client.say)
     if not keep_archive:
         discard(path)
     check(folder, competition)

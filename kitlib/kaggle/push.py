@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kitlib.errors import KitError
 from kitlib.kaggle import pushed, session
@@ -32,7 +34,7 @@ def push(
     Args:
         wait: for the notebook's run; for the dataset it waits in any case, as the notebook needs it.
         client: left out: signed in with the user's credentials.
-        say: prints a line of progress.
+        say: prints a line of progress; a given ``client`` has its own.
 
     Returns:
         The submission's path; None without waiting.
@@ -44,12 +46,14 @@ def push(
     client = client or connect(say)
     bundle = pushed.fill_user(bundle, client.user)
     _send_dataset(client, bundle, patience)
-    _send_kernel(client, bundle)
+    fresh = _send_kernel(client, bundle)
     if not wait:
-        say(f"running at {bundle.kernel_page}; `kit push {run}` waits for it and fetches what it writes")
+        client.say(
+            f"running at {bundle.kernel_page}; `kit push {run}` waits for it and fetches what it writes"
+        )
         return None
-    submission = session.finish(client, bundle, patience)
-    say(f"{submission} is the submission; `kit submit {run}` sends it to {bundle.competition}")
+    submission = session.finish(client, bundle, patience, fresh)
+    client.say(f"{submission} is the submission; `kit submit {run}` sends it to {bundle.competition}")
     return submission
 
 
@@ -78,6 +82,14 @@ def _send_dataset(client: Client, bundle: Bundle, patience: Patience) -> None:
         raise KitError(f"cannot {doing}: Kaggle says '{client.hide(answer.error or answer.status or '')}'")
     version = _until_ready(client, bundle, version, patience)
     pushed.write(bundle, replace(known, dataset_sum=digest, dataset_version=version))
+
+
+def _upload(client: Client, bundle: Bundle, new: bool) -> Any:
+    """A new dataset, or a new version of it; the client's progress bars are for people alone."""
+    options = {"quiet": not sys.stderr.isatty(), "convert_to_csv": False, "dir_mode": "zip"}
+    if new:
+        return client.api.dataset_create_new(str(bundle.dataset), **options)
+    return client.api.dataset_create_version(str(bundle.dataset), notes(bundle), **options)
 
 
 def _until_ready(client: Client, bundle: Bundle, before: int, patience: Patience) -> int:
@@ -117,11 +129,12 @@ def _dataset(client: Client, bundle: Bundle) -> tuple[str, int]:
     return values["status"], values["current_version_number"] or 0
 
 
-def _send_kernel(client: Client, bundle: Bundle) -> None:
+def _send_kernel(client: Client, bundle: Bundle) -> bool:
+    """Push the notebook; whether there was a need to."""
     known, digest = pushed.read(bundle), pushed.sum_of(bundle.kernel) + pushed.sum_of(bundle.dataset)
     if known.kernel_sum == digest and _is_under_way(client, bundle, known):
         client.say(f"notebook {bundle.kernel_id}: version {known.kernel_version} is as it is here")
-        return
+        return False
     doing = f"push the notebook {bundle.kernel_id}"
     answer = client.call(doing, client.api.kernels_push, str(bundle.kernel), page=bundle.kernel_page)
     left_out = [*(answer.invalid_dataset_sources or []), *(answer.invalid_competition_sources or [])]
@@ -140,6 +153,7 @@ def _send_kernel(client: Client, bundle: Bundle) -> None:
         competition=bundle.competition,
     )
     pushed.write(bundle, new)
+    return True
 
 
 def _is_under_way(client: Client, bundle: Bundle, known: Pushed) -> bool:

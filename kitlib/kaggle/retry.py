@@ -58,6 +58,8 @@ class Retry:
     def wait(self, error: Exception, attempt: int, once: bool = False) -> float | None:
         """Seconds until the next attempt, or None where there is to be none."""
         code = status(error)
+        if isinstance(error, requests.exceptions.SSLError):
+            return None
         tries = min(self.tries, 3) if unreached(error) else self.tries
         if attempt >= tries or not (code in BUSY or isinstance(error, LOST)):
             return None
@@ -132,6 +134,8 @@ def reason(error: BaseException) -> str:
         return "Kaggle asks for fewer requests (429)"
     if code:
         return f"Kaggle answers {code}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the certificate of the connection cannot be verified"
     if isinstance(error, requests.Timeout):
         return "Kaggle does not answer"
     return "Kaggle cannot be reached" if unreached(error) else "the connection to Kaggle broke off"

@@ -74,15 +74,24 @@ def state(client: Client, bundle: Bundle) -> tuple[str, str]:
 RUNNING = ("queued", "running", "new_script", "cancel_requested")
 
 
-def finish(client: Client, bundle: Bundle, patience: Patience) -> Path:
+def finish(client: Client, bundle: Bundle, patience: Patience, fresh: bool = False) -> Path:
     """Wait for the notebook's run, fetch its log and output, and return the submission's path.
+
+    Args:
+        fresh: it has just been pushed, so that an end at the first look is the end of an earlier run.
 
     Raises:
         KitError: the run failed, with the log's lines that say why, or wrote no submission.
     """
-    ended = wait(
-        lambda: state(client, bundle)[0], RUNNING, f"notebook {bundle.kernel_id}", patience, client.say
-    )
+    looks = 0
+
+    def look() -> str:
+        nonlocal looks
+        looks += 1
+        now = state(client, bundle)[0]
+        return "queued" if fresh and looks == 1 and now not in RUNNING else now
+
+    ended = wait(look, RUNNING, f"notebook {bundle.kernel_id}", patience, client.say)
     log = output(client, bundle)
     known = pushed.read(bundle)
     pushed.write(bundle, replace(known, fetched_version=known.kernel_version))
@@ -129,7 +138,7 @@ def _fetch(client: Client, address: str, target: Path) -> None:
     def ask() -> requests.PreparedRequest:
         return requests.Request("GET", address).prepare()
 
-    fetch(client.retry.call(Source, ask), target, client.retry, target.name)
+    fetch(Source(ask, client.retry), target, client.retry, target.name)
 
 
 def _inside(name: str, kernel: str) -> PurePosixPath:

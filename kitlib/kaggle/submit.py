@@ -42,7 +42,7 @@ def submit(
         version: of the notebook; left out: the one that was pushed last.
         wait: for the scores.
         client: left out: signed in with the user's credentials.
-        say: prints a line of progress.
+        say: prints a line of progress; a given ``client`` has its own.
 
     Returns:
         The scores; None without waiting.
@@ -68,7 +68,7 @@ def submit(
         True,
         page=bundle.competition_page,
     )
-    say(f"submitted version {version} of {bundle.kernel_id} to {bundle.competition}; {page}")
+    client.say(f"submitted version {version} of {bundle.kernel_id} to {bundle.competition}; {page}")
     return _scores(client, bundle, answer.ref, page, patience) if wait else None
 
 

@@ -17,7 +17,7 @@ from kitlib.files import cannot_write, make_folder, read_json, write_json
 from kitlib.kaggle.retry import LOST, Retry, reason, status
 
 TIMEOUT = (20, 120)  # seconds: to connect, and between two pieces of an answer
-PIECE = 1 << 20
+PIECE = 1 << 16  # the piece that comes when the line breaks is lost
 EXPIRED = (400, 401, 403, 410)  # what the storage answers to a signature that has run out
 
 
@@ -34,14 +34,17 @@ class Source:
         ranges: whether it can be asked for from any byte on.
     """
 
-    def __init__(self, ask: Callable[[], requests.PreparedRequest]) -> None:
+    def __init__(self, ask: Callable[[], requests.PreparedRequest], retry: Retry) -> None:
         """``ask`` gives the request for the whole file, newly signed at each call."""
         self._ask, self._request = ask, ask()
-        with closing(self._send({})) as answer:
+        with closing(retry.call(self._send, {"Range": "bytes=0-0"})) as answer:
+            self.ranges = answer.status_code == 206
             length = answer.headers.get("Content-Length", "")
+            if self.ranges:
+                length = answer.headers.get("Content-Range", "").rpartition("/")[2]
             self.size = int(length) if length.isdecimal() else None
+            self.ranges = self.ranges and self.size is not None
             self.tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-            self.ranges = answer.headers.get("Accept-Ranges") == "bytes" and self.size is not None
 
     def open(self, start: int = 0, end: int | None = None) -> requests.Response:
         """The answer that holds the bytes from ``start`` to before ``end``, to be streamed.
@@ -51,7 +54,12 @@ class Source:
             requests.RequestException: no answer, or an error.
         """
         if not start and end is None:
-            return self._send({})
+            answer = self._send({})
+            length = answer.headers.get("Content-Length")
+            if length is not None and self.size is not None and int(length) != self.size:
+                answer.close()
+                raise Broken("the file has changed")
+            return answer
         last = "" if end is None else str(end - 1)
         headers = {"Range": f"bytes={start}-{last}"}
         if self.tag is not None and not self.tag.startswith("W/"):
@@ -77,6 +85,9 @@ class Source:
         with requests.Session() as session:
             settings = session.merge_environment_settings(request.url, {}, True, None, None)
             answer = session.send(request, timeout=TIMEOUT, **settings)
+        if answer.status_code == 416 and headers.get("Range") == "bytes=0-0":  # of an empty file
+            answer.close()
+            return self._once({})
         try:
             answer.raise_for_status()
         except requests.HTTPError:
@@ -119,6 +130,8 @@ def fetch(source: Source, path: Path, retry: Retry, what: str) -> Path:
                     f"cannot download {what}: {_why(error)}; run again to go on after {have}"
                 ) from error
             retry.rest(min(wait, retry.longest), _why(error))
+        except requests.RequestException:
+            raise
         except OSError as error:
             raise cannot_write(part, error) from error
     os.replace(part, path)
@@ -208,7 +221,7 @@ class RemoteFile(io.RawIOBase):
             with closing(self._source.open(start, end)) as answer:
                 return answer.content
         except Broken as error:
-            raise OSError(str(error)) from error
+            raise KitError(f"cannot read the file at Kaggle: {error}; run again") from error
 
 
 def size_text(size: int) -> str:

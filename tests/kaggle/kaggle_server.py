@@ -1,8 +1,10 @@
 """A small Kaggle on the loopback: what the official client asks for, in the forms it expects.
 
-Its place is where the client's environment TEST is: port 7777, one server at a time. It answers the client's
-POSTs, signs (``?sig=``) and serves files with Range as the storage does, and takes resumable uploads. Faults are
-queued by the request's name: ``kaggle.fail("GetDatasetStatus", Fault(503), Fault(429, after=1))``.
+Its place is that of the client's environment TEST: port 7777, one server at a time. It answers the client's
+POSTs, signs (``?sig=``) and serves files with Range as the storage does, and takes resumable uploads.
+
+Faults are queued by the request's name: ``kaggle.fail("GetDatasetStatus", Fault(503), Fault(429, after=1))``.
+Those of downloads are ``BODY name`` for the file itself, ``GET name`` for a look at its length or a part.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Kaggle:
     def StartBlobUpload(self, values: dict) -> dict:
         token = f"blob{len(self.uploads)}"
         self.uploads[token] = Upload(values["name"], values["contentLength"])
-        return {"token": token, "createUrl": f"http://localhost:{PORT}/upload/{token}?sig=upload"}
+        return {"token": token, "createUrl": f"http://localhost:{PORT}/upload/{token}?sig=secret-signature"}
 
     def GetDatasetStatus(self, values: dict) -> dict:
         versions = self._versions(values)
@@ -125,7 +127,7 @@ class Kaggle:
 
     def CreateDataset(self, values: dict) -> dict:
         name = f"{values['ownerSlug']}/{values['slug']}"
-        self.datasets[name] = [{"files": self._taken(values), "looks": 0, **values}]
+        self.datasets[name] = [{**values, "files": self._taken(values), "looks": 0}]
         return {"status": "ok", "url": f"https://www.kaggle.com/datasets/{name}", "ref": name}
 
     def CreateDatasetVersion(self, values: dict) -> dict:
@@ -254,7 +256,11 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.split("?")[0].removeprefix("/storage/")
         with self.kaggle.lock:
             self.kaggle.asked.append((f"GET {name}", dict(self.headers)))
-        fault, stored = self.kaggle.fault(f"GET {name}"), self.kaggle.files.get(name)
+        whole = self.headers["Accept-Encoding"] == "identity" and not re.search(
+            r"-\d", self.headers.get("Range", "")
+        )
+        fault = self.kaggle.fault(f"BODY {name}" if whole else f"GET {name}")
+        stored = self.kaggle.files.get(name)
         if fault and fault.code:
             self._send(fault.code, b"<html>trouble</html>", {"Content-Type": "text/html"})
         elif stored is None:
@@ -273,6 +279,9 @@ class Handler(BaseHTTPRequestHandler):
         code, start, end = 200, 0, size
         if asked and stored.ranges and fresh:
             code, start, end = 206, int(asked[1]), min(size, int(asked[2] or size) + 1)
+            if start >= size:
+                self._send(416, b"", {"Content-Range": f"bytes */{size}"})
+                return
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         body = stored.data[start:end]
         self.send_response(code)

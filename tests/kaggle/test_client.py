@@ -15,6 +15,7 @@ from kaggle_server import TOKEN, Fault
 
 from kitlib.errors import KitError
 from kitlib.kaggle import retry
+from kitlib.kaggle.answers import explain
 from kitlib.kaggle.client import connect, hide
 from kitlib.kaggle.retry import Retry
 
@@ -149,6 +150,21 @@ def test_home_that_cannot_be_written(kaggle, bare, monkeypatch, kit):
     done = kit("download", bare / "data")
     assert done.returncode == 1
     assert "set KAGGLE_CONFIG_DIR to a folder that can be written" in done.stderr
+
+
+@pytest.mark.parametrize("harm", ["old", "gone"])
+def test_a_client_that_is_too_old_or_not_there(harm, kaggle, bare, monkeypatch, kit):
+    """Python 3.10 gets kaggle 1.7, which lacks what is needed."""
+    package = bare / "packages" / "kaggle"
+    (package / "api").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    if harm == "old":
+        (package / "api" / "kaggle_api_extended.py").write_text("class KaggleApi: pass\n")
+    monkeypatch.setenv("PYTHONPATH", str(bare / "packages"))
+    done = kit("download", bare / "data")
+    assert done.returncode == 1
+    assert "cannot be used; `pip install 'kaggle>=2.2'`, which needs Python 3.11" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_hide_leaves_short_words_alone(monkeypatch):
@@ -289,6 +305,18 @@ def test_a_submission_that_was_not_looked_at_is_sent_again(fault, client, kaggle
     kaggle.fail("CreateCodeSubmission", fault)
     client.call("submit", client.api.competition_submit_code, "s.csv", "m", "cells", "ada/kernel", 1)
     assert len(kaggle.submissions) == 1
+
+
+def test_a_certificate_that_cannot_be_verified():
+    """As where a proxy has one of its own: it is not tried again."""
+    said = explain(requests.exceptions.SSLError("bad"), "do it", "", str)
+    assert "set REQUESTS_CA_BUNDLE" in str(said)
+    assert Retry().wait(requests.exceptions.SSLError("bad"), 1) is None
+
+
+def test_errors_of_the_client_show_no_address():
+    said = explain(requests.TooManyRedirects("https://storage/x?sig=secret"), "do it", "", str)
+    assert str(said) == "cannot do it: the client failed (TooManyRedirects); run again"
 
 
 def test_pauses_double_up_to_a_bound():
