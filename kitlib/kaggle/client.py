@@ -101,8 +101,8 @@ def _official() -> object:
         from kitlib.kaggle import official
     except ImportError as error:
         raise KitError(
-            f"the official client, kaggle {_version()}, cannot be used; `pip install 'kaggle>=2.2'`, which needs "
-            "Python 3.11 or later"
+            f"the official client, kaggle {_version()}, cannot be used; `pip install 'kaggle>=2.2'`, which "
+            "needs Python 3.11 or later"
         ) from error
     except OSError as error:
         raise KitError(

@@ -24,9 +24,8 @@ from requests.adapters import HTTPAdapter
 from kitlib.errors import KitError
 from kitlib.kaggle.answers import ONCE
 from kitlib.kaggle.retry import Retry
+from kitlib.kaggle.source import TIMEOUT
 from kitlib.kaggle.transfer import size_text
-
-TIMEOUT = (20, 120)  # seconds: to connect, and between two pieces of an answer
 
 
 def _load() -> None:

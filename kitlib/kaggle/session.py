@@ -17,7 +17,8 @@ from kitlib.files import make_folder, write_text
 from kitlib.kaggle import pushed
 from kitlib.kaggle.client import Client
 from kitlib.kaggle.pushed import Bundle
-from kitlib.kaggle.transfer import Source, fetch
+from kitlib.kaggle.source import Source
+from kitlib.kaggle.transfer import fetch
 
 TAIL = 12  # lines of a failed run's log that are shown
 REASON = re.compile(r"Error|Exception|Killed|killed|No space left|exceeded|Traceback")

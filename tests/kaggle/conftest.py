@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -80,5 +81,21 @@ def kit() -> Callable[..., subprocess.CompletedProcess]:
         assert "secret-signature" not in both
         assert "Traceback (most recent call last)" not in both.replace("  Traceback", "")
         return done
+
+    return run
+
+
+@pytest.fixture
+def killed(kaggle: kaggle_server.Kaggle) -> Callable[..., None]:
+    """Run kit, and kill it where the server stalls, once a file has grown as long as is said."""
+
+    def run(*arguments: object, path: Path | None = None, size: int = 0) -> None:
+        line = [sys.executable, "-m", "kitlib.cli", *map(str, arguments)]
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+            assert kaggle.stalled.wait(60)
+            while path is not None and path.stat().st_size < size:
+                time.sleep(0.02)
+            process.kill()
+        kaggle.stalled.clear()
 
     return run

@@ -34,6 +34,7 @@ class Fault:
         after: the Retry-After header.
         cut: break the connection off after this many bytes of the body (of the request, for an upload).
         forever: stay.
+        stall: where it is cut, wait for the process at the other end to go away.
     """
 
     code: int = 0
@@ -41,6 +42,7 @@ class Fault:
     after: float | str | None = None
     cut: int | None = None
     forever: bool = False
+    stall: bool = False
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Kaggle:
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     asked: list[tuple[str, Any]] = field(default_factory=list)  # name and JSON, or path and headers
     lock: threading.Lock = field(default_factory=threading.Lock)
+    stalled: threading.Event = field(default_factory=threading.Event)
 
     def fail(self, name: str, *faults: Fault) -> None:
         self.faults[name] += faults
@@ -292,7 +295,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:cut])
         if cut is not None:
             self.wfile.flush()
-            raise Cut
+            self._break_off(fault)
 
     def do_PUT(self) -> None:
         token = self.path.split("?")[0].removeprefix("/upload/")
@@ -311,9 +314,16 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(length - kept)
             self._send(fault.code, b"", {})
         elif fault:
-            raise Cut
+            self._break_off(fault)
         else:
             self._send(200, b"", {})
+
+    def _break_off(self, fault: Fault) -> None:
+        if fault.stall:
+            self.kaggle.stalled.set()
+            while self.rfile.read(1 << 16):
+                pass  # what was sent before the other end went away
+        raise Cut
 
     def _state_of(self, upload: Upload, fault: Fault | None) -> None:
         """What has come of an upload, as the storage tells it."""

@@ -211,19 +211,25 @@ def test_an_address_that_has_run_out_is_asked_for_again(client, kaggle, tmp_path
     assert kaggle.names().count("DownloadDataFiles") == 2
 
 
-def test_a_process_that_dies_leaves_a_half_that_serves(kaggle, tmp_path, kit):
-    """Through the command, twice; the first run sees the line break for good."""
-    data = offer(kaggle, packed(big()))
+def test_a_line_that_breaks_for_good(kaggle, tmp_path, kit):
+    offer(kaggle, packed(big()))
     kaggle.fail("BODY cells.zip", Fault(cut=PIECES), Fault(cut=0, forever=True))
-    first = kit("download", tmp_path / "data", "--competition", "cells")
-    assert first.returncode == 1
-    assert first.stderr.splitlines()[-1].startswith(
-        "error: cannot download cells.zip: the connection to Kaggle broke off"
-    )
-    kaggle.faults.clear()
-    second = kit("download", tmp_path / "data", "--competition", "cells")
-    assert (second.returncode, second.stderr) == (0, "")
-    assert f"going on with cells.zip after 1.3 MB of {size_text(len(data))}" in second.stdout
+    done = kit("download", tmp_path / "data", "--competition", "cells")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: cannot download cells.zip: the connection to Kaggle broke off; "
+        "run again to go on after 1.3 MB"
+    ]
+
+
+def test_a_process_that_is_killed_leaves_a_half_that_serves(kaggle, tmp_path, kit, killed):
+    data = offer(kaggle, packed(big()))
+    kaggle.fail("BODY cells.zip", Fault(cut=PIECES, stall=True))
+    part = tmp_path / "data" / ".cells.zip.part"
+    killed("download", tmp_path / "data", "--competition", "cells", path=part, size=PIECES)
+    done = kit("download", tmp_path / "data", "--competition", "cells")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"going on with cells.zip after 1.3 MB of {size_text(len(data))}" in done.stdout
     assert here(tmp_path / "data") == here_of(data)
 
 

@@ -272,25 +272,18 @@ def test_a_file_that_kaggle_never_takes_stops_the_push(run, kaggle, client, said
     assert kaggle.datasets["ada/kit-demo"][0]["files"] == BLOBS
 
 
-def test_an_upload_whose_process_died_is_taken_up_by_the_next(run, kaggle, kit):
-    """A file is on its way when the process is killed: the client's note of it serves the next run, or is
-    thrown away when the server has forgotten it."""
-    code = (
-        "import os, sys\n"
-        "from kitlib.kaggle import official\n"
-        "from kitlib.kaggle.client import connect\n"
-        "from kitlib.kaggle.push import push\n"
-        "official.Api.upload_complete = lambda *_, **__: os._exit(9)\n"
-        "push(sys.argv[1])\n"
-    )
-    for _ in range(2):
-        died = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, check=False)
-        assert died.returncode == 9
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_an_upload_whose_process_is_killed(forgotten, run, kaggle, kit, killed):
+    """The client's note of it serves the next run, or is thrown away when the server knows nothing of it."""
+    kaggle.fail("PUT fold_0.pth", Fault(cut=300_000, stall=True), *([Fault(404)] if forgotten else []))
+    killed("push", run, "--no-wait")
+    assert "CreateDataset" not in kaggle.names()
+    kaggle.asked.clear()
     done = kit("push", run, "--no-wait", "--every", 0.05)
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (0, "")
     assert kaggle.datasets["ada/kit-demo"][0]["files"] == BLOBS
-    started = [values["name"] for name, values in kaggle.asked if name == "StartBlobUpload"]
-    assert sorted(started) == sorted(BLOBS)  # the first one's is used by all three
+    spans = [span for name, span in kaggle.asked if name == "PUT fold_0.pth"]
+    assert spans == ["bytes */700000", "" if forgotten else "bytes 300000-699999/700000"]
 
 
 # --------------------------------------------------------------------------------------- failures
