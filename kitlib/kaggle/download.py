@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -42,6 +43,10 @@ def download(
         KitError: no credentials, rules not accepted, no network, no room, an archive that is damaged or would
             leave the folder, or data that is not what the competition's should be.
     """
+    if not re.fullmatch(r"[\w-]+", competition):
+        raise KitError(
+            f"'{competition}' is not a competition's name; take the one in its address, such as {FOLDER}"
+        )
     folder = make_folder(folder)
     client = client or connect(say)
     name, page = f"{competition}.zip", f"{SITE}/competitions/{competition}"
@@ -105,8 +110,8 @@ def _from_afar(source: Source, folder: Path, name: str, client: Client, keep_arc
         packed = sum(info.compress_size for info in wanted.values())
         few = wanted != found and packed < source.size / 10 and not have
         if not wanted or (few and not keep_archive):
-            _make_sure_of_room(folder, size, name)
             if wanted:
+                _make_sure_of_room(folder, size, name)
                 client.say(f"fetching {len(wanted)} files that are missing of {len(found)}")
                 archive.unpack(remote, wanted, name)
             client.say(f"{folder} holds all {len(found)} files")
@@ -124,7 +129,8 @@ def _unpack(path: Path, folder: Path, say: Callable[[str], None]) -> None:
         with zipfile.ZipFile(path) as local:
             found = archive.entries(local, folder, path.name)
             wanted = archive.missing(found)
-            _make_sure_of_room(folder, archive.size_of(wanted.values()), path.name)
+            if wanted:
+                _make_sure_of_room(folder, archive.size_of(wanted.values()), path.name)
             archive.unpack(local, wanted, path.name)
             say(f"{folder} holds all {len(found)} files, {len(wanted)} of them new")
     except (zipfile.BadZipFile, archive.Damaged) as error:

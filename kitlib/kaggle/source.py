@@ -11,7 +11,7 @@ from contextlib import closing
 import requests
 
 from kitlib.errors import KitError
-from kitlib.kaggle.retry import Retry, status
+from kitlib.kaggle.retry import Retry, reason, status
 
 TIMEOUT = (20, 120)  # seconds: to connect, and between two pieces of an answer
 EXPIRED = (400, 401, 403, 410)  # what the storage answers to a signature that has run out
@@ -117,17 +117,18 @@ class RemoteFile(io.RawIOBase):
         end = min(self._place + len(buffer), self._source.size)
         if end <= self._place:
             return 0
-        data = self._retry.call(self._read, self._place, end)
+        try:
+            data = self._retry.call(self._read, self._place, end)
+        except (Broken, requests.RequestException) as error:  # not an OSError: that would be the disk's
+            why = error if isinstance(error, Broken) else reason(error)
+            raise KitError(f"cannot read the archive at Kaggle: {why}; run again later") from error
         buffer[: len(data)] = data
         self._place += len(data)
         return len(data)
 
     def _read(self, start: int, end: int) -> bytes:
-        try:
-            with closing(self._source.open(start, end)) as answer:
-                return answer.content
-        except Broken as error:
-            raise KitError(f"cannot read the file at Kaggle: {error}; run again") from error
+        with closing(self._source.open(start, end)) as answer:
+            return answer.content
 
 
 def _begins_at(answer: requests.Response, start: int) -> bool:

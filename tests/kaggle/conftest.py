@@ -51,10 +51,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kaggle(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[kaggle_server.Kaggle]:
     """A Kaggle that listens, and a home with a token that it knows."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", kaggle_server.TOKEN)
-    server, state = kaggle_server.start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with kaggle_server.serving() as state:
+        yield state
 
 
 @pytest.fixture

@@ -10,16 +10,22 @@ Those of downloads are ``BODY name`` for the file itself, ``GET name`` for a loo
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import re
+import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 PORT = 7777
+LOCK = Path(tempfile.gettempdir()) / f"kit-tests-port-{PORT}.lock"
 TOKEN = "KGAT_0123456789abcdef0123456789abcdef"
 USER = "ada"
 
@@ -344,18 +350,32 @@ class Server(ThreadingHTTPServer):
         pass
 
 
-def start(patience: float = 600) -> tuple[Server, Kaggle]:
-    """Serve on the port of the client's TEST environment, once no other test does: binding it is the lock."""
+@contextmanager
+def alone() -> Iterator[None]:
+    """Have the port to oneself: tests of other processes wait."""
+    with LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def serving(patience: float = 60) -> Iterator[Kaggle]:
+    """Serve on the port of the client's TEST environment."""
     kaggle = Kaggle()
     handler = type("Handler", (Handler,), {"kaggle": kaggle})
+    with alone(), _bound(handler, patience) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield kaggle
+        server.shutdown()
+
+
+def _bound(handler: type, patience: float) -> Server:
+    """The server, once the port is free: one that has just been closed may still hold it."""
     begun = time.monotonic()
     while True:
         try:
-            server = Server(("127.0.0.1", PORT), handler)
-            break
+            return Server(("127.0.0.1", PORT), handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() - begun > patience:
                 raise
             time.sleep(0.1)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    return server, kaggle

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from kaggle_server import TOKEN, Fault
+from kaggle_server import TOKEN, Fault, alone
 
 from kitlib.errors import KitError
 from kitlib.kaggle import retry
@@ -107,9 +107,8 @@ def test_without_network(bare, monkeypatch):
     """Nothing listens on the port."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     said = []
-    with pytest.raises(
-        KitError, match="cannot sign in to Kaggle: Kaggle cannot be reached; check the network"
-    ):
+    unreached = "cannot sign in to Kaggle: Kaggle cannot be reached; check the network"
+    with alone(), pytest.raises(KitError, match=unreached):
         connect(said.append, QUICK)
     assert len(said) == 2  # three attempts
 

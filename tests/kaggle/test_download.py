@@ -109,6 +109,32 @@ def test_second_run_mends_what_is_missing_without_the_archive(harm, client, kagg
     assert sum(int(last) - int(first) + 1 for first, last in spans) < 3_000_000
 
 
+def test_a_line_that_breaks_while_missing_files_are_read(client, kaggle, tmp_path):
+    """It is not the disk that failed."""
+    offer(kaggle, packed({**FILES, "big.bin": random.Random(2).randbytes(5_000_000)}))
+    download(tmp_path, "cells", client=client)
+    (tmp_path / "train" / "a.png").unlink()
+    kaggle.fail("GET cells.zip", *[Fault()] * 4, Fault(cut=0, forever=True))
+    with pytest.raises(
+        KitError, match="cannot read the archive at Kaggle: the connection to Kaggle broke off"
+    ):
+        download(tmp_path, "cells", client=client)
+
+
+def test_nothing_missing_needs_no_room(client, kaggle, tmp_path, monkeypatch):
+    offer(kaggle, packed(FILES))
+    download(tmp_path, "cells", client=client)
+    monkeypatch.setattr("kitlib.kaggle.download.SPARE", 10**18)
+    download(tmp_path, "cells", client=client)
+
+
+@pytest.mark.parametrize("name", ["../cells", "/cells", "a/b", ""])
+def test_a_name_that_is_none(name, tmp_path, bare, kit):
+    done = kit("download", tmp_path / "data", "--competition", name)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: '{name}' is not a competition's name")
+
+
 def test_an_archive_that_lies_there_is_used(client, kaggle, tmp_path, said):
     """As `kaggle competitions download` leaves it."""
     (tmp_path / "cells.zip").write_bytes(offer(kaggle, packed(FILES)))
