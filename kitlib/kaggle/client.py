@@ -63,7 +63,7 @@ class Client:
 
     def hide(self, text: str) -> str:
         """``text`` without the user's token or key, should it hold them."""
-        return hide(text, [str(self.api.config_values.get(name) or "") for name in ("token", "key")])
+        return hide(text, self.api.secrets())
 
 
 def hide(text: str, secrets: list[str] = ()) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,13 @@ class Api(KaggleApi):
 
         http.call = call
         return client
+
+    def secrets(self) -> list[str]:
+        """What is never to be shown; one that was refused too."""
+        found = [self.config_values.get(name) for name in (self.CONFIG_NAME_TOKEN, self.CONFIG_NAME_KEY)]
+        with suppress(OSError):  # a token that is too long for a path
+            found.append(get_access_token_from_env()[0])
+        return [secret for secret in found if secret]
 
     def competition_archive(self, competition: str) -> requests.Response:
         """The answer that holds the archive of a competition's data, of which nothing is read yet."""

@@ -45,6 +45,15 @@ def test_token_from_the_file(kaggle, bare, monkeypatch):
     assert connect(retry=QUICK).user == "ada"
 
 
+def test_a_refused_token_of_the_file_is_hidden_too(kaggle, bare, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (bare / ".kaggle").mkdir(exist_ok=True)
+    (bare / ".kaggle" / "access_token").write_text(TOKEN + "\n")
+    kaggle.fail("IntrospectToken", Fault(401, f"Unauthenticated: {TOKEN}"))
+    with pytest.raises(KitError, match=r"\(401: Unauthenticated: \(hidden\)\)"):
+        connect(retry=QUICK)
+
+
 @pytest.mark.parametrize("where", ["variables", "file"])
 def test_legacy_credentials_need_no_call(where, kaggle, bare, monkeypatch, kit):
     """Basic authorisation instead of a token: the server refuses it, but it was sent."""
