@@ -52,10 +52,7 @@ def _applies(marker: str) -> bool:
     try:
         from packaging.markers import Marker
     except ImportError:
-        try:
-            from pip._vendor.packaging.markers import Marker
-        except ImportError:
-            return "extra" not in marker
+        return "extra" not in marker
     return Marker(marker).evaluate({"extra": ""})
 
 
