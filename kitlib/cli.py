@@ -137,7 +137,7 @@ def run(
 @click.option("--keep-archive", is_flag=True, help="Leave the archive in DIR as well.")
 def download(folder: Path, competition: str, keep_archive: bool) -> None:
     """Download a competition's data from Kaggle into DIR, or what is missing of it there."""
-    from kitlib.kaggle import download as downloads
+    from kitlib.kaggle.remote import download as downloads
 
     downloads.download(folder, competition, keep_archive, say=click.echo)
     click.echo(f"{folder}: complete")
@@ -150,8 +150,8 @@ def download(folder: Path, competition: str, keep_archive: bool) -> None:
 @click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
 def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
     """Send RUN's bundle to Kaggle, run its notebook there and fetch what it writes."""
-    from kitlib.kaggle import push as pushes
-    from kitlib.kaggle.session import Patience
+    from kitlib.kaggle.remote import push as pushes
+    from kitlib.kaggle.remote.session import Patience
 
     if dry_run:
         click.echo("\n".join(pushes.commands(run)))
@@ -168,8 +168,8 @@ def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
 @click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
 def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, every: float) -> None:
     """Submit what RUN's notebook wrote on Kaggle to the competition, and print its scores."""
-    from kitlib.kaggle import submit as submits
-    from kitlib.kaggle.session import Patience
+    from kitlib.kaggle.remote import submit as submits
+    from kitlib.kaggle.remote.session import Patience
 
     if dry_run:
         click.echo("\n".join(submits.commands(run, message, version)))
@@ -205,7 +205,7 @@ def bundle(run: Path, user: str, half: bool) -> None:
 @click.option("--hours", type=float, help="The notebook's time limit; left out: its own.")
 def rehearse(run: Path, layout: str, images: int, python: str, hours: float | None) -> None:
     """Run the bundle of RUN (outputs/demo) as Kaggle would, without a network, and check what it submits."""
-    from kitlib.kaggle import rehearse as rehearsal
+    from kitlib.kaggle.rehearsal import rehearse as rehearsal
 
     layouts = rehearsal.LAYOUTS if layout == "both" else (layout,)
     rehearsal.rehearse(run, layouts, images, python, hours, click.echo)

@@ -22,7 +22,7 @@ from kitlib.kaggle import offline, wheelhouse
 
 FOLDER = "kaggle"
 NOTEBOOK = "06_submit.ipynb"
-NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is logged in
+NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is signed in
 DOOR = "kit_offline.py"
 MACHINE_PATHS = ("out", "train", "val", "weights")  # of a training's configuration: they hold here alone
 

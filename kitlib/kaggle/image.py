@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 PYTHON = "3.12"
+HOURS = 9.0  # that a notebook with a GPU may take
 #: What the image is known to be without. The bundle brings what is needed of it.
 ABSENT = frozenset({"detectron2", "fvcore", "hydra-core", "iopath", "kitlib", "portalocker", "yacs"})
 

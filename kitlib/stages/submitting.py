@@ -7,11 +7,10 @@ from pathlib import Path
 
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle as bundles
+from kitlib.kaggle import image
 from kitlib.stages import notebooks, record
 from kitlib.stages.names import STAGES, notebook
 from kitlib.stages.stage import Stage
-
-HOURS = 9.0  # what Kaggle gives a notebook
 
 
 def bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
@@ -40,7 +39,7 @@ def bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
             raise KitError(
                 f"{path} does not exist; run {best.stage} again (./run_all.sh --from {best.stage[:2]})"
             )
-    here = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": HOURS}
+    here = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": image.HOURS}
     return bundles.write(run, best, notebook(stage), {**values, **here}, user or bundles.NOBODY, half)
 
 

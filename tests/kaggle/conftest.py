@@ -13,8 +13,8 @@ from pathlib import Path
 import kaggle_server
 import pytest
 
-from kitlib.kaggle.client import Client, connect
-from kitlib.kaggle.retry import Retry
+from kitlib.kaggle.remote.client import Client, connect
+from kitlib.kaggle.remote.retry import Retry
 
 FORGET = (
     "KAGGLE_API_TOKEN",

@@ -14,10 +14,10 @@ import requests
 from kaggle_server import TOKEN, Fault, alone
 
 from kitlib.errors import KitError
-from kitlib.kaggle import retry
-from kitlib.kaggle.answers import explain
-from kitlib.kaggle.client import connect, hide
-from kitlib.kaggle.retry import Retry
+from kitlib.kaggle.remote import retry
+from kitlib.kaggle.remote.answers import explain
+from kitlib.kaggle.remote.client import connect, hide
+from kitlib.kaggle.remote.retry import Retry
 
 QUICK = Retry(pause=0.01)
 COMPETITION = "https://www.kaggle.com/competitions/cells"
@@ -131,7 +131,7 @@ def test_unknown_environment(kaggle, monkeypatch):
 def test_importing_the_client_neither_signs_in_nor_prints(kaggle):
     """Another program part that imports kaggle afterwards finds what it expects."""
     code = (
-        "from kitlib.kaggle import official\n"
+        "from kitlib.kaggle.remote import official\n"
         "import kaggle, sys\n"
         "assert kaggle.__version__ and kaggle.KaggleApi and not kaggle.api._authenticated\n"
         "assert kaggle.api.config_dir\n"
@@ -141,7 +141,7 @@ def test_importing_the_client_neither_signs_in_nor_prints(kaggle):
 
 
 def test_commands_that_need_no_kaggle_do_not_import_it():
-    code = "import sys, kitlib.cli, kitlib.kaggle.client; sys.exit('kaggle' in sys.modules)"
+    code = "import sys, kitlib.cli, kitlib.kaggle.remote.client; sys.exit('kaggle' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -15,9 +15,9 @@ import pytest
 from kaggle_server import Fault
 
 from kitlib.errors import KitError
-from kitlib.kaggle import archive as archives
-from kitlib.kaggle.download import check, download
-from kitlib.kaggle.transfer import size_text
+from kitlib.kaggle.remote import archive as archives
+from kitlib.kaggle.remote.download import check, download
+from kitlib.kaggle.remote.transfer import size_text
 
 PIECES = 20 * 65536  # bytes; of each piece of 65,536 all or nothing is kept
 SARTORIUS = "sartorius-cell-instance-segmentation"
@@ -124,7 +124,7 @@ def test_a_line_that_breaks_while_missing_files_are_read(client, kaggle, tmp_pat
 def test_nothing_missing_needs_no_room(client, kaggle, tmp_path, monkeypatch):
     offer(kaggle, packed(FILES))
     download(tmp_path, "cells", client=client)
-    monkeypatch.setattr("kitlib.kaggle.download.SPARE", 10**18)
+    monkeypatch.setattr("kitlib.kaggle.remote.download.SPARE", 10**18)
     download(tmp_path, "cells", client=client)
 
 
@@ -380,7 +380,7 @@ def test_the_disk_runs_full_on_the_way(client, kaggle, bare, monkeypatch):
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        monkeypatch.setattr("kitlib.kaggle.download.SPARE", -(10**9))  # or it would be seen beforehand
+        monkeypatch.setattr("kitlib.kaggle.remote.download.SPARE", -(10**9))  # or it would be seen beforehand
         offer(kaggle, packed(FILES))
         with pytest.raises(KitError, match="the disk is full; free some space and run again"):
             download(small, "cells", client=client)

@@ -14,10 +14,10 @@ from kaggle_server import TOKEN, Fault
 
 from kitlib.errors import KitError
 from kitlib.files import read_json
-from kitlib.kaggle import pushed, session
-from kitlib.kaggle.push import push
-from kitlib.kaggle.session import Patience
-from kitlib.kaggle.submit import submit
+from kitlib.kaggle.remote import pushed, session
+from kitlib.kaggle.remote.push import push
+from kitlib.kaggle.remote.session import Patience
+from kitlib.kaggle.remote.submit import submit
 
 SARTORIUS = "sartorius-cell-instance-segmentation"
 QUICK = Patience(every=0.01)

@@ -18,7 +18,8 @@ from PIL import Image
 from kitlib import config, files, launch, model
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError
-from kitlib.kaggle import bundle, hidden, processes, rehearse, sandbox
+from kitlib.kaggle import bundle
+from kitlib.kaggle.rehearsal import hidden, processes, rehearse, sandbox
 from kitlib.post import submission
 from kitlib.post.thresholds import PostConfig
 from kitlib.post.validate import Tuned
@@ -307,7 +308,7 @@ def test_an_interrupted_wait_ends_all_descendants():
 def test_terminated_the_folder_goes_too(tmp_path):
     code = """
 import os, signal, sys
-from kitlib.kaggle.rehearse import scratch
+from kitlib.kaggle.rehearsal.rehearse import scratch
 with scratch() as folder:
     (folder / "locked").mkdir()
     (folder / "locked/file").touch()

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from kitlib.errors import KitError
-from kitlib.kaggle import image, rehearse, sandbox
-from kitlib.kaggle.sandbox import Installed
+from kitlib.kaggle import image
+from kitlib.kaggle.rehearsal import rehearse, sandbox
+from kitlib.kaggle.rehearsal.sandbox import Installed
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ print(json.dumps(found))
 def test_an_open_network_is_not_taken_for_a_closed_one(monkeypatch):
     import socket
 
-    from kitlib.kaggle import offline_run
+    from kitlib.kaggle.rehearsal import offline_run
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(offline_run, "OUTSIDE", server.getsockname())

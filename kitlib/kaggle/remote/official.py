@@ -1,4 +1,4 @@
-"""The official client, made fit for a program: import it only through ``kitlib.kaggle.client``.
+"""The official client, made fit for a program: import it only through ``kitlib.kaggle.remote.client``.
 
 What is changed in the client (read in 2.2.4), and why:
 
@@ -23,10 +23,10 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from kitlib.errors import KitError
-from kitlib.kaggle.answers import ONCE
-from kitlib.kaggle.retry import Retry
-from kitlib.kaggle.source import TIMEOUT
-from kitlib.kaggle.transfer import size_text
+from kitlib.kaggle.remote.answers import ONCE
+from kitlib.kaggle.remote.retry import Retry
+from kitlib.kaggle.remote.source import TIMEOUT
+from kitlib.kaggle.remote.transfer import size_text
 
 
 def _load() -> None:

@@ -19,10 +19,10 @@ from typing import Any
 from kitlib import files
 from kitlib.data import competition
 from kitlib.errors import KitError
-from kitlib.kaggle import hidden, processes, report, sandbox
-from kitlib.kaggle.hidden import LAYOUTS, Tree
-from kitlib.kaggle.report import Played
-from kitlib.kaggle.sandbox import Sandbox
+from kitlib.kaggle.rehearsal import hidden, processes, report, sandbox
+from kitlib.kaggle.rehearsal.hidden import LAYOUTS, Tree
+from kitlib.kaggle.rehearsal.report import Played
+from kitlib.kaggle.rehearsal.sandbox import Sandbox
 from kitlib.post import submission
 
 RUNNER = Path(__file__).with_name("offline_run.py")

@@ -14,11 +14,11 @@ import requests
 from kitlib.data.competition import FOLDER
 from kitlib.errors import KitError
 from kitlib.files import make_folder
-from kitlib.kaggle import archive
-from kitlib.kaggle.answers import SITE, explain
-from kitlib.kaggle.client import Client, connect
-from kitlib.kaggle.source import RemoteFile, Source
-from kitlib.kaggle.transfer import discard, fetch, size_text
+from kitlib.kaggle.remote import archive
+from kitlib.kaggle.remote.answers import SITE, explain
+from kitlib.kaggle.remote.client import Client, connect
+from kitlib.kaggle.remote.source import RemoteFile, Source
+from kitlib.kaggle.remote.transfer import discard, fetch, size_text
 
 IMAGES = {"train": 606, "train_semi_supervised": 1972, "test": 3}
 """PNG images that the folders of the Sartorius competition hold."""

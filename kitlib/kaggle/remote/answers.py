@@ -9,7 +9,7 @@ import requests
 
 from kitlib.errors import KitError
 from kitlib.files import cannot_write
-from kitlib.kaggle import retry
+from kitlib.kaggle.remote import retry
 
 SITE = "https://www.kaggle.com"
 TOKENS = f"{SITE}/settings/api"

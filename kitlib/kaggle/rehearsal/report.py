@@ -9,7 +9,6 @@ from typing import Any
 from kitlib.kaggle import image
 
 HIDDEN_IMAGES = 240  # about as many as Kaggle's hidden test set has
-LIMIT_HOURS = 9.0  # of a notebook with a GPU
 COMPARED = ("torch", "torchvision", "numpy")
 
 
@@ -47,14 +46,14 @@ class Played:
         return {**asdict(self), "projected_hours": self.projected_hours}
 
     def lines(self) -> list[str]:
-        fits = "fits in" if self.projected_hours < LIMIT_HOURS else "does NOT fit in"
+        fits = "fits in" if self.projected_hours < image.HOURS else "does NOT fit in"
         return [
             f"layout {self.layout}: {self.images} images in {self.seconds:.0f} s, "
             f"{self.seconds_per_image:.2f} s an image, peak memory {self.peak_bytes / 2**30:.2f} GiB",
             f"  submission.csv is valid: {self.rows} rows, {self.bare} images without a cell",
             f"  network: {self.network} ({self.proof}); inputs: {self.inputs}",
             f"  {HIDDEN_IMAGES} images would take {_duration(self.projected_hours)} on this machine, "
-            f"which {fits} Kaggle's {LIMIT_HOURS:g} h",
+            f"which {fits} Kaggle's {image.HOURS:g} h",
         ]
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kitlib.errors import KitError
 
 if TYPE_CHECKING:
-    from kitlib.kaggle.official import Api
-    from kitlib.kaggle.retry import Retry
+    from kitlib.kaggle.remote.official import Api
+    from kitlib.kaggle.remote.retry import Retry
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Client:
         Raises:
             KitError: it failed, in the end.
         """
-        from kitlib.kaggle.answers import explain
+        from kitlib.kaggle.remote.answers import explain
 
         try:
             with redirect_stdout(io.StringIO()):
@@ -88,7 +88,7 @@ def connect(say: Callable[[str], None] = print, retry: Retry | None = None) -> C
     say = _aloud(say)
     with redirect_stdout(io.StringIO()):
         official = _official()
-    from kitlib.kaggle import retry as patience
+    from kitlib.kaggle.remote import retry as patience
 
     retry = replace(retry or patience.default(), say=say)
     client = Client(official.Api(retry, say), retry)
@@ -98,7 +98,7 @@ def connect(say: Callable[[str], None] = print, retry: Retry | None = None) -> C
 
 def _official() -> object:
     try:
-        from kitlib.kaggle import official
+        from kitlib.kaggle.remote import official
     except ImportError as error:
         raise KitError(
             f"the official client, kaggle {_version()}, cannot be used; `pip install 'kaggle>=2.2'`, which "
@@ -120,7 +120,7 @@ def _version() -> str:
 
 
 def _sign_in(api: Api, official: object) -> None:
-    from kitlib.kaggle.answers import NEW_TOKEN
+    from kitlib.kaggle.remote.answers import NEW_TOKEN
 
     try:
         api.authenticate()

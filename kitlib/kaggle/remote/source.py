@@ -11,7 +11,7 @@ from contextlib import closing
 import requests
 
 from kitlib.errors import KitError
-from kitlib.kaggle.retry import Retry, reason, status
+from kitlib.kaggle.remote.retry import Retry, reason, status
 
 TIMEOUT = (20, 120)  # seconds: to connect, and between two pieces of an answer
 EXPIRED = (400, 401, 403, 410)  # what the storage answers to a signature that has run out

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kitlib.errors import KitError
-from kitlib.kaggle import pushed, session
-from kitlib.kaggle.client import Client, connect
-from kitlib.kaggle.pushed import NOBODY, Bundle, Pushed
-from kitlib.kaggle.retry import status
-from kitlib.kaggle.session import Patience
+from kitlib.kaggle.remote import pushed, session
+from kitlib.kaggle.remote.client import Client, connect
+from kitlib.kaggle.remote.pushed import NOBODY, Bundle, Pushed
+from kitlib.kaggle.remote.retry import status
+from kitlib.kaggle.remote.session import Patience
 
 ABSENT = "absent"
 

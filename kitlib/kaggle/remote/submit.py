@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kitlib.errors import KitError
-from kitlib.kaggle import pushed, session
-from kitlib.kaggle.client import Client, connect
-from kitlib.kaggle.push import user_lines
-from kitlib.kaggle.pushed import Bundle
-from kitlib.kaggle.session import Patience
+from kitlib.kaggle.remote import pushed, session
+from kitlib.kaggle.remote.client import Client, connect
+from kitlib.kaggle.remote.push import user_lines
+from kitlib.kaggle.remote.pushed import Bundle
+from kitlib.kaggle.remote.session import Patience
 
 FILE = "submission.csv"
 

@@ -14,11 +14,11 @@ import requests
 
 from kitlib.errors import KitError
 from kitlib.files import make_folder, write_text
-from kitlib.kaggle import pushed
-from kitlib.kaggle.client import Client
-from kitlib.kaggle.pushed import Bundle
-from kitlib.kaggle.source import Source
-from kitlib.kaggle.transfer import fetch
+from kitlib.kaggle.remote import pushed
+from kitlib.kaggle.remote.client import Client
+from kitlib.kaggle.remote.pushed import Bundle
+from kitlib.kaggle.remote.source import Source
+from kitlib.kaggle.remote.transfer import fetch
 
 TAIL = 12  # lines of a failed run's log that are shown
 REASON = re.compile(r"Error|Exception|Killed|killed|No space left|exceeded|Traceback")

@@ -12,8 +12,8 @@ import requests
 
 from kitlib.errors import KitError
 from kitlib.files import cannot_write, make_folder, read_json, write_json
-from kitlib.kaggle.retry import LOST, Retry, reason
-from kitlib.kaggle.source import Broken, Source
+from kitlib.kaggle.remote.retry import LOST, Retry, reason
+from kitlib.kaggle.remote.source import Broken, Source
 
 PIECE = 1 << 16  # the piece that comes when the line breaks is lost
 

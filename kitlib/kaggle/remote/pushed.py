@@ -9,9 +9,7 @@ from pathlib import Path
 from kitlib.data.competition import FOLDER
 from kitlib.errors import KitError
 from kitlib.files import fingerprint, read_json, write_json
-
-NOBODY = "INSERT_USER_HERE"
-"""Stands for the user's name in a bundle that was made without one."""
+from kitlib.kaggle.bundle import NOBODY
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The bundle of a run, run here as Kaggle would run it."""
