@@ -91,7 +91,8 @@ def killed(kaggle: kaggle_server.Kaggle) -> Callable[..., None]:
         line = [sys.executable, "-m", "kitlib.cli", *map(str, arguments)]
         with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
             assert kaggle.stalled.wait(60)
-            while path is not None and path.stat().st_size < size:
+            while path is not None and not (path.exists() and path.stat().st_size >= size):
+                assert process.poll() is None
                 time.sleep(0.02)
             process.kill()
         kaggle.stalled.clear()
