@@ -49,6 +49,7 @@ def launch(
     progress: str = "metrics.jsonl",
     on_row: Callable[[Row], None] | None = None,
     torchrun: Sequence[str] = (),
+    until: float | None = None,
 ) -> None:
     """Run ``python -m module args`` under torchrun and wait for it to end.
 
@@ -60,9 +61,11 @@ def launch(
         torchrun: options passed through for several hosts, as ``["--nnodes", "2", "--rdzv-backend", "c10d",
             "--rdzv-endpoint", "host0:29400"]``; torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``, ...
             in the environment work too.
+        until: the time (``time.time()``) at which a child that still runs is stopped.
 
     Raises:
-        KitError: the child failed: its own sentence where it had one, else what is known and the log's path.
+        KitError: the child was stopped, or failed: its own sentence where it had one, else what is known and
+            the log's path.
     """
     out = files.make_folder(out)
     log, error_file = out / "log.txt", out / "error.json"
@@ -87,9 +90,11 @@ def launch(
             start_new_session=True,
         )
         try:
-            _watch(process, rows, on_row)
+            _watch(process, rows, on_row, until)
         finally:
             _stop(process)
+    if process.returncode != 0 and until is not None and time.time() >= until:
+        raise KitError(f"{module} was stopped, as its time was over; what it has done is kept")
     if process.returncode != 0:
         raise _failure(module, process.returncode, error_file, log)
 
@@ -181,10 +186,13 @@ def _environment(error_file: Path, gpus: int, processes: int) -> dict[str, str]:
 
 
 def _watch(
-    process: subprocess.Popen[bytes], rows: Iterator[list[Row]], on_row: Callable[[Row], None] | None
+    process: subprocess.Popen[bytes],
+    rows: Iterator[list[Row]],
+    on_row: Callable[[Row], None] | None,
+    until: float | None,
 ) -> None:
     running = True
-    while running:
+    while running and (until is None or time.time() < until):
         try:
             process.wait(POLL_SECONDS)
             running = False

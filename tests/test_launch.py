@@ -104,6 +104,13 @@ def test_a_killed_rank_ends_the_whole_run(module, tmp_path):
     assert not any(map(alive, pids(tmp_path)))
 
 
+def test_a_child_is_stopped_when_its_time_is_over(module, tmp_path):
+    start = time.time()
+    with pytest.raises(KitError, match="kit_child was stopped, as its time was over"):
+        launch.launch(module, ["sleep", str(tmp_path)], tmp_path, until=start + 1)
+    assert time.time() - start < 60  # it would sleep for 120 s
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_orphans_when_the_parent_goes(module, tmp_path, sent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from kitlib.predict.progress import NAME, Progress, part
 from kitlib.records import Frame
 
 RESTARTS = 5  # of a child that died while it predicted
+GRACE_SECONDS = 60.0  # after ``until``, for a frame that takes longer than its like
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,12 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                     gpus=gpus,
                     progress=NAME,
                     on_row=show,
+                    until=job.until and job.until + GRACE_SECONDS,
                 )
                 return
             except KitError as error:
-                again = attempt < RESTARTS and progress.died().total() > died  # it was beside a frame
+                over = job.until is not None and time.time() > job.until
+                again = not over and attempt < RESTARTS and progress.died().total() > died  # of a frame
                 some = len(progress.unfinished(frames)) < len(frames)
                 if not again and not (job.until and some):
                     raise
@@ -136,7 +140,7 @@ def _skipped(progress: Progress, frames: Sequence[Frame]) -> dict[str, str]:
     """Why the frames that are not done were left out, by id, in their order."""
     told = progress.told("skipped")
     return {
-        frames[i].id: told.get(frames[i].id, f"the process died; see {progress.folder / 'log.txt'}")
+        frames[i].id: told.get(frames[i].id, "its process died, or was stopped")
         for i in progress.unfinished(frames)
     }
 
