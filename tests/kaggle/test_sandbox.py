@@ -125,6 +125,8 @@ def test_a_folder_of_two_site_packages_holds_what_both_have(tmp_path):
 def test_a_python_that_is_none_or_has_nothing_is_named_in_the_error(tmp_path):
     with pytest.raises(KitError, match=r"nowhere cannot be run.*--python"):
         sandbox.make(tmp_path / "a", "nowhere")
+    with pytest.raises(KitError, match=r"/bin/ls is not a Python; name one with --python"):
+        sandbox.inventory("/bin/ls")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     with pytest.raises(KitError, match="has no pip, papermill, ipykernel"):
         sandbox.make(tmp_path / "b", str(tmp_path / "bare/bin/python"))

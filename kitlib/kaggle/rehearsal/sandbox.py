@@ -109,9 +109,13 @@ def inventory(python: str) -> tuple[str, list[Installed]]:
     """The version of an interpreter, and what is installed in it.
 
     Raises:
-        KitError: it cannot be run.
+        KitError: it cannot be run, or is no Python.
     """
-    found = json.loads(_run([python, str(INVENTORY)], f"{python} cannot be run"))
+    told = _run([python, str(INVENTORY)], f"{python} cannot be run")
+    try:
+        found = json.loads(told)
+    except ValueError:
+        raise KitError(f"{python} is not a Python; name one with --python") from None
     return found["python"], [
         Installed(
             normalised(one["name"]),
