@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+BLOCK = 1 << 20
+
+
 def cannot_write(path: Path | str, error: OSError) -> KitError:
     """The error for a failed write: the path, the reason, the mend."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -126,6 +129,12 @@ def fingerprint(*parts: Path | str) -> str:
     """A short hash (16 hex digits) of texts and of the contents of files given as ``Path``."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else str(part).encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
+        if isinstance(part, Path):
+            digest.update(part.stat().st_size.to_bytes(8, "little"))
+            with part.open("rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+        else:
+            data = str(part).encode()
+            digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]

@@ -166,6 +166,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def row(line: bytes) -> Row | None:
+    """A line of a progress file; None for an empty one, or half of one that a child left when it died."""
+    try:
+        return json.loads(line) if line.startswith(b"{") else None
+    except ValueError:
+        return None
+
+
 def _rendezvous(torchrun: Sequence[str]) -> list[str]:
     several_hosts = torchrun or any(name.startswith(("PET_NNODES", "PET_RDZV")) for name in os.environ)
     return list(torchrun) if several_hosts else ["--standalone"]
@@ -218,7 +226,7 @@ def _follow(path: Path) -> Iterator[list[Row]]:
                 file.seek(position)
                 whole, newline, _ = file.read().rpartition(b"\n")
             position += len(whole) + len(newline)
-            rows = [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+            rows = list(filter(None, map(row, whole.splitlines())))
         yield rows
 
 

@@ -23,7 +23,6 @@ from kitlib.kaggle import offline, wheelhouse
 FOLDER = "kaggle"
 NOTEBOOK = "06_submit.ipynb"
 NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is signed in
-DOOR = "kit_offline.py"
 MACHINE_PATHS = ("out", "train", "val", "weights")  # of a training's configuration: they hold here alone
 
 
@@ -99,7 +98,7 @@ def read(folder: Path, say: Callable[[str], object] = print) -> Best:
     try:
         told = offline.manifest(folder)
         faults = offline.damaged(folder, [*told["weights"], told["post"]])
-    except (offline.OfflineError, OSError, KeyError) as error:
+    except (offline.OfflineError, OSError) as error:
         raise KitError(f"the bundle in {folder} cannot be used: {error}") from error
     whole = [name for name in told["weights"] if name not in faults]
     sentence = ", ".join(f"{name} {fault}" for name, fault in faults.items())
@@ -122,7 +121,7 @@ def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) 
         values = {k: v for k, v in config.read_yaml(trained).items() if k not in MACHINE_PATHS}
         files.write_text(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     wheels = [path.name for path in wheelhouse.build(folder)]
-    shutil.copyfile(offline.__file__, folder / DOOR)
+    shutil.copyfile(offline.__file__, folder / offline.DOOR)
     told = {
         "run": run.name,
         "stage": best.stage,
@@ -184,4 +183,4 @@ def _slug(run: str) -> str:
         raise KitError(
             f"the run's name '{run}' has no letter or digit for Kaggle to know it by; rename its folder"
         )
-    return f"kit-{words[:38].strip('-')}"
+    return f"kitlib-{words[:36].strip('-')}"

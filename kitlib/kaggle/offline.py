@@ -18,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = "KIT_KAGGLE"  # environment variable: a folder in place of /kaggle
+DOOR = "kit_offline.py"  # this file's name in a bundle
 MANIFEST = "bundle.json"
+KEYS = ("stage", "weights", "post", "wheels")
 SUMS = "SHA256SUMS"
 COMPETITION = "sartorius-cell-instance-segmentation"
 LAYOUTS = ("*", "competitions/*", "datasets/*/*")  # below input/; the first is the older one
@@ -41,31 +43,41 @@ def working() -> Path:
 
 def bundle() -> Path | None:
     """The bundle's folder; None where there is none, as everywhere but on Kaggle."""
-    return next((folder for folder in _inputs() if (folder / MANIFEST).is_file()), None)
+    return next((folder for folder in _inputs() if (folder / DOOR).is_file()), None)
 
 
-def competition(name: str = COMPETITION) -> Path | None:
-    """The folder of a competition's data; None where it is not attached."""
-    return next((f for f in _inputs() if f.name == name and not (f / MANIFEST).is_file()), None)
+def competition() -> Path | None:
+    """The folder of the competition's data; None where it is not attached."""
+    return next((f for f in _inputs() if f.name == COMPETITION), None)
 
 
 def manifest(folder: Path) -> dict:
     """What ``bundle.json`` says.
 
     Raises:
-        OfflineError: it cannot be read.
+        OfflineError: it cannot be read, or is not whole.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OfflineError(
             f"{folder / MANIFEST} cannot be read ({error}); upload the bundle again"
         ) from error
+    if not isinstance(told, dict) or not told.keys() >= set(KEYS):
+        raise OfflineError(f"{folder / MANIFEST} lacks one of {', '.join(KEYS)}; upload the bundle again")
+    return told
 
 
 def damaged(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Which of these files are missing from a bundle or differ from its list, and how."""
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    """Which of these files are missing from a bundle or differ from its list, and how.
+
+    Raises:
+        OfflineError: the list cannot be read.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise OfflineError(f"{folder / SUMS} cannot be read ({error}); upload the bundle again") from error
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = {}
     for name in names:
@@ -133,10 +145,9 @@ def install(folder: Path) -> list[str]:
 def main() -> None:
     """A first submission, then the kit. To be run in the notebook's process, before anything of the kit."""
     folder = Path(__file__).resolve().parent
-    slug = manifest(folder)["competition"]
-    data = competition(slug)
+    data = competition()
     if data is None:
-        raise OfflineError(f"the data of the competition {slug} is not attached to this notebook; add it")
+        raise OfflineError(f"the data of {COMPETITION} is not attached to this notebook; add it")
     path = working() / "submission.csv"
     print(f"{path}: an empty row for each of {first_submission(data, path)} images, until there is better")
     print(f"installed: {', '.join(install(folder)) or 'nothing was missing'}")

@@ -32,10 +32,10 @@ def build(folder: Path) -> list[Path]:
     """
     made = []
     for name in sorted(lacking()):
-        if name == "detectron2" and not _is_pure(_installed(name)):
-            made.append(detectron2_wheel.build(folder))  # a compiled build is in use here
-            continue
         distribution = _installed(name)
+        if name == "detectron2" and (_is_editable(distribution) or not _is_pure(distribution)):
+            made.append(detectron2_wheel.build(folder))  # here a build of the user's own is in use
+            continue
         path = folder / wheel.file_name(distribution.name, distribution.version)
         with files.atomic(path) as temporary:
             temporary.write_bytes(repack(distribution))
@@ -85,6 +85,8 @@ def _files(distribution: metadata.Distribution) -> dict[str, bytes]:
         raise KitError(f"{distribution.name} has no list of its files; install it again with pip")
     paths = {str(p): Path(p.locate()) for p in distribution.files if _is_wanted(str(p))}
     if _is_editable(distribution):  # it lists only a pointer to the checkout
+        if distribution.name != kitlib.__name__:
+            raise KitError(f"{distribution.name} is installed as editable; install a release of it")
         package = Path(kitlib.__file__).parent
         paths = {name: path for name, path in paths.items() if ".dist-info/" in name}
         for path in sorted(package.rglob("*")):

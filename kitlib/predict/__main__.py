@@ -33,7 +33,10 @@ def main() -> None:
     frames = records.read_frames(job.frames)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     progress = Progress(path.parent)
-    mine = [i for i in progress.left(frames) if i % world == rank]
+    died = progress.died()
+    # A frame beside which a process died comes last, and to one process, or it would take others along.
+    left = sorted(progress.left(frames), key=lambda i: died[frames[i].id])
+    mine = [i for i in left if (0 if died[frames[i].id] else i % world) == rank]
     if not mine:
         return
     models, categories = load_models(job.weights, _device())
@@ -42,14 +45,16 @@ def main() -> None:
     budget = Budget(ladder, [frames[i].height * frames[i].width for i in mine], job.until)
     for index, (frame, image) in zip(mine, read_ahead(frames[i] for i in mine), strict=True):
         plan = budget.next()
+        progress.begun(frame)
         if plan is None:
             progress.skipped(frame, "there was no time left for it")
             continue
-        progress.begun(frame)
         try:
             tables = predictors[plan.without].at_levels(image())
         except Exception as error:
             logger.exception("%s", frame.id)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # raises where the process is of no more use; another takes over
             told = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
             progress.skipped(frame, told)
         else:

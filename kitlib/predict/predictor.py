@@ -54,7 +54,7 @@ class Predictor:
         Where nothing reaches ``score_floor`` the best instance of all stays.
         """
         tables = self._tables(image, self.config)
-        if not all(tables):
+        if not tables[0]:
             spare = self._tables(image, replace(self.config, score_floor=0.0))
             tables = [cells or others[:1] for cells, others in zip(tables, spare, strict=True)]
         return tables

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kitlib import files
+from kitlib import files, launch
 from kitlib.records import Frame
 
 NAME = "progress.jsonl"
@@ -51,9 +51,11 @@ class Progress:
         return [i for i in range(len(frames)) if not part(self.folder, i).exists()]
 
     def left(self, frames: Sequence[Frame]) -> list[int]:
-        """The numbers of those that are still to be predicted: processes did not keep dying of them."""
-        died = self.died()
-        return [i for i in self.unfinished(frames) if died[frames[i].id] < CHANCES]
+        """The numbers of those that are still to be tried: not skipped, and processes did not keep dying of
+        them."""
+        died, skipped = self.died(), self.told("skipped")
+        ids = {i: frames[i].id for i in self.unfinished(frames)}
+        return [i for i, name in ids.items() if died[name] < CHANCES and name not in skipped]
 
     def died(self) -> Counter[str]:
         """How often the process died while it had a frame in work, by id."""
@@ -68,9 +70,9 @@ class Progress:
 
     def rows(self) -> list[dict[str, Any]]:
         path = self.folder / NAME
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half a row
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return list(filter(None, map(launch.row, lines)))
 
     def _tell(self, row: dict[str, Any]) -> None:
         with (self.folder / NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("\n" + json.dumps(row) + "\n")  # a process may have died within a row

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ class Stage:
         Raises:
             KitError: it was not trained with that fold held out.
         """
-        trained = {path.parent.name: path for path in self.weights(earlier)}
+        trained = {path.relative_to(self.out / earlier).parts[0]: path for path in self.weights(earlier)}
         chosen = trained if fold < 0 else {f"fold_{fold}": trained.get(f"fold_{fold}")}
         if None in chosen.values():
             raise unknown(f"fold of {earlier}:", f"fold_{fold}", trained)
@@ -88,6 +89,16 @@ class Stage:
             return bundles.read(self.bundle)
         chosen = self.chosen()
         return bundles.Best(chosen, self.weights(chosen), self.out / chosen / "post.yaml")
+
+    @contextmanager
+    def extra(self) -> Iterator[None]:
+        """For what comes after the submission: on Kaggle its failure is told, and costs nothing else."""
+        try:
+            yield
+        except Exception as error:
+            if not self.bundle:
+                raise
+            print(f"left out: {type(error).__name__}: {error}")
 
     def show(self, name: str, figure: Figure) -> Image:
         """Save a figure as ``figures/<name>.png`` and return it for the notebook to show."""

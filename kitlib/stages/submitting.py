@@ -9,7 +9,7 @@ from kitlib.errors import KitError
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import image
 from kitlib.stages import notebooks, record
-from kitlib.stages.names import STAGES, notebook
+from kitlib.stages.names import NOTEBOOKS, STAGES, notebook
 from kitlib.stages.stage import Stage
 
 
@@ -31,16 +31,21 @@ def bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
     if best is None:
         raise KitError(f"{run} holds no trained weights; run ./run_all.sh --out {run} first")
     if values["weights"]:
-        best = replace(best, weights=tuple(map(Path, values["weights"])))
+        best = replace(best, weights=tuple(map(_named, values["weights"])))
     if values["limits"]:
-        best = replace(best, post=Path(values["limits"]))
+        best = replace(best, post=_named(values["limits"]))
     for path in (*best.weights, best.post):
         if not path.is_file():
-            raise KitError(
-                f"{path} does not exist; run {best.stage} again (./run_all.sh --from {best.stage[:2]})"
-            )
-    here = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": image.HOURS}
+            mend = f"run {best.stage} again, or name another in {stage}'s weights and limits"
+            raise KitError(f"{path} does not exist; {mend}")
+    hours = values["hours"] or image.HOURS
+    here = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": hours}
     return bundles.write(run, best, notebook(stage), {**values, **here}, user or bundles.NOBODY, half)
+
+
+def _named(path: str) -> Path:
+    """A file that a parameter names, from where the notebook ran."""
+    return NOTEBOOKS / Path(path).expanduser()
 
 
 def _is_trained(run: Path) -> bool:

@@ -77,7 +77,7 @@ def test_the_dataset_is_flat_listed_and_complete(packed, trained):
 def test_names_and_titles_are_as_kaggle_wants_them(packed):
     dataset = json.loads((packed.folder / "dataset" / "dataset-metadata.json").read_text())
     kernel = json.loads((packed.folder / "kernel" / "kernel-metadata.json").read_text())
-    assert dataset["id"] == "INSERT_USER_HERE/kit-my-run-1"
+    assert dataset["id"] == "INSERT_USER_HERE/kitlib-my-run-1"
     assert kernel["dataset_sources"] == [dataset["id"]]
     assert 6 <= len(dataset["title"]) <= 50
     for described in (dataset, kernel):  # the title must slugify to the id
@@ -90,10 +90,11 @@ def test_names_and_titles_are_as_kaggle_wants_them(packed):
 @pytest.mark.parametrize(
     ("name", "slug"),
     [
-        ("demo", "kit-demo"),
-        ("Größe 2", "kit-gr-e-2"),
-        ("x" * 80, "kit-" + "x" * 38),
-        ("a" * 37 + "-b", "kit-" + "a" * 37),
+        ("demo", "kitlib-demo"),
+        ("a", "kitlib-a"),
+        ("Größe 2", "kitlib-gr-e-2"),
+        ("x" * 80, "kitlib-" + "x" * 36),
+        ("a" * 35 + "-b", "kitlib-" + "a" * 35),
     ],
 )
 def test_any_folder_name_becomes_one_that_kaggle_takes(name, slug):

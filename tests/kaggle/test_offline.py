@@ -38,7 +38,7 @@ def places(request, tmp_path, monkeypatch):
         (bundle / wheel.file_name(name, "1.0")).write_bytes(tiny_wheel(name))
     wheels = [wheel.file_name(name, "1.0") for name in ("kit_one", "kit_two")]
     (bundle / "w.pth").write_bytes(b"weights")
-    manifest = {"competition": SLUG, "wheels": wheels, "weights": ["w.pth"]}
+    manifest = {"stage": "03_train", "wheels": wheels, "weights": ["w.pth"], "post": "post.yaml"}
     (bundle / "bundle.json").write_text(json.dumps(manifest))
     write_sums(bundle)
     for name in ("bbb", "aaa"):
@@ -75,7 +75,6 @@ def test_places(places, tmp_path):
     bundle, data = places
     assert offline.bundle() == bundle
     assert offline.competition() == data
-    assert offline.competition("another") is None
     assert offline.working() == tmp_path / "working"
 
 
@@ -146,11 +145,29 @@ def test_pip_that_fails_is_quoted(places, tmp_path):
     assert "pip could not install kit_one, kit_two: ERROR" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"weights": []}'])
+def test_a_damaged_list_of_contents_is_named_and_the_first_submission_stands(places, tmp_path, text):
+    bundle, _ = places
+    (bundle / offline.MANIFEST).write_text(text)
+    done = door(sys.executable, bundle)
+    assert "bundle.json" in done.stderr.splitlines()[-1]
+    assert "upload the bundle again" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "working" / "submission.csv").read_text().count("\n") == 4
+
+
+def test_another_datasets_bundle_json_is_not_ours(places):
+    bundle, _ = places
+    stranger = bundle.with_name("a-stranger")
+    stranger.mkdir()
+    (stranger / offline.MANIFEST).write_text("{}")
+    assert offline.bundle() == bundle
+
+
 def test_without_the_competitions_data_it_says_so(places):
     bundle, data = places
     shutil.rmtree(data)
     done = door(sys.executable, bundle)
-    assert f"the data of the competition {SLUG} is not attached" in done.stderr.splitlines()[-1]
+    assert f"the data of {SLUG} is not attached" in done.stderr.splitlines()[-1]
 
 
 def test_it_needs_the_standard_library_alone(places):

@@ -367,6 +367,16 @@ def test_trouble_is_not_taken_for_a_dataset_that_is_not_there(run, kaggle, wrote
     assert "StartBlobUpload" not in kaggle.names()
 
 
+def test_a_dataset_that_was_not_ready_yet_is_not_sent_twice(run, kaggle, wrote, client):
+    # It is not there, nor is it when the client looks; then one fails while waiting for it.
+    kaggle.fail("GetDatasetStatus", Fault(403), Fault(403), Fault(400))
+    with pytest.raises(KitError, match="400"):
+        push(run, client=client, patience=QUICK)
+    push(run, client=client, patience=QUICK)
+    assert kaggle.names().count("CreateDataset") == 1
+    assert "CreateDatasetVersion" not in kaggle.names()
+
+
 def test_output_that_comes_broken(run, kaggle, wrote, client):
     kaggle.put("output/submission.csv", SUBMISSION * 10_000)
     kaggle.fail("BODY output/submission.csv", Fault(cut=100_000), Fault(500))

@@ -49,10 +49,23 @@ def rehearse(
     Raises:
         KitError: there is no bundle, the notebook failed, or its submission is not valid.
     """
-    folder = run / "kaggle"
-    kernel, ident, slug = read_bundle(folder)
     if images < 1:
         raise KitError(f"--images {images}: at least one test image is needed")
+    try:
+        return _rehearse(run / "kaggle", layouts, images, python, hours, say)
+    except OSError as error:
+        raise files.cannot_write(error.filename or tempfile.gettempdir(), error) from error
+
+
+def _rehearse(
+    folder: Path,
+    layouts: Sequence[str],
+    images: int,
+    python: str,
+    hours: float | None,
+    say: Callable[[str], None],
+) -> list[Played]:
+    kernel, ident, slug = read_bundle(folder)
     files.write_json(folder / "rehearsal.json", {"passed": False})  # until it has
     with scratch() as temporary:
         say("making an environment with only what a Kaggle image has")
@@ -62,7 +75,7 @@ def rehearse(
         if box.stand_ins:
             say(f"not on the image, but needed by the versions here: {', '.join(box.stand_ins)}")
         namespace = close_network(box)
-        pictures = hidden.pictures(run, temporary / "synthetic")
+        pictures = hidden.pictures(folder.parent, temporary / "synthetic")
         played = []
         for layout in layouts:
             sandbox.reset(box)

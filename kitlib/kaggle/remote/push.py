@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kitlib.errors import KitError
 from kitlib.kaggle.remote import pushed, session
@@ -63,8 +61,21 @@ def _send_dataset(client: Client, bundle: Bundle, patience: Patience) -> None:
     if state == "ready" and (known.dataset_sum, known.dataset_version) == (digest, version):
         client.say(f"dataset {bundle.dataset_id}: version {version} is as it is here")
         return
-    client.say(f"dataset {bundle.dataset_id}: {'a new one' if state == ABSENT else 'a new version'}")
-    if state == ABSENT:
+    if state != ABSENT and known.dataset_sum == digest and known.dataset_version <= 0:
+        before = -known.dataset_version
+        client.say(f"dataset {bundle.dataset_id}: sent before, and not ready then")
+    else:
+        before = version
+        _upload(client, bundle, state == ABSENT)
+        pushed.write(bundle, replace(known, dataset_sum=digest, dataset_version=-before))
+    version = _until_ready(client, bundle, before, patience)
+    pushed.write(bundle, replace(known, dataset_sum=digest, dataset_version=version))
+
+
+def _upload(client: Client, bundle: Bundle, new: bool) -> None:
+    """Send a new dataset, or a new version of it."""
+    client.say(f"dataset {bundle.dataset_id}: {'a new one' if new else 'a new version'}")
+    if new:
         sent = (client.api.dataset_create_new, str(bundle.dataset), False, True, False, "zip")
     else:
         sent = (
@@ -80,16 +91,6 @@ def _send_dataset(client: Client, bundle: Bundle, patience: Patience) -> None:
     answer = client.call(doing, *sent, page=bundle.dataset_page)
     if (answer.status or "").lower() != "ok" or answer.error:
         raise KitError(f"cannot {doing}: Kaggle says '{client.hide(answer.error or answer.status or '')}'")
-    version = _until_ready(client, bundle, version, patience)
-    pushed.write(bundle, replace(known, dataset_sum=digest, dataset_version=version))
-
-
-def _upload(client: Client, bundle: Bundle, new: bool) -> Any:
-    """A new dataset, or a new version of it; the client's progress bars are for people alone."""
-    options = {"quiet": not sys.stderr.isatty(), "convert_to_csv": False, "dir_mode": "zip"}
-    if new:
-        return client.api.dataset_create_new(str(bundle.dataset), **options)
-    return client.api.dataset_create_version(str(bundle.dataset), notes(bundle), **options)
 
 
 def _until_ready(client: Client, bundle: Bundle, before: int, patience: Patience) -> int:
@@ -107,6 +108,7 @@ def _until_ready(client: Client, bundle: Bundle, before: int, patience: Patience
 
     what = f"dataset {bundle.dataset_id}"
     if session.wait(look, ("processing",), what, replace(patience, hours=1.0), client.say) == "failed":
+        pushed.write(bundle, replace(pushed.read(bundle), dataset_sum=""))  # it has to be sent again
         raise KitError(f"Kaggle could not take in the dataset; see {bundle.dataset_page}, and push again")
     return _dataset(client, bundle)[1]
 

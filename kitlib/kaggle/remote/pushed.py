@@ -107,7 +107,8 @@ class Pushed:
 
     Attributes:
         dataset_sum, kernel_sum: fingerprints of what was sent.
-        dataset_version, kernel_version: the numbers that Kaggle gave.
+        dataset_version, kernel_version: the numbers that Kaggle gave. A dataset that was sent and was not
+            ready yet has minus the version before it.
         fetched_version: the kernel version whose output lies in RUN/kaggle/output.
         kernel, competition: their names on Kaggle.
     """
