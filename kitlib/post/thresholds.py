@@ -70,12 +70,12 @@ def vote(cells: Sequence[Voter]) -> str | None:
     """The category of a frame, from the cells predicted in it; None without cells.
 
     A competition image holds one type of cell, but which one is not known of a test image. Each cell votes
-    with the square of its score: a few certain cells outweigh hundreds of faint ones, of which every frame
-    has some of each type. Ties go to the first name in the alphabet.
+    with its score: with its square, one certain cell outweighs the hundred faint ones of a frame whose type
+    the model finds hard. Ties go to the first name in the alphabet.
     """
     votes: dict[str, float] = {}
     for cell in cells:
-        votes[cell.category] = votes.get(cell.category, 0.0) + sure(cell) ** 2
+        votes[cell.category] = votes.get(cell.category, 0.0) + sure(cell)
     return min(votes, key=lambda name: (-votes[name], name)) if votes else None
 
 

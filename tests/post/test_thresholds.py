@@ -35,9 +35,10 @@ def scores(result):
     return [c.score for c in result.cells]
 
 
-def test_the_vote_weighs_certain_cells_more_than_many_faint_ones():
-    faint = [square(2 * i, 20, 1, 0.1, "shsy5y") for i in range(20)]  # sum 2.0, of squares 0.2
-    assert vote([square(0, 0, 5, 0.9, "cort"), *faint]) == "cort"
+def test_each_cell_votes_with_its_score():
+    faint = [square(2 * i, 20, 1, 0.1, "shsy5y") for i in range(20)]
+    assert vote([square(0, 0, 5, 0.9, "cort"), *faint[:8]]) == "cort"  # 0.9 to 0.8
+    assert vote([square(0, 0, 5, 0.9, "cort"), *faint[:10]]) == "shsy5y"  # 0.9 to 1.0
     assert (
         vote([square(0, 0, 5, 0.9, "cort"), square(9, 0, 5, 0.8, "astro"), square(20, 0, 5, 0.5, "astro")])
         == "astro"
