@@ -15,6 +15,13 @@ from kitlib import cli
 
 ROOT = Path(__file__).parents[2]
 
+RECIPE = (  # what .venv is made from
+    "constraints.txt",
+    "pyproject.toml",
+    "kitlib/kaggle/detectron2_wheel.py",
+    "kitlib/kaggle/wheel.py",
+)
+
 PYTHON = r"""#!/usr/bin/env bash
 # A python3 that writes down what it is asked to do. The test's folder is $FAKE.
 echo "$*" >>"$FAKE/log"
@@ -40,7 +47,7 @@ class Project:
     def __init__(self, folder):
         self.folder, self.fake = folder / "a project", folder / "fake"
         (self.folder / "kitlib" / "kaggle").mkdir(parents=True)
-        for name in ("constraints.txt", "pyproject.toml", "kitlib/kaggle/detectron2_wheel.py"):
+        for name in RECIPE:
             (self.folder / name).write_text("1\n")
         shutil.copy(ROOT / "run_all.sh", self.folder)
         (self.fake / "bin").mkdir(parents=True)
@@ -107,7 +114,7 @@ def test_tests_and_benchmarks_pass_their_arguments_on(project):
     assert project.call("bench", "rle").stdout == "ran: <tests/benchmarks/run.py> <rle>\n"
 
 
-@pytest.mark.parametrize("file", ["constraints.txt", "pyproject.toml", "kitlib/kaggle/detectron2_wheel.py"])
+@pytest.mark.parametrize("file", RECIPE)
 def test_a_changed_recipe_brings_the_same_venv_up_to_date(project, file):
     project.call("setup")
     project.asked()
