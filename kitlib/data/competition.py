@@ -93,8 +93,9 @@ def test(data: Path | str) -> list[Frame]:
             there.
     """
     root = locate(data)
-    frames = [Frame(name, path, *whole_size(path)) for name, path in _test_images(root).items()]
-    for name, row in _missing(root).items():
+    images = _test_images(root)
+    frames = [Frame(name, path, *whole_size(path)) for name, path in images.items()]
+    for name, row in _missing(root, images).items():
         raise KitError(
             f"{root / SAMPLE} row {row} asks for {name}, but {root / 'test'} holds no such image; "
             "copy or download it again"
@@ -111,8 +112,9 @@ def submitted(data: Path | str) -> list[Frame]:
         KitError: there is none.
     """
     root = locate(data)
-    found = [Frame(name, path, *_size(path)) for name, path in _test_images(root).items()]
-    return found + [Frame(name, None, *SIZE) for name in _missing(root)]
+    images = _test_images(root)
+    found = [Frame(name, path, *_size(path)) for name, path in images.items()]
+    return found + [Frame(name, None, *SIZE) for name in _missing(root, images)]
 
 
 def _test_images(root: Path) -> dict[str, Path]:
@@ -122,9 +124,8 @@ def _test_images(root: Path) -> dict[str, Path]:
     return images
 
 
-def _missing(root: Path) -> dict[str, int]:
+def _missing(root: Path, there: dict[str, Path]) -> dict[str, int]:
     """The images that the sample submission asks for and that are not there, with their row."""
-    there = image_files(root / "test")
     sample = root / SAMPLE
     asked = _rows(sample, "id") if sample.is_file() else ()
     return {name: row for row, (name,) in asked if name not in there}

@@ -95,8 +95,9 @@ class Budget:
         if not self.recent:
             return self.ladder[0] if left > 0 else None
         pace = RESERVE * sum(s for s, _ in self.recent) / sum(p for _, p in self.recent)
+        ahead = sum(self.pixels)
         for plan in self.ladder:
-            if pace * plan.cost * sum(self.pixels) <= left:
+            if pace * plan.cost * ahead <= left:
                 return plan
         cheapest = self.ladder[-1]
         return cheapest if pace * cheapest.cost * self.pixels[0] <= left else None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kitlib.data import competition
 from kitlib.kaggle import offline, wheel
 
 SLUG = offline.COMPETITION
@@ -76,6 +77,10 @@ def test_places(places, tmp_path):
     assert offline.bundle() == bundle
     assert offline.competition() == data
     assert offline.working() == tmp_path / "working"
+
+
+def test_it_knows_the_competition_by_the_kits_own_name_for_it():
+    assert offline.COMPETITION == competition.FOLDER
 
 
 def test_away_from_kaggle_there_is_nothing(tmp_path, monkeypatch):
