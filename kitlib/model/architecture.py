@@ -14,7 +14,7 @@ from detectron2.modeling.backbone.resnet import BasicStem, ResNet, build_resnet_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitlib.model import heads, rcnn, rpn  # registers their parts
+from kitlib.model import heads, rcnn, roi_align, rpn  # registers their parts
 from kitlib.model.presets import LEVELS, Architecture, ModelConfig
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -24,6 +24,7 @@ def build_model(preset: str, num_classes: int, mask_stages: str, options: dict[s
     """See ``kitlib.model.build``. The model keeps what it was built from as ``model.config``."""
     config = ModelConfig(preset, num_classes, mask_stages, options)
     model = build_from_cfg(to_cfg(config))
+    roi_align.cheapen(model)
     model.config = config
     return model.train()
 

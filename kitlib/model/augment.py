@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -29,6 +29,8 @@ class AugmentConfig:
             pixels.
         scale: the frame (the tile, if there is no ``tile_long_side``) is resized by a factor drawn from
             this range.
+        scale_by_type: other ranges for the frames of a type: a crop that shows a hundred neurons may cut
+            through every astrocyte.
         crop: size of what is then cut out; a smaller image is padded with its median grey.
         cell_centred: share of tiles and crops placed so that a randomly drawn cell lies in their middle half.
         flip: left-right and top-bottom, each half of the time.
@@ -48,6 +50,7 @@ class AugmentConfig:
     tile_stride: Size | None = None
     tile_long_side: Size | None = None
     scale: tuple[float, float] = (1.0, 1.0)
+    scale_by_type: dict[str, tuple[float, float]] = field(default_factory=dict)
     crop: Size | None = None
     cell_centred: float = 0.5
     flip: bool = True
@@ -68,13 +71,15 @@ class AugmentConfig:
         for name in ("gamma", "blur", "noise"):
             if getattr(self, name) < 0:
                 raise KitError(f"{name} must not be negative, but is {getattr(self, name)}")
-        for name in ("tile", "tile_stride", "tile_long_side", "scale", "crop"):
-            if getattr(self, name) is not None and min(getattr(self, name)) <= 0:
-                raise KitError(f"both numbers of {name} must be positive, not {getattr(self, name)}")
-        for name in ("tile_long_side", "scale"):
-            low, high = getattr(self, name) or (0, 0)
-            if low > high:
-                raise KitError(f"{name} must be (lowest, highest), not {(low, high)}")
+        ranges = {"tile_long_side": self.tile_long_side, "scale": self.scale}
+        ranges |= {f"scale_by_type of {name}": values for name, values in self.scale_by_type.items()}
+        sizes = {name: getattr(self, name) for name in ("tile", "tile_stride", "crop")}
+        for name, values in {**sizes, **ranges}.items():
+            if values is not None and min(values) <= 0:
+                raise KitError(f"both numbers of {name} must be positive, not {values}")
+        for name, values in ranges.items():
+            if values is not None and values[0] > values[1]:
+                raise KitError(f"{name} must be (lowest, highest), not {values}")
         if self.tile is None and (self.tile_stride or self.tile_long_side):
             raise KitError("tile_stride and tile_long_side need a tile; set tile too, or remove them")
 
@@ -119,7 +124,7 @@ def draw_view(frame: Frame, config: AugmentConfig, rng: Generator, crop: Size | 
     focus = _draw_cell(frame, config, rng)
     source = _draw_tile(frame, config, rng, focus)
     height, width = source[3] - source[1], source[2] - source[0]
-    size = _draw_size(height, width, config, rng)
+    size = _draw_size(height, width, frame.category, config, rng)
     crop = crop or config.crop or size
     if focus is not None:
         focus = (focus[0] - source[0]) * size[1] / width, (focus[1] - source[1]) * size[0] / height
@@ -148,11 +153,11 @@ def _draw_tile(frame: Frame, config: AugmentConfig, rng: Generator, focus: tuple
     return x0, y0, x1, y1
 
 
-def _draw_size(height: int, width: int, config: AugmentConfig, rng: Generator) -> Size:
+def _draw_size(height: int, width: int, category: str | None, config: AugmentConfig, rng: Generator) -> Size:
     if config.tile_long_side is not None:
         factor = rng.uniform(*config.tile_long_side) / max(height, width)
     else:
-        factor = rng.uniform(*config.scale)
+        factor = rng.uniform(*config.scale_by_type.get(category or "", config.scale))
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
 

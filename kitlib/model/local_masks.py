@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kitlib import rle
 from kitlib.errors import KitError
+from kitlib.model.roi_align import samples
 
 # Mask pixels that one step of ``crop_and_resize`` spreads out: some 20 MB with their places.
 CHUNK_PIXELS = 1_000_000
@@ -203,28 +204,14 @@ def _weights(span: torch.Tensor, bins: int, origin: torch.Tensor, size: int, fra
         span: (n, 2) where the boxes begin and end, in pixels.
         origin: (n,) the pixel at which each mask begins.
         size: pixels along the masks' axis.
-        frame: pixels along the image's axis; samples up to one pixel outside take its edge, further out
-            nothing.
+        frame: pixels along the image's axis.
 
     Returns:
         (n, bins, size) float32.
     """
-    start = span[:, 0] - 0.5
-    bin_size = (span[:, 1] - 0.5 - start) / bins
-    samples = torch.ceil(bin_size).clamp_(min=0)  # a box of no extent has no samples: its target is empty
-    most = max(int(samples.max()), 1)
-    step = torch.arange(most, device=span.device)
-    divisor = samples.clamp(min=1)
-    at = (step + 0.5) * (bin_size / divisor)[:, None]
-    at = (start[:, None] + torch.arange(bins, device=span.device) * bin_size[:, None])[..., None] + at[
-        :, None
-    ]
-    share = ((step < samples[:, None])[:, None] & (at >= -1) & (at <= frame)) / divisor[:, None, None]
-    at = at.clamp_(0, frame - 1)
-    low = at.floor()
-    weight = at - low
+    low, weight, share = samples(span, bins, frame)
     # Pixels left or right of the mask's own fall into the two spare columns, cut off below.
-    place = (low.long() - origin[:, None, None]).clamp_(-2, size) + 2
+    place = (low - origin[:, None, None]).clamp_(-2, size) + 2
     table = torch.zeros((len(span), bins, size + 3), device=span.device)
     table.scatter_add_(2, place, share * (1 - weight))
     table.scatter_add_(2, (place + 1).clamp_(max=size + 2), share * weight)

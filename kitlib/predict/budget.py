@@ -21,7 +21,7 @@ class Plan:
         config: scales and turns.
         models: the first so many of the ensemble.
         without: what the full plan has and this one has not, in words; "" for the full plan.
-        cost: pixels that go through a network for each pixel of the frame.
+        cost: pixels that go through a network for each pixel of the frame, at the most.
     """
 
     config: PredictConfig
@@ -38,20 +38,32 @@ def plans(config: PredictConfig, models: int) -> list[Plan]:
     """
 
     def plan(scales: int, turns: int, members: int) -> Plan:
-        seen = replace(config, scales=config.scales[:scales], tta=config.tta[:turns])
+        by_type = {name: values[:scales] for name, values in config.scales_by_type.items()}
+        seen = replace(config, scales=config.scales[:scales], scales_by_type=by_type, tta=config.tta[:turns])
         lost = {
             "turns": config.tta[turns:],
-            "scales": config.scales[scales:],
+            "scales": dict.fromkeys(scale for values in _scales(config) for scale in values[scales:]),
             "models": range(members + 1, models + 1),
         }
         words = [f"{what} {', '.join(map(str, gone))}" for what, gone in lost.items() if gone]
-        cost = members * turns * sum(scale**2 for scale in seen.scales)
-        return Plan(seen, members, " and ".join(words), cost)
+        return Plan(seen, members, " and ".join(words), members * _pixels(seen))
 
-    found = [plan(len(config.scales), turns, models) for turns in range(len(config.tta), 0, -1)]
-    found += [plan(scales, 1, models) for scales in range(len(config.scales) - 1, 0, -1)]
+    most = max(map(len, _scales(config)))
+    found = [plan(most, turns, models) for turns in range(len(config.tta), 0, -1)]
+    found += [plan(scales, 1, models) for scales in range(most - 1, 0, -1)]
     found += [plan(1, 1, members) for members in range(models - 1, 0, -1)]
     return found
+
+
+def _pixels(config: PredictConfig) -> float:
+    """How many pixels of a frame's size a network sees, for the type of which it sees most."""
+    first = config.scales[0] ** 2 if config.scales_by_type else 0.0  # the look that tells the type
+    return first + len(config.tta) * max(sum(scale**2 for scale in scales) for scales in _scales(config))
+
+
+def _scales(config: PredictConfig) -> list[tuple[float, ...]]:
+    """Those of every type."""
+    return [config.scales, *config.scales_by_type.values()]
 
 
 class Budget:

@@ -20,6 +20,8 @@ class PredictConfig:
 
     Attributes:
         scales: factors by which the frame is resized for the network.
+        scales_by_type: other factors for the frames of a type, whose cells may be ten times as large as
+            another's; the type is what the models see in a first look at the first of ``scales``.
         tta: test-time augmentation: how the frame is turned, see ``kitlib.predict.views.TURNS``.
         tile: (height, width) in the frame's pixels of the tiles that the network sees; None: whole frames.
         stride: (down, right) from tile to tile; None: half a tile. The overlap that is left should be as
@@ -38,6 +40,7 @@ class PredictConfig:
     """
 
     scales: tuple[float, ...] = (1.0,)
+    scales_by_type: dict[str, tuple[float, ...]] = field(default_factory=dict)
     tta: tuple[Turn, ...] = ("none",)
     tile: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
@@ -50,13 +53,18 @@ class PredictConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("scales", "tta"):
-            values = getattr(self, name)
+        by_type = {f"scales_by_type of {name}": values for name, values in self.scales_by_type.items()}
+        for name, values in {"scales": self.scales, "tta": self.tta, **by_type}.items():
             if not values or len(set(values)) != len(values):
                 raise KitError(f"{name} must be different values, at least one, not {list(values)}")
-        for name in ("scales", "tile", "stride"):
-            if min(getattr(self, name) or (1,)) <= 0:
-                raise KitError(f"{name} must be positive, not {list(getattr(self, name))}")
+        for name, values in {
+            "scales": self.scales,
+            "tile": self.tile,
+            "stride": self.stride,
+            **by_type,
+        }.items():
+            if min(values or (1,)) <= 0:
+                raise KitError(f"{name} must be positive, not {list(values or ())}")
         if self.stride and not self.tile:
             raise KitError("stride is the distance of tiles, but there is no tile; set tile as well")
         if "default" not in self.mask_threshold:

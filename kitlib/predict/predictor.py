@@ -15,6 +15,7 @@ from torch import nn
 
 from kitlib.errors import KitError
 from kitlib.model.memory import ran_out
+from kitlib.post import thresholds
 from kitlib.predict import fuse, network, proposals
 from kitlib.predict.cells import to_cells
 from kitlib.predict.config import PredictConfig
@@ -53,11 +54,20 @@ class Predictor:
 
         Where nothing reaches ``score_floor`` the best instance of all stays.
         """
-        tables = self._tables(image, self.config)
+        config = self._suited(image)
+        tables = self._tables(image, config)
         if not tables[0]:
-            spare = self._tables(image, replace(self.config, score_floor=0.0))
+            spare = self._tables(image, replace(config, score_floor=0.0))
             tables = [cells or others[:1] for cells, others in zip(tables, spare, strict=True)]
         return tables
+
+    def _suited(self, image: NDArray[np.uint8]) -> PredictConfig:
+        """The settings with the scales of the image's type, which a first look tells where it matters."""
+        if not self.config.scales_by_type:
+            return self.config
+        once = replace(self.config, scales=self.config.scales[:1], tta=self.config.tta[:1], levels=())
+        voted = thresholds.vote(self._tables(image, once)[0])
+        return replace(self.config, scales=self.config.scales_by_type.get(voted or "", self.config.scales))
 
     def _tables(self, image: NDArray[np.uint8], config: PredictConfig) -> list[tuple[Cell, ...]]:
         for share, smaller in ATTEMPTS:

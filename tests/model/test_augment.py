@@ -38,6 +38,8 @@ def views(settings: AugmentConfig, of: Frame | None = None, number: int = 200) -
         ({"min_visible": -0.1}, "min_visible must lie between 0 and 1"),
         ({"noise": -1.0}, "noise must not be negative"),
         ({"scale": (2.0, 1.0)}, r"scale must be \(lowest, highest\)"),
+        ({"scale_by_type": {"astro": (2.0, 1.0)}}, r"scale_by_type of astro must be \(lowest, highest\)"),
+        ({"scale_by_type": {"astro": (0.0, 1.0)}}, "both numbers of scale_by_type of astro must be positive"),
         ({"scale": (0.0, 1.0)}, "scale must be positive"),
         ({"crop": (0, 100)}, "crop must be positive"),
         ({"tile_stride": (100, 100)}, "need a tile"),
@@ -52,7 +54,13 @@ def test_settings_that_make_no_sense_are_refused(values, words):
 
 
 def test_settings_survive_being_written_and_read():
-    settings = AugmentConfig(crop=(320, 448), scale=(0.8, 1.5), tile=(208, 281), tile_long_side=(800, 1333))
+    settings = AugmentConfig(
+        crop=(320, 448),
+        scale=(0.8, 1.5),
+        scale_by_type={"astro": (0.5, 1.0)},
+        tile=(208, 281),
+        tile_long_side=(800, 1333),
+    )
     assert config.from_dict(AugmentConfig, config.to_dict(settings)) == settings
     with pytest.raises(KitError, match="'copy_paste'"):
         config.from_dict(AugmentConfig, {"copypaste": 0.5})
@@ -74,6 +82,16 @@ def test_scale_and_crop_stay_in_their_ranges():
     assert all(abs(v.size[1] / v.size[0] - 704 / 520) < 0.01 for v in found)
     assert all(v.window[0] >= 0 and v.window[2] <= v.size[1] and v.window[3] <= v.size[0] for v in found)
     assert {(v.window[3] - v.window[1], v.window[2] - v.window[0]) for v in found} == {(300, 400)}
+
+
+def test_a_type_may_have_a_scale_of_its_own():
+    settings = AugmentConfig(scale=(1.5, 2.0), scale_by_type={"astro": (0.5, 0.6)}, crop=(50, 50))
+    astro = [v.size[0] for v in views(settings, dataclasses.replace(frame(), category="astro"))]
+    assert 260 <= min(astro) < 264
+    assert 308 < max(astro) <= 312
+    for other in ("cort", None):
+        sizes = [v.size[0] for v in views(settings, dataclasses.replace(frame(), category=other))]
+        assert 780 <= min(sizes) <= max(sizes) <= 1040
 
 
 def test_a_crop_larger_than_the_frame_starts_at_its_corner():

@@ -13,6 +13,8 @@ from kitlib.predict import PredictConfig, PredictJob
         ({"scales": []}, "scales must be different values, at least one"),
         ({"scales": [1.0, 1.0]}, "scales must be different values"),
         ({"scales": [0.0]}, "scales must be positive"),
+        ({"scales_by_type": {"astro": []}}, "scales_by_type of astro must be different values, at least one"),
+        ({"scales_by_type": {"astro": [0.5, -1.0]}}, "scales_by_type of astro must be positive"),
         ({"tta": ["flip"]}, "did you mean 'flip_"),
         ({"tta": ["none", "none"]}, "tta must be different"),
         ({"tile": [0, 5]}, "tile must be positive"),

@@ -52,6 +52,23 @@ def test_the_network_sees_the_scaled_image_and_masks_come_back_in_the_frame(know
     assert rle.height_width(cell.mask) == SIZE
 
 
+@pytest.mark.parametrize(
+    ("category", "shapes"), [(0, [(20, 30)]), (1, [(80, 120), (60, 90)]), (2, [(40, 60)])]
+)
+def test_a_first_look_tells_the_type_and_its_scales_are_used(known, category, shapes):
+    model = known(SIZE, ([10, 10, 20, 18], 0.9, category))
+    by_type = {"astro": (0.5,), "cort": (2.0, 1.5)}
+    cells = predict(model, scales_by_type=by_type, levels=(0.4,))
+    assert model.seen == [[(3, 40, 60)], *([(3, *shape)] for shape in shapes)]
+    assert {c.category for c in cells} == {CATEGORIES[category]}
+
+
+def test_a_frame_in_which_nothing_is_seen_is_looked_at_at_the_common_scale(known):
+    model = known(SIZE)
+    assert predict(model, scales=(0.5,), scales_by_type={"astro": (2.0,)}) == ()
+    assert {shape for batch in model.seen for shape in batch} == {(3, 20, 30)}
+
+
 def test_rounded_sizes_are_stretched_on_each_axis(known):
     model = known((8, 13), ([0, 0, 13, 8], 0.9, 0))  # 0.21 x (40, 60) is 8.4 x 12.6
     (cell,) = predict(model, scales=(0.21,))
