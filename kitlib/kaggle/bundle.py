@@ -18,11 +18,9 @@ import yaml
 import kitlib
 from kitlib import config, files
 from kitlib.errors import KitError
-from kitlib.kaggle import offline, wheelhouse
+from kitlib.kaggle import bundled, offline, wheelhouse
 
-FOLDER = "kaggle"
 NOTEBOOK = "06_submit.ipynb"
-NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is signed in
 MACHINE_PATHS = ("out", "train", "val", "weights")  # of a training's configuration: they hold here alone
 
 
@@ -35,26 +33,14 @@ class Best:
     post: Path
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """Where a bundle lies, and the sizes in bytes of its files by their path in ``folder``."""
-
-    folder: Path
-    sizes: dict[str, int]
-
-    @property
-    def size(self) -> int:
-        return sum(self.sizes.values())
-
-
 def write(
     run: Path,
     best: Best,
     notebook: Path,
     parameters: Mapping[str, Any],
-    user: str = NOBODY,
+    user: str = bundled.NOBODY,
     half: bool = False,
-) -> Bundle:
+) -> bundled.Bundle:
     """Write ``run``/kaggle/dataset and ``run``/kaggle/kernel.
 
     An earlier bundle is replaced once the new one is whole.
@@ -69,7 +55,7 @@ def write(
         KitError: weights or a package cannot be had, or the disk is full; an earlier bundle is intact.
     """
     slug = _slug(run.name)
-    target = files.make_folder(run / FOLDER)
+    target = files.make_folder(run / bundled.FOLDER)
     for left in target.glob(".new-*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
@@ -85,8 +71,7 @@ def write(
                 new.rename(target / new.name)
     except OSError as error:
         raise files.cannot_write(target, error) from error
-    written = sorted(path for name in ("dataset", "kernel") for path in (target / name).iterdir())
-    return Bundle(target, {str(path.relative_to(target)): path.stat().st_size for path in written})
+    return bundled.load(run)
 
 
 def read(folder: Path, say: Callable[[str], object] = print) -> Best:
@@ -137,7 +122,7 @@ def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) 
     files.write_text(folder / offline.SUMS, "".join(sums))
     title = ident.partition("/")[2].replace("-", " ")
     described = {"title": title, "id": ident, "licenses": [{"name": "other"}]}
-    files.write_json(folder / "dataset-metadata.json", described)
+    files.write_json(folder / bundled.DATASET, described)
 
 
 def _write_kernel(folder: Path, notebook: Path, parameters: Mapping[str, Any], user: str, slug: str) -> None:
@@ -164,7 +149,7 @@ def _write_kernel(folder: Path, notebook: Path, parameters: Mapping[str, Any], u
         "kernel_sources": [],
         "model_sources": [],
     }
-    files.write_json(folder / "kernel-metadata.json", described)
+    files.write_json(folder / bundled.KERNEL, described)
 
 
 def _names(weights: Sequence[Path]) -> list[str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle as bundles
-from kitlib.kaggle import image
+from kitlib.kaggle import bundled, image
 from kitlib.stages import notebooks, record
 from kitlib.stages.names import NOTEBOOKS, STAGES, notebook
 from kitlib.stages.stage import Stage
 
 
-def bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
+def bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
     """Bundle a run: ``run``/kaggle/dataset and ``run``/kaggle/kernel.
 
     The notebook gets the parameters that it was run with here, or its own where it was not.
@@ -40,7 +40,7 @@ def bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
             raise KitError(f"{path} does not exist; {mend}")
     hours = values["hours"] or image.HOURS
     here = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": hours}
-    return bundles.write(run, best, notebook(stage), {**values, **here}, user or bundles.NOBODY, half)
+    return bundles.write(run, best, notebook(stage), {**values, **here}, user or bundled.NOBODY, half)
 
 
 def _named(path: str) -> Path:

@@ -1,6 +1,7 @@
 """What each step after training is worth: plain, + scales, + turns, + tuned, + expected gain.
 
 python tests/benchmarks/ablation.py RUN --data DIR [--folds 0 1 2 3 4] [--stage 05_retrain]
+    [--by-type astro=1.0,0.75 cort=2.0,1.5]
 
 RUN is the folder of a run that trained every fold (``fold: -1``). Each image is predicted by the model of
 the fold that held it out, and none is judged with limits that were tuned on it. Prints the table with 90 %
@@ -11,7 +12,7 @@ is not predicted again.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kitlib import files, predict, records
@@ -23,13 +24,21 @@ from kitlib.records import Frame
 LEVELS = (0.4, 0.45, 0.55, 0.6)
 
 
-def ways(scale: float, further: float) -> dict[str, PredictConfig]:
+def ways(
+    scale: float, further: float, by_type: dict[str, tuple[float, ...]] | None = None
+) -> dict[str, PredictConfig]:
     """How frames are looked at, from the cheapest on; ``scale`` is that of training."""
-    return {
-        "plain": PredictConfig(scales=(scale,)),
-        "+ scales": PredictConfig(scales=(scale, further)),
-        "+ turns": PredictConfig(scales=(scale, further), tta=("none", "flip_h"), levels=LEVELS),
-    }
+    found = {"plain": PredictConfig(scales=(scale,)), "+ scales": PredictConfig(scales=(scale, further))}
+    if by_type:
+        found["+ scales by type"] = PredictConfig(scales=(scale, further), scales_by_type=by_type)
+    fullest = list(found.values())[-1]
+    return {**found, "+ turns": replace(fullest, tta=("none", "flip_h"), levels=LEVELS)}
+
+
+def scales_of(text: str) -> tuple[str, tuple[float, ...]]:
+    """A type and its scales, of "astro=1.0,0.75"."""
+    name, _, scales = text.partition("=")
+    return name, tuple(map(float, scales.split(",")))
 
 
 def out_of_fold(
@@ -59,12 +68,13 @@ def main() -> None:
     options.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options.add_argument("--scale", type=float, default=2.0)
     options.add_argument("--further", type=float, default=1.5)
+    options.add_argument("--by-type", type=scales_of, nargs="+", default=[])
     given = options.parse_args()
     frames = competition.labelled(given.data)
     truth = {fold: folds.split(frames, fold)[1] for fold in given.folds}
     judged = [frame for part in truth.values() for frame in part]
     rows = []
-    for name, config in ways(given.scale, given.further).items():
+    for name, config in ways(given.scale, given.further, dict(given.by_type)).items():
         found = out_of_fold(given.run, given.stage, name, config, truth)
         kinds = validate.KINDS if name == "+ turns" else ("box",)
         result = validate.cross_validate(judged, found, kinds=kinds)

@@ -1,10 +1,11 @@
-"""Train every fold of a run further, then once more with pseudo labels of its own.
+"""Train every fold of a run further, and from there in two ways: at scales by type, with pseudo labels.
 
-python tests/benchmarks/further.py RUN --data DIR [--unlabelled DIR ...] [--iterations 480 250]
+python tests/benchmarks/further.py RUN --data DIR [--unlabelled DIR ...] [--iterations 480 960 150]
 
 RUN is the folder of a run that trained every fold (``fold: -1``). Each fold goes on from its weights of
-03_train, labels the unlabelled images with what it has become, and trains on with them: no image that a fold
-holds out reaches it through another fold's labels. The weights lie in RUN/further and RUN/pseudo, where
+03_train. From what it has become it goes on once more, at scales that fit the size of each type's cells, and,
+beside that, labels the unlabelled images and trains on with them: no image that a fold holds out reaches it
+through another fold's labels. The weights lie in RUN/further, RUN/by_type and RUN/pseudo, where
 ``ablation.py --stage`` judges them. Interrupted, it goes on where it stopped.
 """
 
@@ -23,7 +24,9 @@ from kitlib.predict import PredictConfig, PredictJob, pseudo
 from kitlib.records import Frame
 
 FOLDS = 5
-SCALES = (1.0, 2.2)  # large astrocytes as they are, neurons enlarged
+SCALES = (1.0, 2.2)
+# A crop of 256 pixels then shows an astrocyte whole, and a neuron in more than a few pixels.
+BY_TYPE = {"astro": (0.5, 1.1), "cort": (1.2, 2.2), "shsy5y": (1.6, 2.8)}
 PSEUDO_SHARE = 0.25
 # Of shsy5y, by the first model's cross-validation, three of four cells with a score of 0.2 are true.
 BELIEVED = pseudo.PseudoConfig(
@@ -71,13 +74,13 @@ def _label(weights: Path, bare: list[Frame], folder: Path) -> list[Frame]:
 
 
 def main() -> None:
-    """Train, label, train."""
+    """Train, and from there at scales by type; label, train."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("run", type=Path)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--unlabelled", type=Path, nargs="*", default=[])
-    options.add_argument("--iterations", type=int, nargs=2, default=[480, 250])
-    options.add_argument("--lr", type=float, nargs=2, default=[6e-4, 4e-4])
+    options.add_argument("--iterations", type=int, nargs=3, default=[480, 960, 150])
+    options.add_argument("--lr", type=float, nargs=3, default=[6e-4, 8e-4, 4e-4])
     given = options.parse_args()
     settings = configs.load(train.TrainConfig, given.run / "03_train" / "config.yaml")
     settings = replace(
@@ -88,16 +91,19 @@ def main() -> None:
     frames = competition.labelled(given.data)
     bare = unlabelled(given.data, given.unlabelled)
     parts = {k: folds.split(frames, k) for k in range(FOLDS)}
-    first, second = (replace(settings, max_iter=n) for n in given.iterations)
+    first, second, third = (replace(settings, max_iter=n) for n in given.iterations)
     further = {}
     for k, part in parts.items():
         start = given.run / "03_train" / f"fold_{k}" / "weights_best.pth"
         further[k] = _train(first, given.run / "further" / f"fold_{k}", start, part, given.lr[0])
-    second = replace(second, sampler=replace(second.sampler, pseudo_share=PSEUDO_SHARE))
+    second = replace(second, augment=replace(second.augment, scale_by_type=BY_TYPE))
+    for k, part in parts.items():
+        _train(second, given.run / "by_type" / f"fold_{k}", further[k], part, given.lr[1])
+    third = replace(third, sampler=replace(third.sampler, pseudo_share=PSEUDO_SHARE))
     for k, (seen, kept_aside) in parts.items():
         labels = _label(further[k], bare, given.run / "labels" / f"fold_{k}")
         out = given.run / "pseudo" / f"fold_{k}"
-        _train(second, out, further[k], (seen + labels, kept_aside), given.lr[1])
+        _train(third, out, further[k], (seen + labels, kept_aside), given.lr[2])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from kaggle_server import TOKEN, Fault
 
 from kitlib.errors import KitError
 from kitlib.files import read_json
+from kitlib.kaggle import bundled
 from kitlib.kaggle.remote import pushed, session
 from kitlib.kaggle.remote.push import push
 from kitlib.kaggle.remote.session import Patience
@@ -405,7 +406,7 @@ def test_without_a_bundle(command, options, bare, tmp_path, kit):
 def test_metadata_that_is_not_whole(text, run):
     (run / "kaggle" / "kernel" / "kernel-metadata.json").write_text(text)
     with pytest.raises(KitError, match=r"kernel-metadata.json"):
-        pushed.load(run)
+        bundled.load(run)
 
 
 def test_state_of_another_kit(run, bare):
@@ -416,7 +417,7 @@ def test_state_of_another_kit(run, bare):
 
 @pytest.mark.parametrize("command", ["push", "submit"])
 def test_without_credentials(command, run, bare, kit):
-    pushed.write(pushed.load(run), pushed.Pushed(kernel_version=1))
+    pushed.write(bundled.load(run), pushed.Pushed(kernel_version=1))
     done = kit(command, run)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Kaggle credentials found; make a token at")
@@ -629,7 +630,7 @@ def test_the_printed_commands_do_what_push_and_submit_do(there, run, kaggle, wro
         if there:
             kaggle.datasets["ada/kit-demo"] = [{"looks": 5}]
 
-    pushed.fill_user(pushed.load(run), "ada")
+    bundled.fill_user(bundled.load(run), "ada")
     begin()
     assert kit("push", run, "--every", 0.05).returncode == 0
     assert kit("submit", run, "-m", "it's mine", "--every", 0.05).returncode == 0

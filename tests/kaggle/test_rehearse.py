@@ -18,7 +18,8 @@ from PIL import Image
 from kitlib import config, files, launch, model
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError
-from kitlib.kaggle import bundle
+from kitlib.kaggle import bundle, bundled
+from kitlib.kaggle.bundled import Bundle
 from kitlib.kaggle.rehearsal import hidden, processes, rehearse, sandbox
 from kitlib.post import submission
 from kitlib.post.thresholds import PostConfig
@@ -75,9 +76,7 @@ def stage_set(run, tmp_path):
 
     def make(images=2):
         pictures = hidden.pictures(run, tmp_path / "spare")
-        _, ident, slug = rehearse.read_bundle(run / "kaggle")
-        dataset = run / "kaggle" / "dataset"
-        tree = hidden.make(tmp_path / "play" / "kaggle", "old", slug, ident, dataset, pictures, images)
+        tree = hidden.make(tmp_path / "play" / "kaggle", "old", bundled.load(run), pictures, images)
         hidden.unseal(tree.inputs)
         return tree
 
@@ -228,7 +227,7 @@ def rehearsed_order(tree):
 
 
 def test_a_run_without_a_bundle_is_told_to_make_one(tmp_path):
-    with pytest.raises(KitError, match=r"holds no bundle; write one with: kit bundle"):
+    with pytest.raises(KitError, match=r"dataset-metadata.json does not exist; run `kit bundle .*` first"):
         rehearse.rehearse(tmp_path)
 
 
@@ -240,13 +239,14 @@ def test_a_run_without_a_bundle_is_told_to_make_one(tmp_path):
     ],
 )
 def test_each_layout_has_its_places_and_only_working_is_writable(tmp_path, layout, places):
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle/bundle.json").write_text("{}")
+    ids_on_kaggle = "me/kit-small", "me/kit-small-submit"
+    packed = Bundle(tmp_path / "run", *ids_on_kaggle, "some-contest", "06_submit.ipynb")
+    told = files.write_json(files.make_folder(packed.dataset) / "bundle.json", {})
     picture = tmp_path / "data/test/a.png"
     picture.parent.mkdir(parents=True)
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(picture)
     root = tmp_path / "kaggle"
-    tree = hidden.make(root, layout, "some-contest", "me/kit-small", tmp_path / "bundle", [picture], 3)
+    tree = hidden.make(root, layout, packed, [picture], 3)
     assert all((root / place).exists() for place in places)
     found = ids(tree)
     assert len(found) == 3
@@ -255,7 +255,7 @@ def test_each_layout_has_its_places_and_only_working_is_writable(tmp_path, layou
     assert sorted(rehearsed_order(tree)) == found
     own = [path for path in (tree.inputs, *tree.inputs.rglob("*")) if path.name != "bundle.json"]
     assert not [path for path in own if path.stat().st_mode & 0o222]
-    assert (tmp_path / "bundle/bundle.json").stat().st_mode & 0o200  # what it is linked to is left alone
+    assert Path(told).stat().st_mode & 0o200  # what it is linked to is left alone
     assert not list(tree.working.iterdir())
 
 

@@ -13,6 +13,7 @@ from kitlib import files
 from kitlib.data import competition, synthetic
 from kitlib.data.folders import image_files
 from kitlib.errors import KitError
+from kitlib.kaggle.bundled import Bundle
 
 LAYOUTS = ("old", "new")
 #: What of the competition's folder stays as it is when the hidden test images are swapped in.
@@ -39,31 +40,25 @@ class Tree(NamedTuple):
         return self.root / "input"
 
 
-def make(
-    root: Path, layout: str, slug: str, dataset_id: str, bundle: Path, pictures: Sequence[Path], count: int
-) -> Tree:
+def make(root: Path, layout: str, bundle: Bundle, pictures: Sequence[Path], count: int) -> Tree:
     """Make the tree in ``root``; all but ``working`` can only be read.
 
     Args:
         layout: "old": ``input/<slug>``; "new": ``input/competitions/<slug>`` and
             ``input/datasets/<owner>/<slug>``.
-        slug: the competition's.
-        dataset_id: the bundle's "owner/slug".
-        bundle: the folder of the bundle's files.
         pictures: PNG files to be test images, again and again where ``count`` is more.
         count: how many test images there are.
     """
-    owner, _, name = dataset_id.rpartition("/")
+    slug, (owner, name) = bundle.competition, bundle.dataset_id.split("/")
     inputs = root / "input"
     if layout == "old":
         tree = Tree(root, inputs / slug, inputs / name, root / "working")
     else:
-        tree = Tree(
-            root, inputs / "competitions" / slug, inputs / "datasets" / owner / name, root / "working"
-        )
+        places = inputs / "competitions" / slug, inputs / "datasets" / owner / name
+        tree = Tree(root, *places, root / "working")
     for folder in (tree.competition / "test", tree.dataset, tree.working):
         files.make_folder(folder)
-    for path in sorted(bundle.iterdir()):
+    for path in sorted(bundle.dataset.iterdir()):
         _place(path, tree.dataset / path.name)
     swap_in(tree.competition, pictures, count)
     seal(inputs)

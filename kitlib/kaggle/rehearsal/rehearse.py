@@ -19,6 +19,8 @@ from typing import Any
 from kitlib import files
 from kitlib.data import competition
 from kitlib.errors import KitError
+from kitlib.kaggle import bundled
+from kitlib.kaggle.bundled import Bundle
 from kitlib.kaggle.rehearsal import hidden, processes, report, sandbox
 from kitlib.kaggle.rehearsal.hidden import LAYOUTS, Tree
 from kitlib.kaggle.rehearsal.report import Played
@@ -52,20 +54,20 @@ def rehearse(
     if images < 1:
         raise KitError(f"--images {images}: at least one test image is needed")
     try:
-        return _rehearse(run / "kaggle", layouts, images, python, hours, say)
+        return _rehearse(bundled.load(run), layouts, images, python, hours, say)
     except OSError as error:
         raise files.cannot_write(error.filename or tempfile.gettempdir(), error) from error
 
 
 def _rehearse(
-    folder: Path,
+    bundle: Bundle,
     layouts: Sequence[str],
     images: int,
     python: str,
     hours: float | None,
     say: Callable[[str], None],
 ) -> list[Played]:
-    kernel, ident, slug = read_bundle(folder)
+    folder = bundle.folder
     files.write_json(folder / "rehearsal.json", {"passed": False})  # until it has
     with scratch() as temporary:
         say("making an environment with only what a Kaggle image has")
@@ -75,35 +77,19 @@ def _rehearse(
         if box.stand_ins:
             say(f"not on the image, but needed by the versions here: {', '.join(box.stand_ins)}")
         namespace = close_network(box)
-        pictures = hidden.pictures(folder.parent, temporary / "synthetic")
+        pictures = hidden.pictures(bundle.run, temporary / "synthetic")
         played = []
         for layout in layouts:
             sandbox.reset(box)
             root = temporary / layout / "kaggle"
-            tree = hidden.make(root, layout, slug, ident, folder / "dataset", pictures, images)
-            say(f"layout {layout}: running {kernel.name} on {images} hidden images")
+            tree = hidden.make(root, layout, bundle, pictures, images)
+            say(f"layout {layout}: running {bundle.code_file} on {images} hidden images")
             kept = folder / f"rehearsal_{layout}.ipynb"
-            played.append(play(box, tree, kernel, kept, layout, namespace, hours))
+            played.append(play(box, tree, bundle.notebook, kept, layout, namespace, hours))
             say("\n".join(played[-1].lines()))
     values = {"passed": True, "versions": found, "stand_ins": list(box.stand_ins)}
     files.write_json(folder / "rehearsal.json", {**values, "layouts": [one.values() for one in played]})
     return played
-
-
-def read_bundle(folder: Path) -> tuple[Path, str, str]:
-    """The notebook of a bundle, its dataset's "owner/slug", and the competition's slug.
-
-    Raises:
-        KitError: the bundle is missing or not whole.
-    """
-    if not (folder / "dataset" / "bundle.json").is_file():
-        raise KitError(f"{folder} holds no bundle; write one with: kit bundle {folder.parent}")
-    try:
-        kernel = folder / "kernel" / files.read_json(folder / "kernel" / "kernel-metadata.json")["code_file"]
-        ident = files.read_json(folder / "dataset" / "dataset-metadata.json")["id"]
-        return kernel, ident, files.read_json(folder / "dataset" / "bundle.json")["competition"]
-    except KeyError as error:
-        raise KitError(f"{folder}: the bundle lacks {error}; write it again with kit bundle") from error
 
 
 def close_network(box: Sandbox) -> bool:

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from kitlib.errors import KitError
+from kitlib.kaggle import bundled
+from kitlib.kaggle.bundled import NOBODY, Bundle
 from kitlib.kaggle.remote import pushed, session
 from kitlib.kaggle.remote.client import Client, connect
-from kitlib.kaggle.remote.pushed import NOBODY, Bundle, Pushed
+from kitlib.kaggle.remote.pushed import Pushed
 from kitlib.kaggle.remote.retry import status
 from kitlib.kaggle.remote.session import Patience
 
@@ -40,9 +42,9 @@ def push(
     Raises:
         KitError: no bundle, no credentials, Kaggle refuses, or the notebook failed there.
     """
-    bundle, patience = pushed.load(run), patience or Patience()
+    bundle, patience = bundled.load(run), patience or Patience()
     client = client or connect(say)
-    bundle = pushed.fill_user(bundle, client.user)
+    bundle = bundled.fill_user(bundle, client.user)
     _send_dataset(client, bundle, patience)
     fresh = _send_kernel(client, bundle)
     if not wait:
@@ -175,7 +177,7 @@ def commands(run: Path | str) -> list[str]:
     Raises:
         KitError: there is no bundle.
     """
-    bundle = pushed.load(run)
+    bundle = bundled.load(run)
     dataset, kernel = bundle.dataset_id, bundle.kernel_id
     status_of = ("kaggle", "datasets", "status", dataset, "--format", "json")
     options = ("-p", str(bundle.dataset), "-r", "zip", "-t")

@@ -14,9 +14,9 @@ import requests
 
 from kitlib.errors import KitError
 from kitlib.files import make_folder, write_text
+from kitlib.kaggle.bundled import Bundle
 from kitlib.kaggle.remote import pushed
 from kitlib.kaggle.remote.client import Client
-from kitlib.kaggle.remote.pushed import Bundle
 from kitlib.kaggle.remote.source import Source
 from kitlib.kaggle.remote.transfer import fetch
 

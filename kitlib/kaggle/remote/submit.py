@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kitlib.errors import KitError
+from kitlib.kaggle import bundled
+from kitlib.kaggle.bundled import Bundle
 from kitlib.kaggle.remote import pushed, session
 from kitlib.kaggle.remote.client import Client, connect
 from kitlib.kaggle.remote.push import user_lines
-from kitlib.kaggle.remote.pushed import Bundle
 from kitlib.kaggle.remote.session import Patience
 
 FILE = "submission.csv"
@@ -50,10 +51,10 @@ def submit(
     Raises:
         KitError: nothing pushed, its run not complete, Kaggle refuses, or the submission failed there.
     """
-    bundle = pushed.load(run)
+    bundle = bundled.load(run)
     version, own = _version(bundle, version)
     client, patience = client or connect(say), patience or Patience()
-    bundle = pushed.fill_user(bundle, client.user)
+    bundle = bundled.fill_user(bundle, client.user)
     if own:
         _make_sure_it_ran(client, bundle, run)
     page = f"{bundle.competition_page}/submissions"
@@ -124,7 +125,7 @@ def commands(run: Path | str, message: str = "", version: int = 0) -> list[str]:
     Raises:
         KitError: there is no bundle.
     """
-    bundle = pushed.load(run)
+    bundle = bundled.load(run)
     number = str(version or pushed.read(bundle).kernel_version or "VERSION")
     text = message or _message(bundle, number)
     options = ("-k", bundle.kernel_id, "-v", number, "-f", FILE, "-m", text)
