@@ -10,6 +10,7 @@ from typing import Any
 
 from kitlib import config
 from kitlib.errors import KitError, unknown
+from kitlib.stages import sections
 from kitlib.stages.names import NOTEBOOKS, STAGES, notebook, resolve
 from kitlib.stages.notebooks import parameters
 
@@ -38,16 +39,17 @@ def plan(
         notebooks: where the notebooks and ``profiles/`` lie.
 
     Raises:
-        KitError: an unknown profile, stage or parameter (the nearest is named), or a value of a wrong type.
+        KitError: an unknown profile, stage, parameter or part of one (the nearest is named), or a value of a
+            wrong type or without sense.
     """
-    sections = _read_profile(profile, notebooks / "profiles")
+    profiled = _read_profile(profile, notebooks / "profiles")
     defaults = {stage: parameters(notebook(stage, notebooks)) for stage in STAGES}
     plans = {}
     for stage in STAGES:
         known = defaults[stage]
         values = {
             name: check(stage, name, value, known, f"profile '{profile}', ")
-            for name, value in (sections.get(stage) or {}).items()
+            for name, value in (profiled.get(stage) or {}).items()
         }
         shared = {name: value for name, value in (common or {}).items() if name in known}
         plans[stage] = {**known, **values, **shared}
@@ -59,6 +61,8 @@ def plan(
             plans[stage][name] = _with(plans[stage][name], keys, _literal(text), f"--set {stage}.{name}")
         else:
             plans[stage][name] = parse(stage, name, text, defaults[stage])
+    for stage, values in plans.items():
+        sections.check(stage, values)
     return Plan(Path(profile).stem, plans, notebooks)
 
 
@@ -124,10 +128,10 @@ def _read_profile(profile: str, folder: Path) -> dict[str, Any]:
     path = Path(profile) if profile.endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
     if not path.is_file():
         raise unknown("profile", profile, [p.stem for p in folder.glob("*.yaml")])
-    sections = config.read_yaml(path)
-    for stage, section in sections.items():
+    read = config.read_yaml(path)
+    for stage, section in read.items():
         if stage not in STAGES:
             raise unknown(f"section of {path}:", stage, STAGES)
         if not isinstance(section, dict | None):
             raise KitError(f"{path}: section {stage} must hold 'parameter: value' lines")
-    return sections
+    return read

@@ -6,6 +6,7 @@ import pytest
 
 from kitlib import config as configs
 from kitlib import stages, train
+from kitlib.errors import KitError
 from kitlib.model.presets import ModelConfig
 from kitlib.stages.names import NOTEBOOKS
 from kitlib.train.schedule import curve
@@ -58,13 +59,14 @@ def test_no_profile_inherits_the_demo_s_method_by_oversight(profile: str, stage:
 @pytest.mark.parametrize("profile", SHIPPED)
 def test_every_stage_predicts_at_scales_that_were_trained(profile: str) -> None:
     plan = stages.plan(profile).parameters
-    scales = {
-        scale
-        for s in ("03_train", "04_pseudolabel", "05_retrain", "06_submit")
-        for scale in plan[s]["predict_config"]["scales"]
-    }
-    low, high = plan["03_train"]["augment"]["scale"]
-    assert all(low <= scale <= high for scale in scales)
+    augment = plan["03_train"]["augment"]
+    for stage in ("03_train", "04_pseudolabel", "05_retrain", "06_submit"):
+        looks = plan[stage]["predict_config"]
+        trained = augment.get("scale_by_type", {})
+        assert looks.get("scales_by_type", {}).keys() == trained.keys()
+        for name, scales in {"default": looks["scales"], **looks.get("scales_by_type", {})}.items():
+            low, high = trained.get(name, augment["scale"])
+            assert all(low <= scale <= high for scale in scales)
 
 
 @pytest.mark.parametrize("stage", TRAININGS)
@@ -91,3 +93,27 @@ def test_paper_holds_a_fifth_out_and_retrains_from_the_pretrained_weights() -> N
     assert plan["05_retrain"]["fold"] == -1  # those of 03
     assert plan["05_retrain"]["start_from"] == "02_pretrain_livecell"
     assert plan["04_pseudolabel"]["weight"] == plan["04_pseudolabel"]["doubt"]["default"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        (
+            "05.augment.copypaste=0.5",
+            "05_retrain.augment: unknown key 'copypaste': did you mean",
+        ),
+        ("03.schedule.max_lr=fast", "03_train.schedule: max_lr must be"),
+        ("03.sampler.balance=2.0", "03_train.sampler: balance"),
+        ("06.predict_config.scales=[1.5, 1.5]", "06_submit.predict_config: scales must be different values"),
+        (
+            "02.model_options.anchors=[[8]]",
+            "model_options: unknown key in model options",
+        ),
+        ("03.preset=r51", "03_train.model_options: unknown preset 'r51': did you mean 'r50'?"),
+        ("05.optim.name=adam", "05_retrain.optim: unknown value of name: 'adam': did you mean 'adamw'?"),
+    ],
+)
+def test_what_a_notebook_would_refuse_is_refused_before_the_first_one_runs(setting, problem) -> None:
+    with pytest.raises(KitError) as caught:
+        stages.plan("demo", [setting])
+    assert problem in str(caught.value)

@@ -19,7 +19,7 @@ rate = 0.5  # a number
 name = "plain"  # a text
 flag = False  # yes or no
 sizes = [1, 2]  # several
-schedule = {"name": "cosine", "max_lr": 6e-4, "steps": {"first": 1}}  # parts
+recipe = {"name": "cosine", "max_lr": 6e-4, "steps": {"first": 1}}  # parts
 do = ""  # more to do in the middle
 """
 
@@ -39,7 +39,7 @@ values = {"stage": "STAGE", **score, "weights": "w.pth", "artefacts": ["history.
 PAPER = """\
 03_train: {max_iter: 5000, rate: 1, gpus: 8}
 04_pseudolabel:
-05_retrain: {schedule: {max_lr: 1.0e-5}}
+05_retrain: {recipe: {max_lr: 1.0e-5}}
 """
 
 

@@ -34,7 +34,7 @@ def test_the_profile_differs_where_it_says_so(notebooks: Path) -> None:
     assert parameters["03_train"]["rate"] == 1.0
     assert isinstance(parameters["03_train"]["rate"], float)
     assert parameters["02_pretrain_livecell"]["max_iter"] == 10
-    assert parameters["05_retrain"]["schedule"] == {"max_lr": 1e-5}  # as a whole
+    assert parameters["05_retrain"]["recipe"] == {"max_lr": 1e-5}  # as a whole
 
 
 def test_what_is_common_wins_over_the_profile_and_set_over_both(notebooks: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_profile_may_lie_anywhere(notebooks: Path, tmp_path: Path) -> None:
         ("03.name=/a path/to the.pth", "name", "/a path/to the.pth"),
         ("03.sizes=[3, 4]", "sizes", [3, 4]),
         ("03.sizes=[]", "sizes", []),
-        ('03.schedule={"name": "x"}', "schedule", {"name": "x"}),
-        ("03.schedule={}", "schedule", {}),
+        ('03.recipe={"name": "x"}', "recipe", {"name": "x"}),
+        ("03.recipe={}", "recipe", {}),
     ],
 )
 def test_values_of_every_kind(notebooks: Path, setting: str, name: str, expected: Any) -> None:
@@ -79,25 +79,25 @@ def test_values_of_every_kind(notebooks: Path, setting: str, name: str, expected
 
 def test_parts_of_a_parameter(notebooks: Path) -> None:
     settings = [
-        "03.schedule.max_lr=1e-3",
-        "03.schedule.steps.second=[2, 3]",
-        "03.schedule.after.that=none",
-        "03.schedule.cold=null",
+        "03.recipe.max_lr=1e-3",
+        "03.recipe.steps.second=[2, 3]",
+        "03.recipe.after.that=none",
+        "03.recipe.cold=null",
     ]
     parameters = planned(notebooks, *settings)
-    assert parameters["03_train"]["schedule"] == {
+    assert parameters["03_train"]["recipe"] == {
         "name": "cosine",
         "max_lr": 1e-3,
         "steps": {"first": 1, "second": [2, 3]},
         "after": {"that": "none"},
         "cold": None,
     }
-    assert parameters["05_retrain"]["schedule"]["max_lr"] == 6e-4
+    assert parameters["05_retrain"]["recipe"]["max_lr"] == 6e-4
 
 
 def test_parts_are_set_in_what_the_profile_gives(notebooks: Path) -> None:
-    parameters = planned(notebooks, "05.schedule.name=x", profile="paper")
-    assert parameters["05_retrain"]["schedule"] == {"max_lr": 1e-5, "name": "x"}
+    parameters = planned(notebooks, "05.recipe.name=x", profile="paper")
+    assert parameters["05_retrain"]["recipe"] == {"max_lr": 1e-5, "name": "x"}
 
 
 def test_the_last_setting_wins(notebooks: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_last_setting_wins(notebooks: Path) -> None:
             "03_train.max_iters=5",
             "unknown parameter of --set 03_train: 'max_iters': did you mean 'max_iter'?",
         ),
-        ("03.shedule.max_lr=5", "unknown parameter of --set 03_train: 'shedule': did you mean 'schedule'?"),
+        ("03.recpie.max_lr=5", "unknown parameter of --set 03_train: 'recpie': did you mean 'recipe'?"),
         ("03_trian.max_iter=5", "unknown stage '03_trian': did you mean '03_train'?"),
         ("max_iter=5", "--set 'max_iter=5' must look like 03_train.max_iter=100"),
         ("03.max_iter", "--set '03.max_iter' must look like 03_train.max_iter=100"),
@@ -125,9 +125,9 @@ def test_the_last_setting_wins(notebooks: Path) -> None:
         ("03.flag=1", "03_train.flag must be of type bool (default False), not 1"),
         ("03.sizes=3", "03_train.sizes must be of type list (default [1, 2]), not 3"),
         ("03.sizes=(3, 4)", "03_train.sizes must be of type list (default [1, 2]), not (3, 4)"),
-        ("03.schedule=fast", "03_train.schedule must be of type dict"),
+        ("03.recipe=fast", "03_train.recipe must be of type dict"),
         ("03.max_iter.x=1", "--set 03_train.max_iter is 10, which has no part 'x'; set it as a whole"),
-        ("03.schedule.max_lr.x=1", "--set 03_train.schedule.max_lr is 0.0006, which has no part 'x'"),
+        ("03.recipe.max_lr.x=1", "--set 03_train.recipe.max_lr is 0.0006, which has no part 'x'"),
         ("03.out=here", "--set '03.out=here': all stages have the same; give it as --out"),
         ("03.data=there", "give it as --data"),
     ],
