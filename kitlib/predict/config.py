@@ -65,6 +65,8 @@ class PredictConfig:
         }.items():
             if min(values or (1,)) <= 0:
                 raise KitError(f"{name} must be positive, not {list(values or ())}")
+        if len({round(level, 2) for level in self.levels}) != len(self.levels):  # as their files are named
+            raise KitError(f"levels must differ by 0.01 or more, not {list(self.levels)}")
         if self.stride and not self.tile:
             raise KitError("stride is the distance of tiles, but there is no tile; set tile as well")
         if "default" not in self.mask_threshold:

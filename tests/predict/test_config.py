@@ -18,6 +18,7 @@ from kitlib.predict import PredictConfig, PredictJob
         ({"tta": ["flip"]}, "did you mean 'flip_"),
         ({"tta": ["none", "none"]}, "tta must be different"),
         ({"tile": [0, 5]}, "tile must be positive"),
+        ({"levels": [0.4, 0.401]}, "levels must differ by 0.01 or more"),
         ({"stride": [5, 5]}, "there is no tile"),
         ({"mask_threshold": {"astro": 0.4}}, "mask_threshold needs a 'default'"),
         ({"fuse": "mean"}, "fuse"),
