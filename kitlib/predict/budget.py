@@ -46,7 +46,7 @@ def plans(config: PredictConfig, models: int) -> list[Plan]:
             "models": range(members + 1, models + 1),
         }
         words = [f"{what} {', '.join(map(str, gone))}" for what, gone in lost.items() if gone]
-        return Plan(seen, members, " and ".join(words), members * _pixels(seen))
+        return Plan(seen, members, " and ".join(words), _pixels(seen, members))
 
     most = max(map(len, _scales(config)))
     found = [plan(most, turns, models) for turns in range(len(config.tta), 0, -1)]
@@ -55,10 +55,11 @@ def plans(config: PredictConfig, models: int) -> list[Plan]:
     return found
 
 
-def _pixels(config: PredictConfig) -> float:
-    """How many pixels of a frame's size a network sees, for the type of which it sees most."""
+def _pixels(config: PredictConfig, models: int) -> float:
+    """``Plan.cost``: for the type at which most is looked at."""
     first = config.scales[0] ** 2 if config.scales_by_type else 0.0  # the look that tells the type
-    return first + len(config.tta) * max(sum(scale**2 for scale in scales) for scales in _scales(config))
+    most = max(sum(scale**2 for scale in scales) for scales in _scales(config))
+    return first + models * len(config.tta) * most
 
 
 def _scales(config: PredictConfig) -> list[tuple[float, ...]]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kitlib.errors import KitError
+from kitlib.errors import KitError, unknown
 from kitlib.model.memory import ran_out
 from kitlib.post import thresholds
 from kitlib.predict import fuse, network, proposals
@@ -40,6 +40,10 @@ class Predictor:
 
     def __init__(self, models: Sequence[nn.Module], categories: Sequence[str], config: PredictConfig):
         self.models, self.categories, self.config = tuple(models), tuple(categories), config
+        for name in config.scales_by_type:
+            if name not in self.categories:
+                raise unknown("type in scales_by_type:", name, self.categories)
+        self.scout = self._scout() if config.scales_by_type else None
         if config.fuse == "proposals":
             self.networks = [partial(proposals.look, self.models)]
         else:
@@ -63,11 +67,14 @@ class Predictor:
 
     def _suited(self, image: NDArray[np.uint8]) -> PredictConfig:
         """The settings with the scales of the image's type, which a first look tells where it matters."""
-        if not self.config.scales_by_type:
-            return self.config
-        once = replace(self.config, scales=self.config.scales[:1], tta=self.config.tta[:1], levels=())
-        voted = thresholds.vote(self._tables(image, once)[0])
+        voted = thresholds.vote(self.scout(image)) if self.scout else None
         return replace(self.config, scales=self.config.scales_by_type.get(voted or "", self.config.scales))
+
+    def _scout(self) -> Predictor:
+        """Takes the first look: one model, one scale, one turn are enough to tell a type."""
+        config = self.config
+        once = replace(config, scales=config.scales[:1], tta=config.tta[:1], scales_by_type={}, levels=())
+        return Predictor(self.models[:1], self.categories, once)
 
     def _tables(self, image: NDArray[np.uint8], config: PredictConfig) -> list[tuple[Cell, ...]]:
         for share, smaller in ATTEMPTS:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kitlib import model as models
-from kitlib.errors import KitError
+from kitlib.errors import KitError, unknown
 from kitlib.model import weights
 from kitlib.records import Frame, read_frames
 from kitlib.train import checkpoint, resume
@@ -62,7 +62,15 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
 
 
 def build_loader(config: TrainConfig, here: Processes, frames: Sequence[Frame]) -> TrainingLoader:
-    """This process's share of the batches."""
+    """This process's share of the batches.
+
+    Raises:
+        KitError: they cannot be shared out evenly, or a scale is given for a type that there is not.
+    """
+    types = {*config.categories, *(f.category for f in frames if f.category)}
+    for name in config.augment.scale_by_type:
+        if name not in types:
+            raise unknown("type in augment.scale_by_type:", name, types)
     each = config.images_per_process(here.world)
     sampler = TrainingSampler(frames, config.sampler, config.seed, here.rank, here.world)
     return loader(frames, config.augment, config.categories, sampler, each, config.workers, config.seed)

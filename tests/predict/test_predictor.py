@@ -63,6 +63,18 @@ def test_a_first_look_tells_the_type_and_its_scales_are_used(known, category, sh
     assert {c.category for c in cells} == {CATEGORIES[category]}
 
 
+def test_the_first_model_alone_tells_the_type(known):
+    models = [known(SIZE, ([10, 10, 20, 18], 0.2, 0)), known(SIZE, ([10, 10, 20, 18], 0.9, 1))]
+    config = PredictConfig(scales=(1.0, 1.5), scales_by_type={"astro": (0.5,), "cort": (2.0,)})
+    Predictor(models, CATEGORIES, config)(np.zeros(SIZE, np.uint8))
+    assert [model.seen for model in models] == [[[(3, 40, 60)], [(3, 20, 30)]], [[(3, 20, 30)]]]
+
+
+def test_scales_of_a_type_that_the_model_does_not_know(known):
+    with pytest.raises(KitError, match="type in scales_by_type: 'asto': did you mean 'astro'"):
+        predict(known(SIZE), scales_by_type={"asto": (0.5,)})
+
+
 def test_a_frame_in_which_nothing_is_seen_is_looked_at_at_the_common_scale(known):
     model = known(SIZE)
     assert predict(model, scales=(0.5,), scales_by_type={"astro": (2.0,)}) == ()

@@ -1,5 +1,6 @@
 """The loop in one process: resuming, keeping the best, stopping early, giving up on losses that are NaN."""
 
+import dataclasses
 import math
 import shutil
 
@@ -9,8 +10,9 @@ from torch import nn
 
 from kitlib import config as configs
 from kitlib.errors import KitError
+from kitlib.model.augment import AugmentConfig
 from kitlib.train import checkpoint, events
-from kitlib.train.build import build
+from kitlib.train.build import build, build_loader
 from kitlib.train.optim import AverageConfig, OptimConfig
 from kitlib.train.schedule import ScheduleConfig, lr_at
 from kitlib.train.trainer import Trainer
@@ -44,6 +46,17 @@ def test_a_resumed_training_is_the_unbroken_one(make_config, alone, tmp_path):
     assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 1e-6
     rates = [row["lr"] for row in events.read(unbroken) if "lr" in row]
     assert rates == [lr_at(config.schedule, t, 20) for t in range(20)]
+
+
+def test_a_scale_for_a_type_that_there_is_not(make_config, frames, alone):
+    config = make_config(augment=AugmentConfig(scale_by_type={"asto": (0.5, 1.0)}))
+    with pytest.raises(
+        KitError, match=r"unknown type in augment.scale_by_type: 'asto': did you mean 'astro'\?"
+    ):
+        build_loader(config, alone, frames)
+    line = [dataclasses.replace(frame, category="A172") for frame in frames]  # all cells one class, by lines
+    lines = make_config(augment=AugmentConfig(scale_by_type={"A172": (0.5, 1.0)}))
+    assert build_loader(lines, alone, line)
 
 
 class Toy(nn.Module):
