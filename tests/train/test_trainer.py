@@ -50,7 +50,7 @@ def test_a_resumed_training_is_the_unbroken_one(make_config, alone, tmp_path):
 
 def test_a_scale_for_a_type_that_there_is_not(make_config, frames, alone):
     config = make_config(augment=AugmentConfig(scale_by_type={"drak": (0.5, 1.0)}))
-    with pytest.raises(KitError, match="type in augment.scale_by_type: 'drak': did you mean 'dark'"):
+    with pytest.raises(KitError, match=r"type in augment.scale_by_type: 'drak': did you mean 'dark'"):
         build_loader(config, alone, frames)
     line = [dataclasses.replace(frame, category="A172") for frame in frames]  # all cells one class, by lines
     lines = make_config(augment=AugmentConfig(scale_by_type={"A172": (0.5, 1.0)}))
