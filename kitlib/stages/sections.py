@@ -1,8 +1,4 @@
-"""Parameters that are sections of a configuration: checked before the first notebook runs, not hours on.
-
-Those of the optimiser are left to the first training: what takes them brings torch, and a run starts in less
-time than that takes to import.
-"""
+"""Parameters that are sections of a configuration: checked before the first notebook runs, not hours on."""
 
 from __future__ import annotations
 
@@ -14,8 +10,18 @@ from kitlib.errors import KitError
 from kitlib.model.augment import AugmentConfig
 from kitlib.model.presets import ModelConfig
 from kitlib.predict.config import PredictConfig
+from kitlib.train.config import AverageConfig, OptimConfig
+from kitlib.train.sampler import SamplerConfig
+from kitlib.train.schedule import ScheduleConfig
 
-SECTIONS = {"augment": AugmentConfig, "predict_config": PredictConfig}
+SECTIONS = {
+    "augment": AugmentConfig,
+    "average": AverageConfig,
+    "optim": OptimConfig,
+    "predict_config": PredictConfig,
+    "sampler": SamplerConfig,
+    "schedule": ScheduleConfig,
+}
 
 
 def check(stage: str, parameters: Mapping[str, Any]) -> None:

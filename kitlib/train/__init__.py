@@ -1,12 +1,12 @@
 """Training: configuration, schedules, the trainer and its processes.
 
-``run`` is what the notebooks call; the processes that it starts are ``python -m kitlib.train``.
+``run`` is what the notebooks call; the processes that it starts are ``python -m kitlib.train``. They alone
+import torch.
 """
 
-from kitlib.train.config import TrainConfig
+from kitlib.train.config import AverageConfig, OptimConfig, TrainConfig
 from kitlib.train.events import curves
 from kitlib.train.job import Result, run
-from kitlib.train.optim import AverageConfig, OptimConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from kitlib import files
 
@@ -108,15 +105,6 @@ def cut(path: Path, iteration: int) -> None:
             keep += len(line)
     with path.open("r+b") as file:
         file.truncate(keep)
-
-
-def memory(device: torch.device) -> Row:
-    """Peak memory so far in GiB: of this process on the host, and on its GPU if it has one."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
-    row = {"host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
-    if device.type == "cuda":
-        row["gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return row
 
 
 def _plain(value: Any) -> Any:

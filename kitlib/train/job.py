@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kitlib import config as configs
 from kitlib import files, launch
-from kitlib.train import checkpoint, events
+from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
 JOB = "job.yaml"
@@ -93,6 +93,8 @@ def result(out: Path | str) -> Result:
 
 def clear(out: Path) -> None:
     """Remove what a training keeps, and nothing else that may lie in the folder."""
+    from kitlib.train import checkpoint  # brings torch
+
     for folder in (checkpoint.last(out).parent, out / "tensorboard"):
         shutil.rmtree(folder, ignore_errors=True)
     names = (events.METRICS, events.CURVES, RESULT, "config.yaml", "weights_best.pth", "weights_last.pth")

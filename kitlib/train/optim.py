@@ -3,50 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
-from kitlib.errors import KitError, unknown
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The optimiser and its numbers; detectron2's defaults."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9  # "sgd"
-    weight_decay: float = 1e-4  # not on the weights of normalisation layers
-    clip_norm: float = 0.0  # largest norm of the whole gradient; 0 leaves it alone
-
-    def __post_init__(self) -> None:
-        if self.name not in ("sgd", "adamw"):
-            raise unknown("optimiser", self.name, ("sgd", "adamw"))
-        if not (0 <= self.momentum < 1 and self.weight_decay >= 0 and self.clip_norm >= 0):
-            raise KitError("optim: momentum must be in 0..1, weight_decay and clip_norm at least 0")
-
-
-@dataclass(frozen=True)
-class AverageConfig:
-    """An average of the weights over the training, evaluated and kept in place of the last weights.
-
-    "ema" is an exponential moving average; "swa" the plain average over the last part of the training
-    (stochastic weight averaging, Izmailov et al. 2018).
-    """
-
-    kind: Literal["none", "ema", "swa"] = "none"
-    decay: float = 0.999  # "ema"; (1 + n) / (10 + n) where that is less, so that the start is forgotten
-    start: float = 0.75  # "swa" begins after this share of the training
-    every: int = 1  # "swa" takes the weights of every so many iterations
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("none", "ema", "swa"):
-            raise unknown("average", self.kind, ("none", "ema", "swa"))
-        if not (0 <= self.decay < 1 and 0 <= self.start < 1 and self.every >= 1):
-            raise KitError("average: decay and start must be in 0..1, every at least 1")
-
+from kitlib.train.config import AverageConfig, OptimConfig
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 

@@ -8,6 +8,8 @@ its forward and backward passes in smaller pieces, after running out of memory s
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +90,14 @@ class Processes:
         if self.world > 1:
             for tensor in (*model.parameters(), *model.buffers()):
                 dist.broadcast(tensor.data, src=0)
+
+    def memory(self) -> dict[str, float]:
+        """Peak memory of this process so far in GiB: on the host, and on its GPU if it has one."""
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+        peak = {"host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+        if self.device.type == "cuda":
+            peak["gpu_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        return peak
 
     def fit_batch_norm(self, model: nn.Module) -> nn.Module:
         """The model with a synchronised BatchNorm that works here: PyTorch's own needs several GPUs."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
 from kitlib.errors import KitError
 from kitlib.records import Frame
@@ -36,7 +35,7 @@ class SamplerConfig:
             raise KitError(f"pseudo_share must be at least 0 and below 1, not {self.pseudo_share}")
 
 
-class TrainingSampler(Sampler[tuple[int, int]]):
+class TrainingSampler:
     """An endless stream of (index of a frame, number of the sample), dealt out to the processes in turn.
 
     The whole stream follows from the frames' ids and the seed: the processes together see the same samples

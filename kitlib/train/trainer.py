@@ -120,7 +120,7 @@ class Trainer:
         self._say(outcome)
         row = {"iteration": self.iteration, "total_loss": outcome.total_loss, **outcome.losses, "lr": lr}
         row |= {"grad_norm": outcome.grad_norm, "seconds": seconds, "data_seconds": read - start}
-        row |= {"images_per_s": self.config.images_per_batch / seconds, **events.memory(self.here.device)}
+        row |= {"images_per_s": self.config.images_per_batch / seconds, **self.here.memory()}
         self.events.write(row)
 
     def _say(self, outcome: Outcome) -> None:

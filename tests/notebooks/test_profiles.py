@@ -110,6 +110,13 @@ def test_paper_holds_a_fifth_out_and_retrains_from_the_pretrained_weights() -> N
             "02.model_options.anchors=[[8]]",
             "model_options: unknown key in model options",
         ),
+        ("05.optim.clip_nrom=5", "05_retrain.optim: unknown key 'clip_nrom': did you mean 'clip_norm'?"),
+        (
+            "05.schedule.name=cosin",
+            "05_retrain.schedule: unknown value of name: 'cosin': did you mean 'cosine'?",
+        ),
+        ("03.average.kind=emma", "03_train.average: unknown value of kind: 'emma': did you mean 'ema'?"),
+        ("03.sampler.balance=2", "03_train.sampler: balance must lie between 0 and 1, not 2"),
         ("03.preset=r51", "03_train.model_options: unknown preset 'r51': did you mean 'r50'?"),
     ],
 )
@@ -120,5 +127,5 @@ def test_what_a_notebook_would_refuse_is_refused_before_the_first_one_runs(setti
 
 
 def test_a_run_is_planned_without_torch() -> None:
-    code = "import sys; from kitlib import stages; stages.plan('cpu'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from kitlib import stages, train; stages.plan('cpu'); exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,8 +14,7 @@ from kitlib.model.augment import AugmentConfig
 from kitlib.model.presets import ModelConfig
 from kitlib.post.thresholds import PostConfig
 from kitlib.records import Cell, Frame, write_frames
-from kitlib.train.config import TrainConfig
-from kitlib.train.optim import OptimConfig
+from kitlib.train.config import OptimConfig, TrainConfig
 from kitlib.train.processes import Processes
 from kitlib.train.schedule import ScheduleConfig
 

@@ -62,9 +62,3 @@ def test_an_unwritable_folder_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KitError, match="cannot write"):
         events.Events(tmp_path / "file", 0)
-
-
-def test_memory_is_in_gibibytes():
-    import torch
-
-    assert 0.05 < events.memory(torch.device("cpu"))["host_gib"] < 500

@@ -13,7 +13,7 @@ from kitlib import config as configs
 from kitlib import launch, train
 from kitlib.errors import KitError
 from kitlib.train import checkpoint, events, job
-from kitlib.train.optim import OptimConfig
+from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
 
 pytestmark = pytest.mark.slow

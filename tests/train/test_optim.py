@@ -6,7 +6,8 @@ from torch import nn
 
 from kitlib.errors import KitError
 from kitlib.train import optim
-from kitlib.train.optim import Average, AverageConfig, OptimConfig
+from kitlib.train.config import AverageConfig, OptimConfig
+from kitlib.train.optim import Average
 
 
 def model():

@@ -18,8 +18,7 @@ from kitlib.model.presets import ModelConfig
 from kitlib.records import write_frames
 from kitlib.train import checkpoint, events
 from kitlib.train.build import build
-from kitlib.train.config import TrainConfig
-from kitlib.train.optim import OptimConfig
+from kitlib.train.config import OptimConfig, TrainConfig
 from kitlib.train.schedule import ScheduleConfig, cosine_periodic
 
 PROFILE = Path(kitlib.__file__).parents[1] / "notebooks/profiles/paper.yaml"

@@ -20,6 +20,10 @@ def test_one_process_talks_to_itself():
     assert not Processes(1, 2, CPU).main
 
 
+def test_memory_is_in_gibibytes():
+    assert 0.05 < Processes(0, 1, CPU).memory()["host_gib"] < 500
+
+
 def test_gradients_are_sent_in_order_and_in_bounded_runs(monkeypatch):
     monkeypatch.setattr(processes, "BUCKET", 10)
     sizes = [4, 4, 4, 20, 1, 1]

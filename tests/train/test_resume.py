@@ -7,7 +7,7 @@ import pytest
 from kitlib import config as configs
 from kitlib.errors import KitError
 from kitlib.train import resume
-from kitlib.train.optim import AverageConfig
+from kitlib.train.config import AverageConfig
 from kitlib.train.schedule import ScheduleConfig
 
 

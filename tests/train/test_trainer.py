@@ -13,7 +13,7 @@ from kitlib.errors import KitError
 from kitlib.model.augment import AugmentConfig
 from kitlib.train import checkpoint, events
 from kitlib.train.build import build, build_loader
-from kitlib.train.optim import AverageConfig, OptimConfig
+from kitlib.train.config import AverageConfig, OptimConfig
 from kitlib.train.schedule import ScheduleConfig, lr_at
 from kitlib.train.trainer import Trainer
 
