@@ -1,12 +1,14 @@
 """Train every fold of a run further, and from there in two ways: at scales by type, with pseudo labels.
 
-python tests/benchmarks/further.py RUN --data DIR [--unlabelled DIR ...] [--iterations 480 960 150]
+python tests/benchmarks/further.py RUN --data DIR [--unlabelled DIR ...] [--folds 0 1 2 3 4]
+    [--iterations 480 960 1500 150]
 
 RUN is the folder of a run that trained every fold (``fold: -1``). Each fold goes on from its weights of
-03_train. From what it has become it goes on once more, at scales that fit the size of each type's cells, and,
-beside that, labels the unlabelled images and trains on with them: no image that a fold holds out reaches it
-through another fold's labels. The weights lie in RUN/further, RUN/by_type and RUN/pseudo, where
-``ablation.py --stage`` judges them. Interrupted, it goes on where it stopped.
+03_train. From what it has become it goes on twice more, at scales that fit the size of each type's cells,
+and, beside that, labels the unlabelled images and trains on with them: no image that a fold holds out reaches
+it through another fold's labels. The weights lie in RUN/further, RUN/by_type, RUN/longer and RUN/pseudo,
+where ``ablation.py --stage`` judges them. Interrupted, it goes on where it stopped; folds may be shared out
+to several processes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from kitlib.post.thresholds import PostConfig
 from kitlib.predict import PredictConfig, PredictJob, pseudo
 from kitlib.records import Frame
 
-FOLDS = 5
+BEST = "weights_best.pth"
 SCALES = (1.0, 2.2)
 # A crop of 256 pixels then shows an astrocyte whole, and a neuron in more than a few pixels.
 BY_TYPE = {"astro": (0.5, 1.1), "cort": (1.2, 2.2), "shsy5y": (1.6, 2.8)}
@@ -48,8 +50,8 @@ def unlabelled(data: Path, folders: list[Path]) -> list[Frame]:
 
 def _train(
     settings: train.TrainConfig, out: Path, start: Path, fold: tuple[list[Frame], list[Frame]], lr: float
-) -> Path:
-    """Train one fold on; the path of its weights."""
+) -> None:
+    """Train one fold on."""
     files.make_folder(out)
     job = replace(
         settings,
@@ -59,7 +61,7 @@ def _train(
         weights=str(start),
         schedule=replace(settings.schedule, max_lr=lr),
     )
-    return train.run(job).best
+    train.run(job)
 
 
 def _label(weights: Path, bare: list[Frame], folder: Path) -> list[Frame]:
@@ -79,8 +81,9 @@ def main() -> None:
     options.add_argument("run", type=Path)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--unlabelled", type=Path, nargs="*", default=[])
-    options.add_argument("--iterations", type=int, nargs=3, default=[480, 960, 150])
-    options.add_argument("--lr", type=float, nargs=3, default=[6e-4, 8e-4, 4e-4])
+    options.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options.add_argument("--iterations", type=int, nargs=4, default=[480, 960, 1500, 150])
+    options.add_argument("--lr", type=float, nargs=4, default=[6e-4, 8e-4, 8e-4, 4e-4])
     given = options.parse_args()
     settings = configs.load(train.TrainConfig, given.run / "03_train" / "config.yaml")
     settings = replace(
@@ -88,22 +91,28 @@ def main() -> None:
         augment=replace(settings.augment, scale=SCALES, cell_centred=0.85),
         sampler=replace(settings.sampler, balance=0.7),
     )
+
+    def folder(name: str, fold: int) -> Path:
+        return given.run / name / f"fold_{fold}"
+
     frames = competition.labelled(given.data)
     bare = unlabelled(given.data, given.unlabelled)
-    parts = {k: folds.split(frames, k) for k in range(FOLDS)}
-    first, second, third = (replace(settings, max_iter=n) for n in given.iterations)
-    further = {}
-    for k, part in parts.items():
-        start = given.run / "03_train" / f"fold_{k}" / "weights_best.pth"
-        further[k] = _train(first, given.run / "further" / f"fold_{k}", start, part, given.lr[0])
-    second = replace(second, augment=replace(second.augment, scale_by_type=BY_TYPE))
-    for k, part in parts.items():
-        _train(second, given.run / "by_type" / f"fold_{k}", further[k], part, given.lr[1])
-    third = replace(third, sampler=replace(third.sampler, pseudo_share=PSEUDO_SHARE))
+    parts = {k: folds.split(frames, k) for k in given.folds}
+    by_type = replace(settings, augment=replace(settings.augment, scale_by_type=BY_TYPE))
+    steps = {"further": settings, "by_type": by_type, "longer": by_type}
+    *lengths, last = given.iterations
+    before = "03_train"
+    for (name, config), length, lr in zip(steps.items(), lengths, given.lr, strict=False):
+        for k, part in parts.items():
+            config = replace(config, max_iter=length)
+            _train(config, folder(name, k), folder(before, k) / BEST, part, lr)
+        before = name
+    settings = replace(settings, max_iter=last)
+    settings = replace(settings, sampler=replace(settings.sampler, pseudo_share=PSEUDO_SHARE))
     for k, (seen, kept_aside) in parts.items():
-        labels = _label(further[k], bare, given.run / "labels" / f"fold_{k}")
-        out = given.run / "pseudo" / f"fold_{k}"
-        _train(third, out, further[k], (seen + labels, kept_aside), given.lr[2])
+        start = folder("further", k) / BEST
+        labels = _label(start, bare, folder("labels", k))
+        _train(settings, folder("pseudo", k), start, (seen + labels, kept_aside), given.lr[-1])
 
 
 if __name__ == "__main__":
