@@ -37,6 +37,7 @@ WATCH_SECONDS = 1.0
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
+_TORCHRUN = "PET_"  # of the variables that torchrun takes for its options
 
 
 def launch(
@@ -48,7 +49,7 @@ def launch(
     processes: int | None = None,
     progress: str = "metrics.jsonl",
     on_row: Callable[[Row], None] | None = None,
-    torchrun: Sequence[str] = (),
+    torchrun: Sequence[str] | None = None,
     until: float | None = None,
 ) -> None:
     """Run ``python -m module args`` under torchrun and wait for it to end.
@@ -59,8 +60,8 @@ def launch(
         processes: this many processes on the CPU instead (``gpus`` must be 0).
         progress: a JSON-lines file in ``out``; each row appended to it from now on goes to ``on_row``.
         torchrun: options passed through for several hosts, as ``["--nnodes", "2", "--rdzv-backend", "c10d",
-            "--rdzv-endpoint", "host0:29400"]``; torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``, ...
-            in the environment work too.
+            "--rdzv-endpoint", "host0:29400"]``; (): what torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``
+            and so on say. None: this host alone, whatever those say.
         until: the time (``time.time()``) at which a child that still runs is stopped.
 
     Raises:
@@ -81,6 +82,8 @@ def launch(
         raise files.cannot_write(log, error) from error
     with handle:
         environment = _environment(error_file, gpus, count)
+        if torchrun is None:
+            environment = {k: v for k, v in environment.items() if not k.startswith(_TORCHRUN)}
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -145,9 +148,10 @@ def child(main: Callable[[], None]) -> None:
         _fail(error, f"{type(error).__name__}: {error}")
 
 
-def gpus_asked() -> int:
-    """In a child: the GPUs that its launcher asked for on this host (0: run on the CPU)."""
-    return int(os.environ.get(_GPUS, "0"))
+def gpus_asked() -> int | None:
+    """In a child: the GPUs that its launcher asked for on this host (0: run on the CPU); None where torchrun
+    was started by hand, as on the further ones of several hosts."""
+    return int(os.environ[_GPUS]) if _GPUS in os.environ else None
 
 
 def watch_parent(parent: int, then: Callable[[], object]) -> None:
@@ -174,9 +178,9 @@ def row(line: bytes) -> Row | None:
         return None
 
 
-def _rendezvous(torchrun: Sequence[str]) -> list[str]:
-    several_hosts = torchrun or any(name.startswith(("PET_NNODES", "PET_RDZV")) for name in os.environ)
-    return list(torchrun) if several_hosts else ["--standalone"]
+def _rendezvous(torchrun: Sequence[str] | None) -> list[str]:
+    told = any(name.startswith((f"{_TORCHRUN}NNODES", f"{_TORCHRUN}RDZV")) for name in os.environ)
+    return list(torchrun) if torchrun or (torchrun is not None and told) else ["--standalone"]
 
 
 def _environment(error_file: Path, gpus: int, processes: int) -> dict[str, str]:

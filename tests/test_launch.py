@@ -141,9 +141,17 @@ def test_two_hosts_meet(module, tmp_path):
 
 
 def test_torchruns_own_variables_name_the_hosts_too(monkeypatch):
-    assert launch._rendezvous([]) == ["--standalone"]
+    assert launch._rendezvous(()) == ["--standalone"]
     monkeypatch.setenv("PET_NNODES", "2")
-    assert launch._rendezvous([]) == []
+    assert launch._rendezvous(()) == []
+
+
+def test_a_launch_on_this_host_alone_waits_for_no_other(module, tmp_path, monkeypatch):
+    """A prediction, say, while torchrun's variables tell the trainings of the same run of a second host."""
+    for name, value in {"NNODES": "2", "RDZV_BACKEND": "c10d", "RDZV_ENDPOINT": "127.0.0.1:1"}.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    launch.launch(module, ["hosts", tmp_path], tmp_path)
+    assert [p.name for p in tmp_path.glob("world*")] == ["world0of1"]
 
 
 def test_following_a_file_that_grows_and_is_cut(tmp_path):

@@ -2,8 +2,12 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,6 +124,27 @@ def test_two_processes_with_an_empty_share_to_evaluate(make_config, tmp_path):
     state = torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)
     assert len(state["random"]) == 2
     assert state["sampler"] == {"position": 4}
+
+
+def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monkeypatch):
+    """As README says: torchrun's variables tell the first host, the other one runs the job that it wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = make_config(max_iter=2, val="")
+    there = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    for name, value in zip(there[::2], there[1::2], strict=True):
+        monkeypatch.setenv("PET_" + name.strip("-").replace("-", "_").upper(), value)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+    with ThreadPoolExecutor(1) as first:
+        result = first.submit(train.run, config)
+        while not (tmp_path / "out" / job.JOB).exists():
+            time.sleep(0.1)
+        command = [sys.executable, "-m", "torch.distributed.run", *there, "-m", "kitlib.train"]
+        subprocess.run([*command, tmp_path / "out" / job.JOB], env=alone, check=True, timeout=200)
+        assert result.result(60).iteration == 2
+    state = torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)
+    assert len(state["random"]) == 2
 
 
 def workers(out: Path) -> dict[int, int]:
