@@ -19,17 +19,18 @@ HALO = 3
 
 
 class FramePool:
-    """The frames with cells, from which partners are drawn; each from frames of the same type."""
+    """The frames with cells, from which partners are drawn; each from frames of the same type, annotated or
+    pseudo-labelled as it is: a sample has one weight."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
-        self.by_category: dict[str | None, list[Frame]] = defaultdict(list)
+        self.alike: dict[tuple[str | None, bool], list[Frame]] = defaultdict(list)
         for frame in frames:
             if frame.cells:
-                self.by_category[frame.category].append(frame)
+                self.alike[frame.category, frame.pseudo].append(frame)
 
     def partner(self, frame: Frame, rng: Generator) -> Frame:
-        """A random frame of the same type, the frame itself included; itself if there is none."""
-        same = self.by_category.get(frame.category)
+        """A random frame like this one, the frame itself included; itself if there is none."""
+        same = self.alike.get((frame.category, frame.pseudo))
         return same[rng.integers(len(same))] if same else frame
 
 

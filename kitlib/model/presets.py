@@ -17,7 +17,8 @@ class Architecture:
     """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words; lengths in pixels of its input.
 
     Counts default to what frames of up to 1,000 cells need; detectron2's own (1,000 proposals, 100
-    detections) are for photographs. Pairs of counts are (training, inference).
+    detections) are for photographs. Pairs of counts are (training, inference). ``kitlib.predict`` sets
+    ``score_floor`` and ``detections`` to what its own configuration says.
     """
 
     depth: Literal[18, 34, 50, 101, 152] = 50

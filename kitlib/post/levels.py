@@ -23,15 +23,8 @@ def nearest(levels: Sequence[float], wanted: float) -> float:
     return min(levels, key=lambda level: abs(level - wanted))
 
 
-def pick(predictions: Predictions, config: PostConfig) -> list[Frame]:
-    """Each frame as cut at the mask threshold of its type, ready for ``thresholds.apply``."""
-    tables = by_level(predictions)
-    names = next(iter(tables.values()))
-    return [pick_one({k: table[name] for k, table in tables.items()}, config) for name in names]
-
-
-def pick_one(found: Mapping[float, Frame], config: PostConfig) -> Frame:
-    """``pick`` of one frame at several mask thresholds; the cells of the first vote for its type, as they do
-    while predicting."""
+def pick(found: Mapping[float, Frame], config: PostConfig) -> Frame:
+    """Of one frame at several mask thresholds, the usual one first, the one at the threshold of its type: for
+    that the cells of the first vote, as they do while predicting."""
     category = vote(next(iter(found.values())).cells)
     return found[nearest(list(found), config.limits(category).mask_threshold)]

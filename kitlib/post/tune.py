@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kitlib.errors import KitError
 from kitlib.post.gain import Calibration, calibrate
 from kitlib.post.held import Held
-from kitlib.post.levels import Predictions, by_level
+from kitlib.post.levels import Predictions, by_level, nearest
 from kitlib.post.limits import Limits, tables
 from kitlib.post.thresholds import PostConfig
 from kitlib.records import Frame
@@ -86,8 +86,8 @@ def check(truth: Sequence[Frame], levels: Mapping[float, Mapping[str, Frame]]) -
 def tune_held(held: Sequence[Held], start: PostConfig) -> Tuning:
     """As ``tune``, of frames that are held already: what they know of themselves is not computed again."""
     groups = by_type(held)
-    found = {"default": _score_and_area(held, start.limits(None))}  # for a type that is not among these
-    found |= {name: search(groups[name], start.limits(name)) for name in groups if name != "default"}
+    found = {"default": _score_and_area(held, _there(held, start.limits(None)))}  # for types not among these
+    found |= {name: search(group, start.limits(name)) for name, group in groups.items() if name != "default"}
     config = replace(start, **tables(found))
     return Tuning(
         config=config,
@@ -138,7 +138,7 @@ def curve(frames: Sequence[Held], limits: Limits) -> NDArray[np.float64]:
 
 def search(frames: Sequence[Held], start: Limits) -> Limits:
     """The limits that serve frames of one type best: score and area together, then each other limit."""
-    limits = first = _score_and_area(frames, start)
+    limits = first = _score_and_area(frames, _there(frames, start))
     for name, choices in {"mask_threshold": list(frames[0].found), **CHOICES}.items():
         limits = _setting(frames, limits, name, choices)
     return limits if limits == first else _score_and_area(frames, limits)
@@ -154,6 +154,11 @@ def plateau_centre(curve: NDArray[np.float64], tolerance: float = TOLERANCE) -> 
     while last < len(curve) - 1 and good[last + 1]:
         last += 1
     return (first + last) // 2
+
+
+def _there(frames: Sequence[Held], limits: Limits) -> Limits:
+    """The limits with a mask threshold that the frames' masks were cut at, as the submission's will be."""
+    return replace(limits, mask_threshold=nearest(list(frames[0].found), limits.mask_threshold))
 
 
 def _score_and_area(frames: Sequence[Held], limits: Limits) -> Limits:

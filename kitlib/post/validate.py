@@ -148,7 +148,7 @@ class _Study:
         """Each frame post-processed with what was tuned without its fold."""
         configs = {fold: config_without(fold) for fold in sorted(set(self.fold.values()))}
         return [
-            thresholds.apply(levels.pick_one(self.found[f.id], config), config)
+            thresholds.apply(levels.pick(self.found[f.id], config), config)
             for f in self.truth
             for config in [configs[self.fold[f.id]]]
         ]

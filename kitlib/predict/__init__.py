@@ -1,4 +1,4 @@
-"""From weights to instances: whole-frame inference, and pseudo labels."""
+"""From weights to instances: inference, and pseudo labels."""
 
 import kitlib.model  # noqa: F401  mends detectron2's surroundings before a module here imports it
 from kitlib.predict.config import PredictConfig, PredictJob

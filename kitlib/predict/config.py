@@ -65,6 +65,16 @@ class PredictConfig:
         }.items():
             if min(values or (1,)) <= 0:
                 raise KitError(f"{name} must be positive, not {list(values or ())}")
+        cut = {"levels": self.levels, "mask_threshold": tuple(self.mask_threshold.values())}
+        for name, values in cut.items():
+            if not all(0 < value < 1 for value in values):
+                raise KitError(f"{name} must lie between 0 and 1, as probabilities do, not {list(values)}")
+        for name in ("score_floor", "fuse_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise KitError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        for name in ("max_cells", "batch"):
+            if getattr(self, name) < 1:
+                raise KitError(f"{name} must be at least 1, not {getattr(self, name)}")
         if len({round(level, 2) for level in self.levels}) != len(self.levels):  # as their files are named
             raise KitError(f"levels must differ by 0.01 or more, not {list(self.levels)}")
         if self.stride and not self.tile:

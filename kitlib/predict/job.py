@@ -112,6 +112,9 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                 )
                 return
             except KitError as error:
+                if not progress.left(frames):  # what is not done has had its chances
+                    show({"note": str(error)})
+                    return
                 over = job.until is not None and time.time() > job.until
                 again = not over and attempt < RESTARTS and progress.died().total() > died  # of a frame
                 some = len(progress.unfinished(frames)) < len(frames)

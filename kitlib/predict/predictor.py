@@ -24,9 +24,9 @@ from kitlib.predict.views import View, views
 from kitlib.records import Cell
 
 logger = logging.getLogger(__name__)
-# As memory runs out: the share of proposals and detections that are kept, and how many times smaller the
-# sides of tiles are; a whole frame is then cut into tiles, too.
-ATTEMPTS = ((1.0, 1), (0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
+# As memory runs out and views one by one are still too much: the share of proposals and detections that are
+# kept, and how many times smaller the sides of tiles are; a whole frame is then cut into tiles, too.
+REDUCED = ((0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
 
 
 class Predictor:
@@ -77,9 +77,10 @@ class Predictor:
         return Predictor(self.models[:1], self.categories, once)
 
     def _tables(self, image: NDArray[np.uint8], config: PredictConfig) -> list[tuple[Cell, ...]]:
-        for share, smaller in ATTEMPTS:
+        one_by_one = [(1, 1.0, 1)] if config.batch > 1 else []
+        for batch, share, smaller in [(config.batch, 1.0, 1), *one_by_one, *((1, *few) for few in REDUCED)]:
             looks = views(config, *image.shape, smaller)
-            found = self._try(image, looks, config, share)
+            found = self._try(image, looks, replace(config, batch=batch), share)
             if found is not None:
                 break
         else:
@@ -99,11 +100,11 @@ class Predictor:
         """``_look``; None when memory ran out. What the failed one held is free on return."""
         try:
             with network.ready(self.models, config.score_floor, config.max_cells, share):
-                return self._look(image, looks, config.batch if share == 1 else 1)
+                return self._look(image, looks, config.batch)
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
-            logger.warning("out of memory with %g of the proposals: %s", share, error)
+            logger.warning("out of memory, batch %d, %g of the proposals: %s", config.batch, share, error)
         torch.cuda.empty_cache()
         return None
 

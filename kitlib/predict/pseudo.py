@@ -133,7 +133,7 @@ def _fault(bare: Frame, frame: Frame, cells: Sequence, config: PseudoConfig) -> 
     """Why an image is not kept; None if it is."""
     if not cells:
         return NOTHING_FOUND
-    if bare.category not in (None, frame.category):
+    if frame.category and bare.category not in (None, frame.category):
         return OTHER_CATEGORY
     return TOO_FEW if len(frame.cells) < max(config.min_cells, 1) else None
 

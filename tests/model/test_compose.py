@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,15 @@ def test_partners_are_of_the_same_type_and_have_cells():
     assert {pool.partner(frames[0], rng).id for _ in range(50)} == {"a", "b"}
     assert pool.partner(frames[2], rng).id == "c"
     assert pool.partner(frame("e", "shsy5y"), rng).id == "e"
+
+
+def test_annotated_and_pseudo_labelled_frames_do_not_mix():
+    """A sample has one weight: cells of the other kind would count too much or too little."""
+    frames = [frame(name, "cort") for name in "abcd"]
+    frames[2:] = [replace(f, cells=tuple(replace(c, score=0.9) for c in f.cells)) for f in frames[2:]]
+    pool, rng = FramePool(frames), np.random.default_rng(0)
+    assert {pool.partner(frames[0], rng).id for _ in range(50)} == {"a", "b"}
+    assert {pool.partner(frames[2], rng).id for _ in range(50)} == {"c", "d"}
 
 
 def test_a_mosaic_puts_each_corner_in_its_place():

@@ -115,6 +115,15 @@ def test_masks_numbered_down_the_columns(tmp_path):
     assert problems(tmp_path, ["id,predicted", f"abc,{rle.to_text(rle.from_mask(disc))}"], test) == []
 
 
+def test_slanted_cells_of_a_nearly_square_frame_are_no_sign_of_columns(tmp_path):
+    size = (299, 300)
+    slanted = np.zeros(size, bool)
+    for row in range(120):
+        slanted[20 + row, 200 - row : 210 - row] = True  # each run starts 299 pixels after the one above
+    rows = [f"abc,{rle.to_text(rle.from_mask(np.roll(slanted, 20 * n, axis=1)))}" for n in range(3)]
+    assert problems(tmp_path, ["id,predicted", *rows], [Frame("abc", None, *size)]) == []
+
+
 def test_a_mask_longer_than_the_csv_default(tmp_path):
     text = " ".join(f"{i} 1" for i in range(1, 60000, 2))
     assert len(text) > 131072

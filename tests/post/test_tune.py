@@ -164,6 +164,14 @@ def test_each_limit_is_found_where_it_alone_helps():
     assert limits(square, lower).mask_nms == 0.05
 
 
+@pytest.mark.parametrize("levels", [(0.4,), (0.45, 0.4)])
+def test_the_mask_threshold_found_is_one_that_there_was(levels):
+    """Masks are cut there again when the submission is made, so it may not be the usual one by default."""
+    truth, predictions = held_out()
+    config = tune(truth, dict.fromkeys(levels, predictions)).config
+    assert set(config.mask_threshold.values()) <= set(levels)
+
+
 def test_the_mask_threshold_that_fits():
     truth, predictions = held_out()
     exact = {f.id: f for f in truth}

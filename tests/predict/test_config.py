@@ -22,6 +22,12 @@ from kitlib.predict import PredictConfig, PredictJob
         ({"stride": [5, 5]}, "there is no tile"),
         ({"mask_threshold": {"astro": 0.4}}, "mask_threshold needs a 'default'"),
         ({"fuse": "mean"}, "fuse"),
+        ({"levels": [40, 50]}, "levels must lie between 0 and 1, as probabilities do, not \\[40"),
+        ({"mask_threshold": {"default": 0.0}}, "mask_threshold must lie between 0 and 1"),
+        ({"score_floor": 5}, "score_floor must lie between 0 and 1, not 5"),
+        ({"fuse_iou": -0.1}, "fuse_iou must lie between 0 and 1"),
+        ({"max_cells": 0}, "max_cells must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
     ],
 )
 def test_refused(values, message):

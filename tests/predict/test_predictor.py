@@ -273,6 +273,14 @@ def test_out_of_memory_means_fewer_proposals_and_then_smaller_tiles(known, error
     assert model.post_nms_topk == {True: 2000, False: 1000}
 
 
+def test_out_of_memory_with_several_views_means_one_by_one_first(known):
+    model = known(SIZE, ([1, 1, 9, 9], 0.9, 0))
+    model.post_nms_topk = {True: 2000, False: 1000}
+    small = Small(model, GPU, pixels=2400)
+    assert predict(model, tta=("none", "flip_h"), batch=2)
+    assert small.seen == [(4800, 1000), (2400, 1000), (2400, 1000)]
+
+
 def test_what_no_tile_is_small_enough_for(known):
     model = known(SIZE)
     model.post_nms_topk = {True: 2000, False: 1000}

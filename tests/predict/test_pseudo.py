@@ -74,6 +74,14 @@ def test_without_a_type_in_the_name_the_vote_decides_which_limit_holds(category,
     assert [f.category for f in frames] == [category] * kept
 
 
+def test_cells_that_none_agrees_on_are_too_few_and_not_of_another_type():
+    unsure = replace(cell(0, 0.9), agreement=0.2)
+    _, report = select(
+        [image("a", "astro")], [found("a", unsure)], replace(CONFIG, agreement={"default": 0.6})
+    )
+    assert report.dropped[pseudo.TOO_FEW] == ("a",)
+
+
 def test_an_image_without_confident_cells_is_never_kept():
     frames, report = select([image("a")], [found("a", cell(0, 0.3))], replace(CONFIG, min_cells=0))
     assert frames == []
