@@ -70,6 +70,12 @@ def split(
     return train, held_out
 
 
+def apart(frames: Sequence[Frame], held_out: Sequence[Frame]) -> list[Frame]:
+    """The frames that share no group with the held-out ones, of which they would tell too much."""
+    groups = {frame.group for frame in held_out} - {None}
+    return [frame for frame in frames if frame.group not in groups]
+
+
 def _check(frames: Sequence[Frame], folds: int) -> None:
     if folds < 2:
         raise KitError(f"folds is {folds}; at least 2 are needed to hold anything out")

@@ -38,6 +38,8 @@ class Decision:
         )
         sure = f"at least {self.at_least:+.4f} with {self.confidence:.0%} confidence"
         wanted = "0" if self.margin == 0 else f"{self.margin:+.4f}"
+        if self.images == 1:
+            return f"{what}: a gain of {self.gain:+.4f} on one held-out image may be chance"
         return (
             f"{what}: a gain of {self.gain:+.4f} on {self.images} held-out images, {sure}, "
             f"which is {'' if self.replace else 'not '}more than {wanted}"
@@ -58,6 +60,8 @@ def decide(
     and after should be post-processed alike, best each with limits that were tuned on other images
     (``validate.Validation.frames``).
 
+    A single image never decides: it says nothing of chance.
+
     Args:
         margin: the bound has to be above this, 0 for any gain at all.
         confidence: of the one-sided bound; an even bet is 0.5.
@@ -68,4 +72,5 @@ def decide(
     old, new = (metric.score(truth, frames).by_image for frames in (before, after))
     gains = [new[f.id] - old[f.id] for f in truth]
     bound = float(np.quantile(means(gains, seed), 1 - confidence))
-    return Decision(bound > margin, float(np.mean(gains)), bound, confidence, len(gains), margin)
+    better = bound > margin and len(gains) > 1
+    return Decision(better, float(np.mean(gains)), bound, confidence, len(gains), margin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from kitlib import metric
 from kitlib.data import folds as splits
@@ -18,7 +19,8 @@ from kitlib.post.tune import Tuning
 from kitlib.records import Frame
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
-WAYS = ("limits for all", "limits by type", "expected gain")
+Way = Literal["limits for all", "limits by type", "expected gain"]
+WAYS: tuple[Way, ...] = ("limits for all", "limits by type", "expected gain")
 LEAST = 2  # folds
 
 
@@ -70,14 +72,15 @@ def cross_validate(
     folds: int = 5,
     seed: int = 0,
     kinds: Sequence[Kind] = KINDS,
+    ways: Sequence[Way] = WAYS,
 ) -> Validation:
     """Tune on all folds but one, judge on that one, in turns; the best way is then tuned on everything.
 
     Ways are no tuning at all, and for each kind of score limits for all types together (the surest where a
-    type has a handful of images), limits by type and expected gain. The learned score
-    of an image always comes from trees that were fitted on other folds, also while tuning. The best of many
-    is expected a little too well; where several are alike the first, and simplest, is taken. Images that make
-    a single fold, as one image does, are judged with what was tuned on them, and the row's name says so.
+    type has a handful of images), limits by type and expected gain. The learned score of an image always
+    comes from trees that were fitted on other folds, also while tuning. The best of many is expected a little
+    too well; where several are alike the first, and simplest, is taken. Images that make a single fold, as
+    one image does, are judged with what was tuned on them, and the row's name says so.
 
     Args:
         truth: held-out frames with their true cells.
@@ -85,6 +88,8 @@ def cross_validate(
             such frames for each mask threshold.
         folds: with two, the learned score has nothing left to learn from while tuning; where there are fewer
             frames, each is a fold.
+        kinds: scores that may rank the instances, at least one.
+        ways: how the limits may be set, at least one.
 
     Raises:
         KitError: no frames, or predictions for none of them.
@@ -95,7 +100,7 @@ def cross_validate(
     rows, best = [_row("untuned", truth, study.judge(lambda _: PostConfig()))], None
     for kind in kinds:
         fits = _Fits(study, kind)
-        for way in WAYS:
+        for way in ways:
             frames = study.judge(lambda fold, fits=fits, way=way: fits.without(fold).ways[way])
             rows.append(_row(f"{way}, {kind} score", truth, frames))
             if best is None or rows[-1].mean > best[0].mean:

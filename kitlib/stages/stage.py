@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from kitlib.stages.notebooks import parameters
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
     from matplotlib.figure import Figure
+
+
+STANDING = "standing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +81,37 @@ class Stage:
         return chosen
 
     def chosen(self) -> str:
-        """The stage whose weights are the best known: 05_retrain if it was run and passed its gate, else
-        03_train."""
+        """The stage whose weights are the best known: 05_retrain if it was run and passed its gate, else what
+        that had to beat (``keep``), else 03_train."""
         path = self.out / "05_retrain" / "metrics.json"
-        passed = path.is_file() and files.read_json(path).get("accepted", False)
-        return "05_retrain" if passed else "03_train"
+        if path.is_file() and files.read_json(path).get("accepted", False):
+            return "05_retrain"
+        kept = (f"{stage}/{STANDING}" for stage in ("05_retrain", "04_pseudolabel"))
+        return next((name for name in kept if (self.out / name / "metrics.json").is_file()), "03_train")
+
+    def keep(self, name: str) -> None:
+        """Copy what the stage ``name`` predicts and is judged with, as results that stand until better ones
+        come: a further round of pseudo labels moves them aside.
+
+        Raises:
+            KitError: a file of it is missing or cannot be copied.
+        """
+        source, weights = self.out / name, files.read_json(self.out / name / "metrics.json")["weights"]
+        for file in (
+            *weights,
+            "config.yaml",
+            "post.yaml",
+            "judged.csv",
+            "metrics.json",
+        ):  # the mark comes last
+            with files.atomic(self.folder / STANDING / file) as temporary:
+                shutil.copyfile(source / file, temporary)
+
+    def standing(self) -> Path:
+        """The folder of the results that retraining has to beat: of the round before, if 04 kept any, else of
+        03_train, which is run first where it was not."""
+        kept = self.out / "04_pseudolabel" / STANDING
+        return kept if (kept / "metrics.json").is_file() else self.need("03_train")
 
     def best(self) -> bundles.Best:
         """What predicts: the weights of the chosen stage, all folds together, and their post-processing."""

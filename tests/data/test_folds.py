@@ -89,6 +89,12 @@ def test_a_group_and_a_frame_of_the_same_name_are_different_things():
     assert places["a"] == places["c"] != places["b"]
 
 
+def test_frames_of_a_held_out_sample_are_kept_apart():
+    held_out = [frame("a", group="well 1"), frame("b")]
+    others = [frame("c", group="well 1"), frame("d", group="well 2"), frame("e")]
+    assert [f.id for f in folds.apart(others, held_out)] == ["d", "e"]
+
+
 def test_the_seed_changes_the_folds():
     frames = kinds(cort=40)
     assert folds.assign(frames, 5, 0) != folds.assign(frames, 5, 1)

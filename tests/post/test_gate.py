@@ -49,6 +49,14 @@ def test_pairs_tell_more_than_the_two_means():
     assert decide(TRUTH, frames(before), frames([b + 1 for b in before]), confidence=0.99).replace
 
 
+def test_one_image_decides_nothing():
+    decision = decide(TRUTH[:1], frames([1]), frames([9]))
+    assert not decision.replace
+    assert decision.sentence == (
+        "the earlier weights stay: a gain of +0.8000 on one held-out image may be chance"
+    )
+
+
 def test_in_words():
     after = frames([b + 1 for b in BEFORE])
     assert decide(TRUTH, frames(BEFORE), after, confidence=0.9).sentence == (

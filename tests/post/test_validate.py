@@ -87,6 +87,14 @@ def test_the_judged_image_has_no_part(kind):
     assert first == second
 
 
+@pytest.mark.parametrize("way", ["limits for all", "expected gain"])
+def test_one_way_alone_may_be_asked_for(way):
+    found = cross_validate(*held_out(), folds=3, kinds=["box"], ways=[way])
+    assert [r.name for r in found.rows] == ["untuned", f"{way}, box score"]
+    assert found.best.name == f"{way}, box score"
+    assert bool(found.tuned.post.gain) == (way == "expected gain")
+
+
 def test_the_order_of_the_frames_tells_nothing():
     truth, predictions = held_out()
     one = cross_validate(truth, predictions, 3, kinds=["mask"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,37 @@ def test_a_folder_that_cannot_be_made_is_named(data: Path, tmp_path: Path) -> No
 
 
 # ----------------------------------------------------------------------------------- earlier stages
+
+
+def trained(run: Path, name: str, text: str, **metrics) -> None:
+    folder = left(run, name, weights=["fold_0/weights_best.pth"], **metrics)
+    for file in ("fold_0/weights_best.pth", "config.yaml", "post.yaml", "judged.csv"):
+        files.make_folder((folder / file).parent)
+        (folder / file).write_text(text)
+
+
+def test_what_a_round_has_to_beat_stands_until_it_is_beaten(train: stage.Stage) -> None:
+    """The first round is taken, the second and the third are worse: the first one's weights stay."""
+    run = train.out
+    trained(run, "03_train", "first training")
+    label, retrain = (replace(train, name=name) for name in ("04_pseudolabel", "05_retrain"))
+    assert retrain.standing() == run / "03_train"
+    trained(run, "05_retrain", "round 1", accepted=True)
+    for number in (2, 3):
+        teacher = label.chosen()
+        shutil.rmtree(label.folder, ignore_errors=True)  # as the runner moves it aside
+        assert (run / teacher / "post.yaml").read_text() == "round 1"
+        label.keep(teacher)
+        shutil.rmtree(retrain.folder)
+        assert label.chosen() == "04_pseudolabel/standing"
+        assert (retrain.standing() / "judged.csv").read_text() == "round 1"
+        trained(run, "05_retrain", f"round {number}", accepted=False)
+        retrain.keep("04_pseudolabel/standing")
+        best = retrain.best()
+        assert best.stage == "05_retrain/standing"
+        assert [p.read_text() for p in (*best.weights, best.post)] == ["round 1", "round 1"]
+    trained(run, "05_retrain", "round 4", accepted=True)
+    assert retrain.best().post.read_text() == "round 4"
 
 
 def test_an_earlier_stage_that_was_run_is_taken(train: stage.Stage) -> None:
