@@ -215,5 +215,5 @@ def _header(lines: Iterator[list[str]]) -> list[str]:
 
 
 def _lines(table: Path) -> Iterator[list[str]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    with tables.open_text(table) as file:
         yield from csv.reader(file)

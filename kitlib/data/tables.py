@@ -115,7 +115,8 @@ def _write(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence]) -
 
 
 @contextmanager
-def _open(path: Path | str) -> Iterator[TextIO]:
+def open_text(path: Path | str) -> Iterator[TextIO]:
+    """A CSV table's text, unpacked where it is gzipped; what is wrong with it is a KitError."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a mask may be longer than csv's 128 KiB
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
@@ -131,7 +132,7 @@ def _open(path: Path | str) -> Iterator[TextIO]:
 
 def _read(path: Path | str) -> Table:
     """The whole table by columns, which 40,000 rows make several times faster to read than by rows."""
-    with _open(path) as lines:
+    with open_text(path) as lines:
         reader = csv.reader(lines)
         names = [name.strip() for name in next(reader, [])]
         rows = list(reader)

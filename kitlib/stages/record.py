@@ -34,6 +34,13 @@ class Record:
         return replace(self, done=True, seconds=seconds)
 
 
+def by_hand(folder: Path) -> None:
+    """Results of a finished run were replaced in JupyterLab, say: no run may take them for its own."""
+    former = read(folder)
+    if former is not None and former.done:
+        replace(former, key="by hand").save(folder)
+
+
 def read(folder: Path) -> Record | None:
     """The record of a stage's folder; None where there is none or it cannot be read."""
     try:

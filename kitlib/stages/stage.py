@@ -16,7 +16,7 @@ from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import offline
-from kitlib.stages import runner
+from kitlib.stages import record, runner
 from kitlib.stages.names import ROOT, STAGES, default_out, notebook
 from kitlib.stages.notebooks import parameters
 
@@ -113,6 +113,13 @@ class Stage:
         kept = self.out / "04_pseudolabel" / STANDING
         return kept if (kept / "metrics.json").is_file() else self.need("03_train")
 
+    def views(self, name: str) -> dict[str, Any]:
+        """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
+        held-out frames were predicted that its limits were tuned on."""
+        path = (self.bundle or self.out / name) / "config.yaml"
+        found = configs.read_yaml(path).get("predict", {}) if path.is_file() else {}
+        return {key: value for key, value in found.items() if key != "levels"}
+
     def best(self) -> bundles.Best:
         """What predicts: the weights of the chosen stage, all folds together, and their post-processing."""
         if self.bundle:
@@ -158,7 +165,10 @@ class Stage:
         """
         names = [str(Path(a).relative_to(self.folder) if Path(a).is_absolute() else a) for a in artefacts]
         values = {"stage": self.name, **metrics, "artefacts": names}
-        files.write_json(self.folder / "metrics.json", values)
+        path = self.folder / "metrics.json"
+        if path.is_file() and files.read_json(path) != values:
+            record.by_hand(self.folder)
+        files.write_json(path, values)
         return values
 
 

@@ -110,7 +110,7 @@ def load(folder: Path | str) -> Found:
     if damaged:
         raise KitError(
             f"no checkpoint in {last(folder).parent} can be read, {' and '.join(damaged)} are damaged or "
-            "cut short; copy them again, or start afresh with force"
+            f"cut short; copy them again, or remove {folder} to begin anew"
         )
     return Found(None, "")
 

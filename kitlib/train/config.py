@@ -113,6 +113,13 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise KitError(f"{name} must not be negative, but is {getattr(self, name)}")
 
+    def most_processes(self, present: int) -> int:
+        """As many of ``present`` processes as can share a batch evenly."""
+        shares = {n: divmod(self.images_per_batch, n) for n in range(1, present + 1)}
+        return max(
+            (n for n, (each, rest) in shares.items() if not rest and each % self.accumulate == 0), default=0
+        )
+
     def images_per_process(self, world: int) -> int:
         """How many of a batch's images each of ``world`` processes takes.
 
@@ -124,6 +131,6 @@ class TrainConfig:
             pieces = f" in {self.accumulate} pieces each" if self.accumulate > 1 else ""
             raise KitError(
                 f"images_per_batch {self.images_per_batch} cannot be shared by {world} processes{pieces}; "
-                f"make it a multiple of {world * self.accumulate}"
+                f"make it a multiple of {world * self.accumulate}, or give fewer --gpus"
             )
         return each

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kitlib import config as configs
 from kitlib import files, launch
+from kitlib.predict.devices import gpu_count
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
@@ -52,7 +53,7 @@ def run(
     """Train, going on from ``config.out``'s checkpoint where the configuration and the data are the same.
 
     Args:
-        gpus: one process each; 0 trains on the CPU.
+        gpus: one process each; 0 trains on the CPU, -1 on as many as there are and share a batch evenly.
         processes: as many processes on the CPU, for trials; see ``kitlib.launch.launch``.
         torchrun: options for several hosts, as there.
         force: throw away what an earlier training left in the folder.
@@ -63,6 +64,10 @@ def run(
     out = files.make_folder(config.out)
     if force:
         clear(out)
+    present = gpu_count(gpus)
+    gpus = config.most_processes(present) if gpus < 0 else present
+    if gpus < present:
+        print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")
     job = configs.save(config, out / JOB)
     with launch.Bar(config.max_iter, out.name) as bar:
         launch.launch(

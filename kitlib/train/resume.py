@@ -45,7 +45,7 @@ def check(state: dict[str, Any], config: TrainConfig, data: str) -> None:
     if changes:
         raise KitError(
             f"{config.out} holds a training that was begun otherwise; changed since: {'; '.join(changes)}. "
-            "Undo that, choose another out folder, or start afresh with force"
+            f"Undo that, give another out, or remove {config.out} to begin anew"
         )
 
 

@@ -138,7 +138,7 @@ class Trainer:
         if sum(self.skipped) > self.config.max_skipped:
             raise KitError(
                 f"{text}; look at these images, or lower schedule.max_lr, set optim.clip_norm (to 5, say) "
-                "or use amp bf16 or off in place of fp16, and start afresh with force"
+                f"or use amp bf16 or off in place of fp16, and remove {self.config.out} to begin anew"
             )
 
     def _evaluate(self) -> None:
@@ -160,7 +160,7 @@ class Trainer:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise KitError(
                 f"the weights are no longer finite at iteration {self.iteration}; no checkpoint was written. "
-                "Lower schedule.max_lr or set optim.clip_norm, and start afresh with force"
+                f"Lower schedule.max_lr or set optim.clip_norm, and remove {self.config.out} to begin anew"
             )
         states = self.here.gather(checkpoint.random_state(self.here.device))
         if self.here.main:

@@ -54,8 +54,9 @@ def test_every_training_of_a_profile_makes_a_valid_configuration(profile: str) -
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_no_profile_inherits_the_demo_s_method_by_oversight(profile: str, stage: str) -> None:
     given = sections(profile)[stage].keys()
-    wanted = METHOD | (set() if stage == "02_pretrain_livecell" else {"sampler", "predict_config"})
+    wanted = METHOD | (set() if stage == "02_pretrain_livecell" else {"sampler"})
     wanted |= set() if stage == "05_retrain" else {"preset", "model_options"}
+    wanted |= {"predict_config"} if stage == "03_train" else set()
     assert wanted <= given
 
 
@@ -64,7 +65,7 @@ def test_every_stage_predicts_at_scales_that_were_trained(profile: str) -> None:
     plan = stages.plan(profile).parameters
     augment = plan["03_train"]["augment"]
     for stage in ("03_train", "04_pseudolabel", "05_retrain", "06_submit"):
-        looks = plan[stage]["predict_config"]
+        looks = plan["03_train"]["predict_config"] | plan[stage]["predict_config"]
         trained = augment.get("scale_by_type", {})
         assert looks.get("scales_by_type", {}).keys() == trained.keys()
         for name, scales in {"default": looks["scales"], **looks.get("scales_by_type", {})}.items():

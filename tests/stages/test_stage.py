@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from kitlib import config, files
 from kitlib.errors import KitError
 from kitlib.rle import RleError
-from kitlib.stages import names, stage
+from kitlib.stages import names, record, stage
 
 
 @pytest.fixture
@@ -173,6 +173,15 @@ def test_the_last_words(train: stage.Stage) -> None:
         "weights": "w.pth",
         "artefacts": ["fold_0/w.pth", "thresholds.yaml"],
     }
+
+
+def test_results_made_by_hand_are_not_taken_for_the_run_s(train: stage.Stage) -> None:
+    train.finish(map=0.5)
+    record.Record("of the run", True, 1.0, {}).save(train.folder)
+    train.finish(map=0.5)
+    assert record.read(train.folder).key == "of the run"
+    train.finish(map=0.6)
+    assert record.read(train.folder).key == "by hand"
 
 
 # ------------------------------------------------------------------------------------------ errors

@@ -54,7 +54,7 @@ def test_nothing_whole_is_an_error(tmp_path):
     write(tmp_path, 1, 2)
     for path in (checkpoint.last(tmp_path), checkpoint.previous(tmp_path)):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(KitError, match=r"last\.pth and previous\.pth are damaged.*force"):
+    with pytest.raises(KitError, match=r"last\.pth and previous\.pth are damaged.*to begin anew"):
         checkpoint.load(tmp_path)
 
 

@@ -47,5 +47,16 @@ def test_bad_values_are_refused(values, says):
 def test_a_batch_is_shared_evenly(make_config):
     assert make_config(images_per_batch=8, accumulate=2).images_per_process(4) == 2
     for world in (3, 8, 16):
-        with pytest.raises(KitError, match=f"make it a multiple of {world * 2}"):
+        with pytest.raises(KitError, match=f"make it a multiple of {world * 2}, or give fewer --gpus"):
             make_config(images_per_batch=8, accumulate=2).images_per_process(world)
+
+
+@pytest.mark.parametrize(
+    ("images", "accumulate", "present", "used"),
+    [(2, 1, 8, 2), (16, 1, 3, 2), (16, 4, 8, 4), (8, 1, 8, 8), (2, 1, 0, 0), (1, 1, 4, 1), (6, 2, 3, 3)],
+)
+def test_as_many_gpus_as_share_the_batch(make_config, images, accumulate, present, used):
+    config = make_config(images_per_batch=images, accumulate=accumulate)
+    assert config.most_processes(present) == used
+    if used:
+        assert config.images_per_process(used) == images // used

@@ -34,7 +34,9 @@ def test_where_things_lie_and_how_fast_to_go_may_change(make_config):
 
 def test_what_shapes_the_weights_may_not(make_config):
     config = make_config()
-    with pytest.raises(KitError, match=r"images_per_batch: 2 -> 4.*another out folder.*force"):
+    with pytest.raises(
+        KitError, match=r"images_per_batch: 2 -> 4.*give another out, or remove .*out to begin anew"
+    ):
         resume.check(state(config), make_config(images_per_batch=4), "d")
     schedule = dataclasses.replace(config.schedule, max_lr=0.1)
     with pytest.raises(KitError, match=r"schedule\.max_lr: 0\.002 -> 0\.1"):
