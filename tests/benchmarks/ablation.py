@@ -12,6 +12,7 @@ is not predicted again.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -59,9 +60,15 @@ def out_of_fold(
     return levels
 
 
-def main() -> None:
-    """Predict, cross-validate, print."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def show(rows: Iterable[validate.Row]) -> None:
+    """Print the table."""
+    for row in rows:
+        types = "  ".join(f"{k} {v:.3f}" for k, v in row.by_category.items())
+        print(f"{row.name:36} {row.mean:.3f}  ({row.low:.3f} to {row.high:.3f})  {types}")
+
+
+def add_options(options: argparse.ArgumentParser) -> None:
+    """Those that say what is judged and how its frames are looked at."""
     options.add_argument("run", type=Path)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--stage", default="03_train")
@@ -69,6 +76,12 @@ def main() -> None:
     options.add_argument("--scale", type=float, default=2.0)
     options.add_argument("--further", type=float, default=1.5)
     options.add_argument("--by-type", type=scales_of, nargs="+", default=[])
+
+
+def main() -> None:
+    """Predict, cross-validate, print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(options)
     given = options.parse_args()
     frames = competition.labelled(given.data)
     truth = {fold: folds.split(frames, fold)[1] for fold in given.folds}
@@ -78,12 +91,11 @@ def main() -> None:
         found = out_of_fold(given.run, given.stage, name, config, truth)
         kinds = validate.KINDS if name == "+ turns" else ("box",)
         result = validate.cross_validate(judged, found, kinds=kinds)
-        rows.append({**asdict(result.rows[0]), "name": name})
-    rows += [{**asdict(row), "name": f"+ {row.name}"} for row in result.rows[1:]]
-    for row in rows:
-        types = "  ".join(f"{k} {v:.3f}" for k, v in row["by_category"].items())
-        print(f"{row['name']:36} {row['mean']:.3f}  ({row['low']:.3f} to {row['high']:.3f})  {types}")
-    files.write_json(given.run / "ablation.json", {"images": len(judged), "rows": rows})
+        rows.append(replace(result.rows[0], name=name))
+    rows += [replace(row, name=f"+ {row.name}") for row in result.rows[1:]]
+    show(rows)
+    table = {"images": len(judged), "rows": [asdict(row) for row in rows]}
+    files.write_json(given.run / "ablation.json", table)
 
 
 if __name__ == "__main__":

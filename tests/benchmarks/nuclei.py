@@ -1,0 +1,87 @@
+"""Fluorescence nuclei: trained, tuned on images kept aside, and the submission of the test images.
+
+python tests/benchmarks/nuclei.py DATA OUT [--iterations 700]
+
+DATA holds train/images, train/labels (label images) and test/images. One image in eight is kept aside; what
+tuning makes of the predictions in them is judged by cross-validation. Writes OUT/submission.csv,
+OUT/post.yaml and OUT/judged.json. Interrupted, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from ablation import LEVELS, show
+
+from kitlib import config, files, metric, predict, records, train
+from kitlib.data import folds, own
+from kitlib.data.folders import image_files, whole_size
+from kitlib.model.augment import AugmentConfig
+from kitlib.model.presets import ModelConfig
+from kitlib.post import submission, thresholds, validate
+from kitlib.predict import PredictConfig, PredictJob
+from kitlib.records import Frame
+
+MODEL = {"pixel_mean": 13.0, "pixel_std": 15.0, "anchor_sizes": [[10], [20], [40], [80], [160]]}
+VIEWS = AugmentConfig(scale=(0.9, 1.6), crop=(256, 256), brightness=0.3, contrast=0.3, gamma=0.2)
+LOOKS = PredictConfig(scales=(1.0, 1.4), tta=("none", "flip_h"), levels=(0.5, *LEVELS))
+
+
+def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> Path:
+    """The weights of the small model, from random ones."""
+    settings = train.TrainConfig(
+        out=str(out),
+        train=str(records.write_frames(out / "train.jsonl", frames)),
+        val=str(records.write_frames(out / "val.jsonl", aside)),
+        categories=("cell",),
+        model=ModelConfig("tiny", num_classes=1, options=MODEL),
+        augment=VIEWS,
+        schedule=train.ScheduleConfig("cosine", max_lr=8e-4, min_lr=1e-5, warmup_iters=50),
+        optim=train.OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0),
+        average=train.AverageConfig("ema", decay=0.99),
+        predict=PredictConfig(scales=LOOKS.scales[:1]),
+        max_iter=iterations,
+        checkpoint_every=100,
+        workers=1,
+    )
+    return train.run(settings).best
+
+
+def look(weights: Path, frames: list[Frame], out: Path, config: PredictConfig) -> predict.Predicted:
+    """What the model finds in the frames."""
+    listed = records.write_frames(out.with_suffix(".jsonl"), frames)
+    return predict.run(PredictJob((str(weights),), str(listed), str(out.with_suffix(".csv")), config))
+
+
+def main() -> None:
+    """Train, tune, predict, write."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("data", type=Path)
+    options.add_argument("out", type=Path)
+    options.add_argument("--iterations", type=int, default=700)
+    given = options.parse_args()
+    out = files.make_folder(given.out)
+    frames, aside = folds.split(
+        own.from_labels(given.data / "train/images", given.data / "train/labels"), 0, 8
+    )
+    test = [Frame(n, p, *whole_size(p)) for n, p in image_files(given.data / "test/images").items()]
+    weights = fit(frames, aside, out, given.iterations)
+
+    judged = validate.cross_validate(aside, look(weights, aside, out / "aside", LOOKS).by_level())
+    show(judged.rows)
+    config.save(judged.tuned, out / "post.yaml")
+    by_threshold = metric.score(aside, judged.frames).by_threshold
+    files.write_json(out / "judged.json", {"rows": [asdict(r) for r in judged.rows], "by_iou": by_threshold})
+    print(f"mean precision of IoU .50 to .90: {np.mean(list(by_threshold.values())[:9]):.3f}")
+
+    post = judged.tuned.post
+    final = look(weights, test, out / "test", replace(LOOKS, levels=(), mask_threshold=post.mask_threshold))
+    done = [thresholds.apply(frame, post) for frame in final.frames()]
+    print(submission.write(out / "submission.csv", done, test))
+
+
+if __name__ == "__main__":
+    main()
