@@ -30,7 +30,9 @@ class AugmentConfig:
         scale: the frame (the tile, if there is no ``tile_long_side``) is resized by a factor drawn from
             this range.
         scale_by_type: other ranges for the frames of a type: a crop that shows a hundred neurons may cut
-            through every astrocyte.
+            through every astrocyte. Where a look at one scale has to tell the types
+            (``PredictConfig.scales_by_type``), every range should hold it: of a type that was never seen so,
+            the model tells the blur and not the cells.
         crop: size of what is then cut out; a smaller image is padded with its median grey.
         cell_centred: share of tiles and crops placed so that a randomly drawn cell lies in their middle half.
         flip: left-right and top-bottom, each half of the time.

@@ -68,6 +68,8 @@ def test_every_stage_predicts_at_scales_that_were_trained(profile: str) -> None:
         looks = plan["03_train"]["predict_config"] | plan[stage]["predict_config"]
         trained = augment.get("scale_by_type", {})
         assert looks.get("scales_by_type", {}).keys() == trained.keys()
+        first_look = looks["scales"][0]
+        assert all(low <= first_look <= high for low, high in trained.values())
         for name, scales in {"default": looks["scales"], **looks.get("scales_by_type", {})}.items():
             low, high = trained.get(name, augment["scale"])
             assert all(low <= scale <= high for scale in scales)
