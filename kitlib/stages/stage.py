@@ -96,14 +96,17 @@ class Stage:
         Raises:
             KitError: a file of it is missing or cannot be copied.
         """
-        source, weights = self.out / name, files.read_json(self.out / name / "metrics.json")["weights"]
-        for file in (
+        source = self.out / name
+        weights = files.read_json(source / "metrics.json")["weights"]
+        for file in [
             *weights,
             "config.yaml",
             "post.yaml",
             "judged.csv",
             "metrics.json",
-        ):  # the mark comes last
+        ]:  # the mark is the last
+            if not (source / file).is_file():
+                raise KitError(f"{source / file} does not exist; run {name} again")
             with files.atomic(self.folder / STANDING / file) as temporary:
                 shutil.copyfile(source / file, temporary)
 

@@ -114,11 +114,10 @@ class TrainConfig:
                 raise KitError(f"{name} must not be negative, but is {getattr(self, name)}")
 
     def most_processes(self, present: int) -> int:
-        """As many of ``present`` processes as can share a batch evenly."""
-        shares = {n: divmod(self.images_per_batch, n) for n in range(1, present + 1)}
-        return max(
-            (n for n, (each, rest) in shares.items() if not rest and each % self.accumulate == 0), default=0
-        )
+        """As many of ``present`` processes as can share a batch evenly; one where none can."""
+        pieces = range(1, present + 1)
+        even = [n for n in pieces if self.images_per_batch % (n * self.accumulate) == 0]
+        return max(even, default=min(present, 1))
 
     def images_per_process(self, world: int) -> int:
         """How many of a batch's images each of ``world`` processes takes.

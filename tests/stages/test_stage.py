@@ -65,6 +65,12 @@ def test_a_folder_that_cannot_be_made_is_named(data: Path, tmp_path: Path) -> No
 # ----------------------------------------------------------------------------------- earlier stages
 
 
+def test_what_cannot_be_kept_is_named(train: stage.Stage) -> None:
+    left(train.out, "05_retrain", weights=["fold_0/weights_best.pth"])
+    with pytest.raises(KitError, match=r"fold_0/weights_best\.pth does not exist; run 05_retrain again"):
+        train.keep("05_retrain")
+
+
 def trained(run: Path, name: str, text: str, **metrics) -> None:
     folder = left(run, name, weights=["fold_0/weights_best.pth"], **metrics)
     for file in ("fold_0/weights_best.pth", "config.yaml", "post.yaml", "judged.csv"):

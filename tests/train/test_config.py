@@ -53,10 +53,19 @@ def test_a_batch_is_shared_evenly(make_config):
 
 @pytest.mark.parametrize(
     ("images", "accumulate", "present", "used"),
-    [(2, 1, 8, 2), (16, 1, 3, 2), (16, 4, 8, 4), (8, 1, 8, 8), (2, 1, 0, 0), (1, 1, 4, 1), (6, 2, 3, 3)],
+    [
+        (2, 1, 8, 2),
+        (16, 1, 3, 2),
+        (16, 4, 8, 4),
+        (8, 1, 8, 8),
+        (2, 1, 0, 0),
+        (1, 1, 4, 1),
+        (6, 2, 3, 3),
+        (1, 2, 4, 1),
+    ],
 )
 def test_as_many_gpus_as_share_the_batch(make_config, images, accumulate, present, used):
     config = make_config(images_per_batch=images, accumulate=accumulate)
     assert config.most_processes(present) == used
-    if used:
+    if used and images >= accumulate:
         assert config.images_per_process(used) == images // used
