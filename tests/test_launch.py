@@ -115,7 +115,10 @@ def test_a_child_is_stopped_when_its_time_is_over(module, tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_orphans_when_the_parent_goes(module, tmp_path, sent):
     out = str(tmp_path)
-    code = f"from kitlib import launch; launch.launch({module!r}, ['sleep', {out!r}], {out!r})"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background
+    )
+    code += f"from kitlib import launch; launch.launch({module!r}, ['sleep', {out!r}], {out!r})"  # ignores it
     root = Path(launch.__file__).parent.parent
     with subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL) as parent:
         wait_until(lambda: pids(tmp_path), 60)

@@ -55,7 +55,7 @@ def test_a_profile_may_lie_anywhere(notebooks: Path, tmp_path: Path) -> None:
     [
         ("03_train.max_iter=100", "max_iter", 100),
         ("03.max_iter = 100 ", "max_iter", 100),
-        ("03.max_iter=-1", "max_iter", -1),
+        ("03.rate=-1", "rate", -1.0),
         ("03.rate=1e-3", "rate", 1e-3),
         ("03.rate=2", "rate", 2.0),
         ("03.flag=true", "flag", True),
