@@ -59,7 +59,7 @@ def _pixels(config: PredictConfig, models: int) -> float:
     """``Plan.cost``: for the type at which most is looked at."""
     first = config.scales[0] ** 2 if config.scales_by_type else 0.0  # the look that tells the type
     most = max(sum(scale**2 for scale in scales) for scales in _scales(config))
-    return models * (first + len(config.tta) * most)
+    return first + models * len(config.tta) * most
 
 
 def _scales(config: PredictConfig) -> list[tuple[float, ...]]:

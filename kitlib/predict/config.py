@@ -21,8 +21,8 @@ class PredictConfig:
     Attributes:
         scales: factors by which the frame is resized for the network.
         scales_by_type: other factors for the frames of a type, whose cells may be ten times as large as
-            another's; the type is what the models together see in a look at the first of ``scales``, at
-            which every type should have been trained as well.
+            another's; the type is what the first model sees in a look at the first of ``scales``, at which
+            every type should have been trained as well.
         tta: test-time augmentation: how the frame is turned, see ``kitlib.predict.views.TURNS``.
         tile: (height, width) in the frame's pixels of the tiles that the network sees; None: whole frames.
         stride: (down, right) from tile to tile; None: half a tile. The overlap that is left should be as

@@ -71,10 +71,10 @@ class Predictor:
         return replace(self.config, scales=self.config.scales_by_type.get(voted or "", self.config.scales))
 
     def _scout(self) -> Predictor:
-        """Takes the first look: one scale and one turn of every model tell a type."""
+        """Takes the first look: one model, one scale, one turn are enough to tell a type."""
         config = self.config
         once = replace(config, scales=config.scales[:1], tta=config.tta[:1], scales_by_type={}, levels=())
-        return Predictor(self.models, self.categories, once)
+        return Predictor(self.models[:1], self.categories, once)
 
     def _tables(self, image: NDArray[np.uint8], config: PredictConfig) -> list[tuple[Cell, ...]]:
         one_by_one = [(1, 1.0, 1)] if config.batch > 1 else []

@@ -48,7 +48,7 @@ def test_turns_go_first_then_scales_then_models():
 def test_scales_by_type_are_left_out_alike_and_the_dearest_type_counts():
     config = PredictConfig(scales=(1.0,), scales_by_type={"astro": (0.5,), "cort": (2.0, 3.0)}, tta=FULL.tta)
     ladder = plans(config, 2)
-    assert [p.cost for p in ladder] == [2 * (1 + 3 * 13), 2 * (1 + 2 * 13), 2 * (1 + 13), 2 * (1 + 4), 1 + 4]
+    assert [p.cost for p in ladder] == [1 + 2 * 3 * 13, 1 + 2 * 2 * 13, 1 + 2 * 13, 1 + 2 * 4, 1 + 4]
     assert [p.without for p in ladder][2:4] == ["turns flip_h, flip_v", "turns flip_h, flip_v and scales 3.0"]
     assert ladder[3].config.scales_by_type == {"astro": (0.5,), "cort": (2.0,)}
 
