@@ -97,14 +97,9 @@ class Stage:
             KitError: a file of it is missing or cannot be copied.
         """
         source = self.out / name
-        weights = files.read_json(source / "metrics.json")["weights"]
-        for file in [
-            *weights,
-            "config.yaml",
-            "post.yaml",
-            "judged.csv",
-            "metrics.json",
-        ]:  # the mark is the last
+        weights = [path.relative_to(source) for path in self.weights(name)]
+        # Last the mark that all is there.
+        for file in [*weights, "config.yaml", "post.yaml", "judged.csv", "metrics.json"]:
             if not (source / file).is_file():
                 raise KitError(f"{source / file} does not exist; run {name} again")
             with files.atomic(self.folder / STANDING / file) as temporary:
