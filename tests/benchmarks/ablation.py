@@ -4,15 +4,15 @@ python tests/benchmarks/ablation.py RUN --data DIR [--folds 0 1 2 3 4] [--stage 
     [--by-type astro=1.0,0.75 cort=2.0,1.5]
 
 RUN is the folder of a run that trained every fold (``fold: -1``). Each image is predicted by the model of
-the fold that held it out, and none is judged with limits that were tuned on it. Prints the table with 90 %
-bootstrap intervals over images and writes RUN/ablation.json. What is predicted stays in RUN/ablation/ and
-is not predicted again.
+the fold that held it out, of several stages by their models of that fold together, and none is judged with
+limits that were tuned on it. Prints the table with 90 % bootstrap intervals over images and writes
+RUN/ablation.json. What is predicted stays in RUN/ablation/ and is not predicted again.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -42,18 +42,29 @@ def scales_of(text: str) -> tuple[str, tuple[float, ...]]:
     return name, tuple(map(float, scales.split(",")))
 
 
+def held_out(data: Path, chosen: Sequence[int]) -> tuple[dict[int, list[Frame]], list[Frame]]:
+    """The images that each of the folds holds out, and all of them in the same order."""
+    frames = competition.labelled(data)
+    truth = {fold: folds.split(frames, fold)[1] for fold in chosen}
+    return truth, [frame for part in truth.values() for frame in part]
+
+
+def weights(run: Path, stages: Sequence[str], fold: int) -> tuple[str, ...]:
+    """The models of one fold, one of each stage."""
+    return tuple(str(run / stage / f"fold_{fold}" / "weights_best.pth") for stage in stages)
+
+
 def out_of_fold(
-    run: Path, stage: str, name: str, config: PredictConfig, truth: dict[int, list[Frame]]
+    run: Path, stages: Sequence[str], name: str, config: PredictConfig, truth: dict[int, list[Frame]]
 ) -> dict[float, list[Frame]]:
-    """All held-out frames as predicted by the model that did not see them, at each mask threshold."""
+    """All held-out frames as predicted by the models that did not see them, at each mask threshold."""
     levels: dict[float, list[Frame]] = {}
     for fold, frames in truth.items():
-        folder = files.make_folder(run / "ablation" / stage / name.strip("+ ") / f"fold_{fold}")
+        folder = files.make_folder(run / "ablation" / "+".join(stages) / name.strip("+ ") / f"fold_{fold}")
         out = folder / "predictions.csv"
         if not out.exists():
-            weights = str(run / stage / f"fold_{fold}" / "weights_best.pth")
             jsonl = str(records.write_frames(folder / "frames.jsonl", frames))
-            predict.run(PredictJob((weights,), jsonl, str(out), config))
+            predict.run(PredictJob(weights(run, stages, fold), jsonl, str(out), config))
         found = {0.5: out} | {level: folder / f"predictions@{level:.2f}.csv" for level in config.levels}
         for level, path in found.items():
             levels.setdefault(level, []).extend(tables.read_cells(path))
@@ -71,7 +82,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
     """Those that say what is judged and how its frames are looked at."""
     options.add_argument("run", type=Path)
     options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--stage", default="03_train")
+    options.add_argument("--stage", nargs="+", default=["03_train"])
     options.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options.add_argument("--scale", type=float, default=2.0)
     options.add_argument("--further", type=float, default=1.5)
@@ -83,9 +94,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(options)
     given = options.parse_args()
-    frames = competition.labelled(given.data)
-    truth = {fold: folds.split(frames, fold)[1] for fold in given.folds}
-    judged = [frame for part in truth.values() for frame in part]
+    truth, judged = held_out(given.data, given.folds)
     rows = []
     for name, config in ways(given.scale, given.further, dict(given.by_type)).items():
         found = out_of_fold(given.run, given.stage, name, config, truth)

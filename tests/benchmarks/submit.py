@@ -1,11 +1,12 @@
 """The submission of a run's folds together, with what cross-validation tuned for them.
 
-python tests/benchmarks/submit.py RUN --data DIR [--stage longer] [--way "+ scales by type"]
+python tests/benchmarks/submit.py RUN --data DIR [--stage longer wide] [--way "+ scales by type"]
     [--scale 1.5] [--further 2.0] [--by-type astro=1.0,0.75 cort=1.5,2.0]
 
-Judges the stage's held-out frames as ``ablation.py`` does, looking at them in one of its ways, tunes the best
+Judges the stages' held-out frames as ``ablation.py`` does, looking at them in one of its ways, tunes the best
 post-processing on all of them and applies it to the test images, which all folds' models predict together.
-Writes RUN/STAGE/submission.csv, RUN/STAGE/post.yaml and the rows of the table, RUN/STAGE/judged.json.
+Writes submission.csv, post.yaml and the rows of the table, judged.json, to RUN/STAGE; of several stages, all
+of whose models then predict together, to RUN/STAGE+STAGE.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import asdict, replace
 import ablation
 
 from kitlib import config, files, predict, records
-from kitlib.data import competition, folds
+from kitlib.data import competition
 from kitlib.post import submission, thresholds, validate
 from kitlib.predict import PredictJob
 
@@ -31,18 +32,17 @@ def main() -> None:
     ways = ablation.ways(given.scale, given.further, dict(given.by_type))
     if given.way not in ways:
         options.error(f"--way is none of {', '.join(ways)}")
-    look, folder = ways[given.way], given.run / given.stage
-    frames = competition.labelled(given.data)
-    truth = {fold: folds.split(frames, fold)[1] for fold in given.folds}
+    look, folder = ways[given.way], files.make_folder(given.run / "+".join(given.stage))
+    truth, frames = ablation.held_out(given.data, given.folds)
     found = ablation.out_of_fold(given.run, given.stage, given.way, look, truth)
-    judged = validate.cross_validate([f for part in truth.values() for f in part], found, kinds=given.kinds)
+    judged = validate.cross_validate(frames, found, kinds=given.kinds)
     ablation.show(judged.rows)
     files.write_json(folder / "judged.json", [asdict(row) for row in judged.rows])
     config.save(judged.tuned, folder / "post.yaml")
 
     test, post = competition.test(given.data), judged.tuned.post
     job = PredictJob(
-        tuple(str(folder / f"fold_{fold}" / "weights_best.pth") for fold in given.folds),
+        tuple(path for fold in given.folds for path in ablation.weights(given.run, given.stage, fold)),
         str(records.write_frames(folder / "test.jsonl", test)),
         str(folder / "test.csv"),
         replace(look, levels=(), mask_threshold=post.mask_threshold),
