@@ -81,15 +81,12 @@ def launch(
     except OSError as error:
         raise files.cannot_write(log, error) from error
     with handle:
-        environment = _environment(error_file, gpus, count)
-        if torchrun is None:
-            environment = {k: v for k, v in environment.items() if not k.startswith(_TORCHRUN)}
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,
-            env=environment,
+            env=_environment(error_file, gpus, count, alone=torchrun is None),
             start_new_session=True,
         )
         try:
@@ -183,18 +180,19 @@ def _rendezvous(torchrun: Sequence[str] | None) -> list[str]:
     return list(torchrun) if torchrun or (torchrun is not None and told) else ["--standalone"]
 
 
-def _environment(error_file: Path, gpus: int, processes: int) -> dict[str, str]:
-    """The child's environment.
+def _environment(error_file: Path, gpus: int, processes: int, alone: bool) -> dict[str, str]:
+    """The child's environment; ``alone``: without what would make torchrun wait for other hosts.
 
-    torchrun alone would give each of several processes one thread.
+    torchrun by itself would give each of several processes one thread.
     """
+    own = {k: v for k, v in os.environ.items() if not (alone and k.startswith(_TORCHRUN))}
     package_parent = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
     added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus), "PYTHONPATH": path}
     if gpus == 0:
         added["CUDA_VISIBLE_DEVICES"] = ""
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // processes)), **_WAITING}
-    return {**threads, **os.environ, **added}
+    return {**threads, **own, **added}
 
 
 def _watch(

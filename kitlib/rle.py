@@ -110,14 +110,31 @@ def from_crop(mask: NDArray, x: int, y: int, height: int, width: int) -> RLE:
 
     What sticks out of the frame is cut off. No full frame is made.
     """
+    edges = crop_edges(mask, x, y, height, width)
+    return _pack_one(edges[::2], edges[1::2], height, width)
+
+
+def crop_edges(mask: NDArray, x: int, y: int, height: int, width: int) -> NDArray[np.int64]:
+    """(2 R,): where each run of ``from_crop``'s mask begins and ends (half-open), from 0, row-major.
+
+    ``from_edges`` of many masks at once is faster than ``from_crop`` of each.
+    """
     left, top = max(-x, 0), max(-y, 0)
     inside = np.asarray(mask)[top : max(height - y, 0), left : max(width - x, 0)] != 0
     rows, columns = inside.shape
     padded = np.zeros(rows * (columns + 1) + 1, bool)  # one column more: where a row's last run ends
     padded[1:].reshape(rows, columns + 1)[:, :-1] = inside
-    row, column = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), columns + 1)
-    edges = (row + y + top) * width + column + x + left
-    return _pack_one(edges[::2], edges[1::2], height, width)
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    skipped = edges // (columns + 1) * (width - columns - 1)  # what of the frame's rows is not in the crop's
+    return edges + skipped + ((y + top) * width + x + left)
+
+
+def from_edges(edges: Sequence[NDArray[np.int64]], height: int, width: int) -> list[RLE]:
+    """The RLEs of masks of one frame, each given by its runs' ascending starts and ends in turn."""
+    flat = np.concatenate([np.zeros(0, np.int64), *edges])
+    bounds = np.cumsum([0, *(len(e) // 2 for e in edges)])
+    sizes = np.full(len(edges), height), np.full(len(edges), width)
+    return _pack(Runs(flat[::2], flat[1::2], bounds), *sizes)
 
 
 def crop(r: RLE, box: Sequence[int]) -> NDArray[np.bool_]:

@@ -202,6 +202,12 @@ def test_a_box_local_mask_is_put_into_its_frame(mask: np.ndarray, x: int, y: int
     assert rle.from_crop(mask, x, y, 9, 7) == rle.from_mask(frame[20:29, 20:27])
 
 
+@given(st.lists(st.tuples(masks, st.integers(-16, 12), st.integers(-16, 12)), max_size=5))
+def test_many_box_local_masks_are_put_into_their_frame_together(crops: list) -> None:
+    together = rle.from_edges([rle.crop_edges(*crop, 9, 7) for crop in crops], 9, 7)
+    assert together == [rle.from_crop(*crop, 9, 7) for crop in crops]
+
+
 @given(masks, st.data())
 def test_measures_agree_with_pixels(mask: np.ndarray, data: st.DataObject) -> None:
     other = data.draw(arrays(bool, mask.shape))

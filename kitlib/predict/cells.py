@@ -27,6 +27,13 @@ class Vote(NamedTuple):
     score: float
 
 
+class Outlined(NamedTuple):
+    """A cell whose mask is not encoded yet: its runs' edges; category, score, mask score and agreement."""
+
+    edges: NDArray[np.int64]
+    facts: tuple[str, float, float, float]
+
+
 def to_cells(
     found: Detections, fused: Fused, size: tuple[int, int], config: PredictConfig, categories: Sequence[str]
 ) -> list[tuple[Cell, ...]]:
@@ -44,15 +51,22 @@ def to_cells(
     scores, agreement = fused.scores[order].tolist(), fused.agreement[order].tolist()
     voted = thresholds.vote([Vote(*v) for v in zip(names, scores, strict=True)])
     levels = (config.mask_threshold_of(voted), *config.levels)
-    tables: list[list[Cell]] = [[] for _ in levels]
+    tables: list[list[Outlined]] = [[] for _ in levels]
     for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
         patch = soft_mask(found, fused.members[i], *size)
         for table, level in zip(tables, levels, strict=True):
             inside = patch.values >= level
-            if inside.any():
-                mask = rle.from_crop(inside, patch.x, patch.y, *size)
-                table.append(Cell(mask, name, score, float(patch.values[inside].mean()), share))
-    return [tuple(table) for table in tables]
+            sure = patch.values[inside]
+            if len(sure):
+                edges = rle.crop_edges(inside, patch.x, patch.y, *size)
+                table.append(Outlined(edges, (name, score, float(sure.sum() / len(sure)), share)))
+    return [_encoded(table, size) for table in tables]
+
+
+def _encoded(table: Sequence[Outlined], size: tuple[int, int]) -> tuple[Cell, ...]:
+    """The cells with their masks, all encoded in one go."""
+    masks = rle.from_edges([cell.edges for cell in table], *size)
+    return tuple(Cell(mask, *cell.facts) for mask, cell in zip(masks, table, strict=True))
 
 
 def soft_mask(found: Detections, members: NDArray[np.int64], height: int, width: int) -> Patch:

@@ -1,4 +1,4 @@
-"""stage.json: what a stage was run with, and whether it came to its end."""
+"""What a stage left of its run: stage.json, what it was run with, and metrics.json, what came of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import files
+
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Record:
 
     def finished(self, seconds: float) -> Record:
         return replace(self, done=True, seconds=seconds)
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a stage's folder holds results: its notebook writes metrics.json last."""
+    return (folder / METRICS).is_file()
 
 
 def by_hand(folder: Path) -> None:

@@ -49,7 +49,7 @@ def run(
             continue
         former = record.read(folder)
         same = former is not None and former.key == upstream
-        if same and former.done and _has_results(folder) and not force:
+        if same and former.done and record.has_results(folder) and not force:
             say(f"{stage}: finished before with the same inputs, skipped (--force runs it again)")
             rows.append(row(folder, former.seconds, skipped=True))
             continue
@@ -63,14 +63,10 @@ def run(
 
 
 def _check_earlier(folder: Path, first: str) -> None:
-    if not _has_results(folder):
+    if not record.has_results(folder):
         raise KitError(
             f"--from {first} needs the results of {folder.name}, but {folder} has none; start earlier"
         )
-
-
-def _has_results(folder: Path) -> bool:
-    return (folder / "metrics.json").is_file()
 
 
 def _key(path: Path, parameters: dict[str, Any], upstream: str) -> str:

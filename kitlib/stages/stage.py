@@ -56,7 +56,7 @@ class Stage:
             KitError: running it failed.
         """
         folder = self.out / earlier
-        if not (folder / "metrics.json").is_file():
+        if not record.has_results(folder):
             print(f"{earlier} has not been run yet; running it first")
             values = {**parameters(notebook(earlier)), "data": str(self.data), "out": str(self.out)}
             runner.execute(notebook(earlier), values, files.make_folder(folder))
@@ -65,7 +65,7 @@ class Stage:
     def weights(self, earlier: str) -> tuple[Path, ...]:
         """The weights that an earlier stage kept, one file a training; it is run first where it was not."""
         folder = self.need(earlier)
-        kept = files.read_json(folder / "metrics.json")["weights"]
+        kept = files.read_json(folder / record.METRICS)["weights"]
         return tuple(folder / name for name in ([kept] if isinstance(kept, str) else kept))
 
     def folds(self, earlier: str, fold: int = -1) -> dict[str, Path]:
@@ -83,11 +83,11 @@ class Stage:
     def chosen(self) -> str:
         """The stage whose weights are the best known: 05_retrain if it was run and passed its gate, else what
         that had to beat (``keep``), else 03_train."""
-        path = self.out / "05_retrain" / "metrics.json"
-        if path.is_file() and files.read_json(path).get("accepted", False):
+        last = self.out / "05_retrain"
+        if record.has_results(last) and files.read_json(last / record.METRICS).get("accepted", False):
             return "05_retrain"
         kept = (f"{stage}/{STANDING}" for stage in ("05_retrain", "04_pseudolabel"))
-        return next((name for name in kept if (self.out / name / "metrics.json").is_file()), "03_train")
+        return next((name for name in kept if record.has_results(self.out / name)), "03_train")
 
     def keep(self, name: str) -> None:
         """Copy what the stage ``name`` predicts and is judged with, as results that stand until better ones
@@ -99,7 +99,7 @@ class Stage:
         source = self.out / name
         weights = [path.relative_to(source) for path in self.weights(name)]
         # Last the mark that all is there.
-        for file in [*weights, "config.yaml", "post.yaml", "judged.csv", "metrics.json"]:
+        for file in [*weights, "config.yaml", "post.yaml", "judged.csv", record.METRICS]:
             if not (source / file).is_file():
                 raise KitError(f"{source / file} does not exist; run {name} again")
             with files.atomic(self.folder / STANDING / file) as temporary:
@@ -109,7 +109,7 @@ class Stage:
         """The folder of the results that retraining has to beat: of the round before, if 04 kept any, else of
         03_train, which is run first where it was not."""
         kept = self.out / "04_pseudolabel" / STANDING
-        return kept if (kept / "metrics.json").is_file() else self.need("03_train")
+        return kept if record.has_results(kept) else self.need("03_train")
 
     def views(self, name: str) -> dict[str, Any]:
         """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
@@ -163,7 +163,7 @@ class Stage:
         """
         names = [str(Path(a).relative_to(self.folder) if Path(a).is_absolute() else a) for a in artefacts]
         values = {"stage": self.name, **metrics, "artefacts": names}
-        path = self.folder / "metrics.json"
+        path = self.folder / record.METRICS
         if path.is_file() and files.read_json(path) != values:
             record.by_hand(self.folder)
         files.write_json(path, values)

@@ -27,7 +27,7 @@ def bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
     run, stage = run.expanduser().resolve(), STAGES[-1]
     done = record.read(run / stage)
     values = {**notebooks.parameters(notebook(stage)), **(done.parameters if done else {})}
-    best = Stage(stage, run, run).best() if _is_trained(run) else None
+    best = Stage(stage, run, run).best() if record.has_results(run / "03_train") else None
     if best is None:
         raise KitError(f"{run} holds no trained weights; run ./run_all.sh --out {run} first")
     if values["weights"]:
@@ -46,7 +46,3 @@ def bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
 def _named(path: str) -> Path:
     """A file that a parameter names, from where the notebook ran."""
     return NOTEBOOKS / Path(path).expanduser()
-
-
-def _is_trained(run: Path) -> bool:
-    return (run / "03_train" / "metrics.json").is_file()

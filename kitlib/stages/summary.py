@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kitlib import files
+from kitlib.stages import record
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Row:
 
 def row(folder: Path, seconds: float, skipped: bool = False) -> Row:
     """The row of a finished stage, from the metrics.json that its notebook wrote."""
-    metrics = files.read_json(folder / "metrics.json")
+    metrics = files.read_json(folder / record.METRICS)
     score = metrics.get("map")
     return Row(
         folder.name,
