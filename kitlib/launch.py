@@ -26,6 +26,12 @@ from kitlib import files
 from kitlib.errors import KitError
 
 Row = dict[str, Any]
+
+
+class Died(KitError):
+    """A child ended without a word of its own: it was killed, or stopped by what nobody foresaw."""
+
+
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
@@ -65,8 +71,8 @@ def launch(
         until: the time (``time.time()``) at which a child that still runs is stopped.
 
     Raises:
-        KitError: the child was stopped, or failed: its own sentence where it had one, else what is known and
-            the log's path.
+        Died: the child failed without a sentence of its own; what is known, and the log's path.
+        KitError: it was stopped, or failed with that sentence.
     """
     out = files.make_folder(out)
     log, error_file = out / "log.txt", out / "error.json"
@@ -254,7 +260,7 @@ def _failure(module: str, status: int, error_file: Path, log: Path) -> KitError:
         found = {"kind": "", "error": f"exit status {status}"}
     if found["kind"] == "KitError":
         return KitError(found["error"])
-    return KitError(f"{module} stopped: {found['error']}; the whole story is in {log}")
+    return Died(f"{module} stopped: {found['error']}; the whole story is in {log}")
 
 
 def _fail(error: BaseException, sentence: str) -> NoReturn:

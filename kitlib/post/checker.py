@@ -42,13 +42,14 @@ class _Image:
 Problem = tuple[int, str]  # row number, then what and the mend
 
 
-def check(path: Path | str, test: Path | str | Sequence[Frame]) -> list[str]:
+def check(path: Path | str, test: Path | str | Sequence[Frame], guess: bool = True) -> list[str]:
     """Everything wrong with a submission, as ``row N: what, and the mend``; an empty list if it is fine.
 
     Row N is the one that a spreadsheet shows: the header is row 1.
 
     Args:
         test: the competition folder, or the test frames (their ids and sizes count).
+        guess: whether to name also what only looks wrong, masks that seem to be numbered down the columns.
 
     Raises:
         KitError: the file is not a readable table, or the folder holds no test images.
@@ -61,7 +62,7 @@ def check(path: Path | str, test: Path | str | Sequence[Frame]) -> list[str]:
     problems = list(_file_under(images, rows))
     for image in images.values():
         problems += _image_problems(image)
-    problems += _column_major(images.values())
+    problems += _column_major(images.values()) if guess else []
     missing = [
         f"image {i.id} has no row; add '{i.id},' (empty if nothing was found in it)"
         for i in images.values()

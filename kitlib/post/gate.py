@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kitlib import metric
+from kitlib.errors import KitError
 from kitlib.post.bootstrap import means
 from kitlib.records import Frame
 
@@ -67,8 +68,13 @@ def decide(
         confidence: of the one-sided bound; an even bet is 0.5.
 
     Raises:
-        KitError: as ``metric.score``.
+        KitError: an image was not predicted, before or after; or as ``metric.score``.
     """
+    for when, frames in {"before": before, "after": after}.items():
+        missing = sorted({f.id for f in truth} - {f.id for f in frames})
+        if missing:
+            some = f"{len(missing)} of the {len(truth)} held-out images, '{missing[0]}' for one,"
+            raise KitError(f"{some} were not predicted {when} retraining; take folds that both have")
     old, new = (metric.score(truth, frames).by_image for frames in (before, after))
     gains = [new[f.id] - old[f.id] for f in truth]
     bound = float(np.quantile(means(gains, seed), 1 - confidence))

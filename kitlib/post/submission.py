@@ -38,7 +38,7 @@ def write(path: Path | str, frames: Sequence[Frame], test: Sequence[Frame]) -> P
     rows = [(image.id, text) for image in test for text in texts.get(image.id) or [""]]
     with files.atomic(path) as temporary:
         pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
-        problems = check(temporary, test)
+        problems = check(temporary, test, guess=False)
         if problems:
             more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
             raise KitError(f"{path} was not written: {problems[0]}{more}")

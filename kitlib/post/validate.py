@@ -97,7 +97,7 @@ def cross_validate(
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
     if len(set(study.fold.values())) < LEAST:
         return _on_the_same_images(study)
-    rows, best = [_row("untuned", truth, study.judge(lambda _: PostConfig()))], None
+    rows, best = [_row("untuned", truth, study.judge(lambda _: study.start))], None
     for kind in kinds:
         fits = _Fits(study, kind)
         for way in ways:
@@ -115,7 +115,7 @@ def _on_the_same_images(study: _Study) -> Validation:
     """Limits by type, for want of images to judge them on."""
     tuning = _Fits(study, "box").without(None).tuning
     frames = study.judge(lambda _: tuning.config)
-    untuned = _row("untuned", study.truth, study.judge(lambda _: PostConfig()))
+    untuned = _row("untuned", study.truth, study.judge(lambda _: study.start))
     row = _row("limits by type, tuned on these images", study.truth, frames)
     return Validation((untuned, row), row, Tuned(tuning.config, row.mean, row.low, row.high), frames, tuning)
 
@@ -140,6 +140,8 @@ class _Study:
             for f in truth
         }
         self._forests: dict[frozenset[int], Forest] = {}
+        # A wrong guess costs nothing in an image with cells, and all in one without.
+        self.start = PostConfig(keep_best=all(f.cells for f in truth))
 
     def forest(self, without: frozenset[int]) -> Forest:
         """Trees that never saw some folds."""
@@ -196,5 +198,6 @@ class _Fits:
 
     def _start(self, *without: int | None) -> PostConfig:
         if self.kind != "learned":
-            return PostConfig(score_kind=self.kind)
-        return PostConfig(score_kind=self.kind, forest=self.study.forest(frozenset(without) - {None}))
+            return replace(self.study.start, score_kind=self.kind)
+        forest = self.study.forest(frozenset(without) - {None})
+        return replace(self.study.start, score_kind=self.kind, forest=forest)

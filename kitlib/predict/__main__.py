@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Predict every WORLD_SIZE-th frame that is not done yet; the parts go beside the job's file.
+    """Predict this process's share of the frames that are not done yet; the parts go beside the job's file.
 
     A frame that cannot be predicted, whatever the reason, is told in the progress and left to
     ``kitlib.predict.run``.
@@ -33,10 +33,7 @@ def main() -> None:
     frames = records.read_frames(job.frames)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     progress = Progress(path.parent)
-    died = progress.died()
-    # A frame beside which a process died comes last, and to one process, or it would take others along.
-    left = sorted(progress.left(frames), key=lambda i: died[frames[i].id])
-    mine = [i for i in left if (0 if died[frames[i].id] else i % world) == rank]
+    mine = progress.assigned(rank, world)
     if not mine:
         return
     models, categories = load_models(job.weights, _device())

@@ -38,6 +38,7 @@ class PredictConfig:
             rest. The best instance of a frame always stays.
         max_cells: the most instances of a frame, the best ones.
         batch: views of a frame that go through a network together.
+        amp: mixed precision on a GPU; a T4 has fp16 only.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -52,6 +53,7 @@ class PredictConfig:
     score_floor: float = 0.05
     max_cells: int = 1000
     batch: int = 1
+    amp: Literal["off", "bf16", "fp16"] = "off"
 
     def __post_init__(self) -> None:
         by_type = {f"scales_by_type of {name}": values for name, values in self.scales_by_type.items()}

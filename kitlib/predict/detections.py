@@ -57,5 +57,6 @@ class Detections:
         sound = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         sound[sound] = (boxes[sound, 2:] > boxes[sound, :2]).all(axis=1)
         squares = instances.pred_masks.float().cpu().numpy()[:, 0]
+        sound &= np.isfinite(squares).all(axis=(1, 2))
         sources = np.full(len(boxes), source)
         return Detections(boxes, scores, instances.pred_classes.cpu().numpy(), squares, sources).take(sound)

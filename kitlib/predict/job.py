@@ -100,6 +100,7 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
             if not progress.left(frames):
                 return
             died = progress.died().total()
+            progress.assign(frames)
             try:
                 launch.launch(
                     "kitlib.predict",
@@ -116,7 +117,8 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                     show({"note": str(error)})
                     return
                 over = job.until is not None and time.time() > job.until
-                again = not over and attempt < RESTARTS and progress.died().total() > died  # of a frame
+                of_a_frame = isinstance(error, launch.Died) and progress.died().total() > died
+                again = of_a_frame and not over and attempt < RESTARTS
                 some = len(progress.unfinished(frames)) < len(frames)
                 if not again and not (job.until and some):
                     raise

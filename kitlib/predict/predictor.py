@@ -99,7 +99,7 @@ class Predictor:
     ) -> Detections | None:
         """``_look``; None when memory ran out. What the failed one held is free on return."""
         try:
-            with network.ready(self.models, config.score_floor, config.max_cells, share):
+            with network.ready(self.models, config.score_floor, config.max_cells, share, config.amp):
                 return self._look(image, looks, config.batch)
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):

@@ -12,6 +12,7 @@ from kitlib import files, launch
 from kitlib.records import Frame
 
 NAME = "progress.jsonl"
+ASSIGNED = "assigned.json"
 CHANCES = 2  # a process may have died beside a frame, for another's sake, but hardly twice
 
 
@@ -56,6 +57,17 @@ class Progress:
         died, skipped = self.died(), self.told("skipped")
         ids = {i: frames[i].id for i in self.unfinished(frames)}
         return [i for i, name in ids.items() if died[name] < CHANCES and name not in skipped]
+
+    def assign(self, frames: Sequence[Frame]) -> None:
+        """Write down what the processes that start now share out, whatever each finds done when it comes."""
+        died = self.died()
+        files.write_json(self.folder / ASSIGNED, [(i, died[frames[i].id]) for i in self.left(frames)])
+
+    def assigned(self, rank: int, world: int) -> list[int]:
+        """The numbers of one process's frames. One beside which a process died comes last, and to the first
+        process, or it would take others along."""
+        left = sorted(files.read_json(self.folder / ASSIGNED), key=lambda frame: frame[1])
+        return [i for i, died in left if (0 if died else i % world) == rank]
 
     def died(self) -> Counter[str]:
         """How often the process died while it had a frame in work, by id."""

@@ -61,8 +61,7 @@ def plan(
             plans[stage][name] = _with(plans[stage][name], keys, _literal(text), f"--set {stage}.{name}")
         else:
             plans[stage][name] = parse(stage, name, text, defaults[stage])
-    for stage, values in plans.items():
-        sections.check(stage, values)
+    sections.check(plans)
     return Plan(Path(profile).stem, plans, notebooks)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from kitlib import config
 from kitlib.data import cleaning
+from kitlib.data.competition import CATEGORIES
 from kitlib.errors import KitError, unknown
 from kitlib.model.augment import AugmentConfig
 from kitlib.model.presets import ModelConfig
@@ -28,6 +29,7 @@ SECTIONS = {
     "sampler": SamplerConfig,
     "schedule": ScheduleConfig,
 }
+BY_TYPE = ("score", "agreement", "min_area", "max_area", "doubt")  # of 04
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Choices:
     fold: int = -1
     folds: int | None = None
     generation: int = 1
+    finetune_iter: int = 0
+    eval_every: int = 0
+    patience: int = 0
     confidence: float = 0.8
     hours: float = 0.0
 
@@ -53,16 +58,51 @@ class Choices:
             raise KitError(f"confidence must lie between 0 and 1, not {self.confidence}")
         if self.generation < 1:
             raise KitError(f"generation must be at least 1, not {self.generation}")
-        if self.hours < 0:
-            raise KitError(f"hours must not be negative, but is {self.hours}")
+        for name in ("hours", "finetune_iter", "patience"):
+            if getattr(self, name) < 0:
+                raise KitError(f"{name} must not be negative, but is {getattr(self, name)}")
+        if self.patience and not self.eval_every:
+            raise KitError(
+                f"patience {self.patience} stops nothing while eval_every is 0; set both or neither"
+            )
 
 
-def check(stage: str, parameters: Mapping[str, Any]) -> None:
-    """See that a stage's parameters are what they may be, each for itself.
+def check(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """See that all stages' parameters are what they may be, each for itself and beside the others.
 
     Raises:
-        KitError: an unknown key (the nearest is named) or a value that makes no sense.
+        KitError: an unknown key or cell type (the nearest is named) or a value that makes no sense.
     """
+    looks = stages.get("03_train", {}).get("predict_config", {})
+    for stage, parameters in stages.items():
+        if "predict_config" in parameters:  # of the later stages only what differs from 03's
+            if stage == "06_submit" and "mask_threshold" in parameters["predict_config"]:
+                raise KitError(
+                    f"{stage}.predict_config: the tuned limits tell mask_threshold; give other limits"
+                )
+            parameters = {**parameters, "predict_config": {**looks, **parameters["predict_config"]}}
+        _check_stage(stage, parameters)
+    _check_folds(stages)
+    _check_models(stages)
+
+
+def _check_folds(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    first, again = (stages.get(name, {}).get("fold", -1) for name in ("03_train", "05_retrain"))
+    if first >= 0 and again not in (-1, first):
+        raise KitError(
+            f"05_retrain.fold is {again}, but 03_train trains fold {first} alone; take that, or -1"
+        )
+
+
+def _check_models(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """That the weights of 02 fit the model of 03, which starts from them unless it names others."""
+    one, other = (stages.get(name, {}) for name in ("02_pretrain_livecell", "03_train"))
+    if other.get("weights") == "" and one.get("preset") != other["preset"]:
+        made = f"made of '{one['preset']}'; set both alike, or 03_train.weights"
+        raise KitError(f"03_train.preset is '{other['preset']}', but it starts from 02's weights, {made}")
+
+
+def _check_stage(stage: str, parameters: Mapping[str, Any]) -> None:
     for name, cls, values in _given(parameters):
         try:
             config.from_dict(cls, values)
@@ -72,12 +112,24 @@ def check(stage: str, parameters: Mapping[str, Any]) -> None:
     for key in parameters.get("cleaning", {}):
         if key not in known:
             raise KitError(f"{stage}.cleaning: {unknown('key', key, known)}")
+    for name, table in _by_type(parameters):
+        for key in table:
+            if key not in (*CATEGORIES, "default"):
+                raise KitError(f"{stage}.{name}: {unknown('cell type', key, CATEGORIES)}")
     by_type = set(parameters.get("predict_config", {}).get("mask_threshold", {})) - {"default"}
     if by_type and "score_kinds" in parameters:
         raise KitError(
             f"{stage}.predict_config: the stage finds out mask_threshold by type "
             f"({', '.join(sorted(by_type))}); give what it may try as levels"
         )
+
+
+def _by_type(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The parameters that hold a value for each cell type: a misspelt one would be of no type."""
+    for section, name in (("augment", "scale_by_type"), ("predict_config", "scales_by_type")):
+        yield f"{section}.{name}", parameters.get(section, {}).get(name, {})
+    if "doubt" in parameters:
+        yield from ((name, parameters[name]) for name in BY_TYPE)
 
 
 def _given(parameters: Mapping[str, Any]) -> Iterator[tuple[str, type, dict[str, Any]]]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from kitlib import metric
+from kitlib.model.precision import autocast
 from kitlib.post import thresholds
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.infer import predict_frames
 from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
 from kitlib.train.processes import Processes
-from kitlib.train.step import AMP
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Evaluator:
         share = self.frames[
             self.here.rank :: self.here.world
         ]  # empty where there are fewer frames than processes
-        with torch.autocast(self.here.device.type, AMP[self.amp], enabled=self.amp != "off"):
+        with autocast(self.here.device, self.amp):
             found = predict_frames(Predictor([model], self.categories, self.predict), share)
             cells = [thresholds.apply(frame, self.post) for frame in found]
         predictions = [frame for part in self.here.gather(cells) for frame in part]

@@ -11,10 +11,9 @@ from torch import nn
 
 from kitlib.errors import KitError
 from kitlib.model.memory import ran_out
+from kitlib.model.precision import autocast
 from kitlib.train.pieces import Piece, Sample, smaller, split
 from kitlib.train.processes import Processes
-
-AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Stepper:
         sums: dict[str, torch.Tensor] = {}
         try:
             for share, samples in pieces:
-                with torch.autocast(self.here.device.type, AMP[self.amp], enabled=self.amp != "off"):
+                with autocast(self.here.device, self.amp):
                     losses = {k: v.float() * share for k, v in self.model(samples).items()}
                 self.scaler.scale(sum(losses.values())).backward()
                 for name, loss in losses.items():

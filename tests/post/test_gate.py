@@ -57,6 +57,13 @@ def test_one_image_decides_nothing():
     )
 
 
+@pytest.mark.parametrize(("when", "both"), [("before", (3, 12)), ("after", (12, 3))])
+def test_an_image_that_was_not_predicted_is_no_image_without_cells(when, both):
+    before, after = (frames(BEFORE[:number]) for number in both)
+    with pytest.raises(KitError, match=f"9 of the 12 held-out images, '10' for one, .* {when} retraining"):
+        decide(TRUTH, before, after)
+
+
 def test_in_words():
     after = frames([b + 1 for b in BEFORE])
     assert decide(TRUTH, frames(BEFORE), after, confidence=0.9).sentence == (

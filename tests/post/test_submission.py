@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kitlib import metric, rle
 from kitlib.data import competition
 from kitlib.errors import KitError
-from kitlib.post import submission, thresholds
+from kitlib.post import checker, submission, thresholds
 from kitlib.post.thresholds import PostConfig
 from kitlib.records import Cell, Frame
 
@@ -43,6 +43,17 @@ def test_rows_come_in_the_order_of_the_ids_and_of_the_cells(tmp_path):
 def test_a_frame_without_pixels_gets_an_empty_row(tmp_path):
     path = submission.write(tmp_path / "s.csv", [frame("a"), frame("b", cell(30, 30, 2, 2))], TEST)
     assert read(path) == [["a", ""], ["b", ""]]
+
+
+def test_a_cell_with_two_prongs_is_not_taken_for_one_numbered_down_the_columns(tmp_path):
+    """From one prong to the other it is as far as a column is high."""
+    prongs = np.zeros((30, 60), bool)
+    prongs[:, :4] = prongs[:, 48:52] = True
+    prongs[-2:, :52] = True
+    image = Frame("a", None, 48, 96, (Cell(rle.from_crop(prongs, 5, 5, 48, 96), "cort", 0.9),))
+    path = submission.write(tmp_path / "s.csv", [image], [image])
+    assert len(read(path)) == 1
+    assert "down the columns" in checker.check(path, [image])[0]  # a look at the text alone cannot know
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,18 @@ def test_frames_without_predictions_and_levels():
     assert sum(len(f.cells) > 0 for f in found.frames) == 3
 
 
+def test_images_without_cells_may_stay_without():
+    """Of the competition's every image has cells, and a wrong guess there costs nothing."""
+    truth, found = held_out(frames=6)
+    weak = replace(found[0].cells[0], score=0.06)
+    bare = [Frame(f"empty{i}", None, *SIZE) for i in range(6)]
+    guesses = [replace(f, cells=(weak,)) for f in bare]
+    assert cross_validate(truth, found, folds=3, kinds=["box"]).tuned.post.keep_best
+    mixed = cross_validate(truth + bare, found + guesses, folds=3, kinds=["box"])
+    assert not mixed.tuned.post.keep_best
+    assert metric.score(bare, [f for f in mixed.frames if f.id.startswith("empty")]).mean == 1
+
+
 def test_two_frames_are_enough():
     truth, predictions = held_out(2)
     rows = {row.name: row.mean for row in cross_validate(truth, predictions).rows}

@@ -24,6 +24,12 @@ def test_boxes_without_area_and_numbers_that_are_none_are_dropped(instances):
     assert len(found.squares) == len(found.classes) == len(found.sources) == 1
 
 
+def test_a_mask_that_is_none_costs_only_its_own_detection(instances):
+    raw = instances((9, 9), [[0, 0, 4, 4], [1, 1, 5, 5]], [0.9, 0.8])
+    raw.pred_masks[0, 0, 3, 3] = float("nan")
+    assert Detections.from_instances(raw).boxes.tolist() == [[1, 1, 5, 5]]
+
+
 def test_no_detections(instances):
     none = Detections.from_instances(instances((9, 9), [], []))
     assert len(Detections.concat([none, none])) == 0

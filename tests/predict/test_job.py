@@ -69,6 +69,7 @@ def test_processes_share_the_frames(job, images, monkeypatch):
     folder = jobs._folder(job)
     records.write_frames(part(folder, 3), [images[3]])
     config.save(job, folder / "job.yaml")
+    Progress(folder).assign(images)
     monkeypatch.setattr("sys.argv", ["kitlib.predict", str(folder / "job.yaml")])
     monkeypatch.setenv("WORLD_SIZE", "3")
     left = []
@@ -168,6 +169,37 @@ def test_an_image_that_kills_the_process_costs_only_itself(job, tmp_path, images
     assert "process died" in result.skipped["64"]
     assert result.skipped["65"] == "ZeroDivisionError: not this image's fault"
     assert "killed by SIGKILL" in capsys.readouterr().out
+
+
+FULL = """
+from kitlib import errors, records
+write = records.write_frames
+def write_frames(path, frames):
+    if path.stem == "000004":
+        raise errors.KitError(f"cannot write {path}: no space left on device; free some")
+    return write(path, frames)
+records.write_frames = write_frames
+"""
+
+
+def test_a_full_disk_is_no_frame_s_fault(job, tmp_path, monkeypatch, images):
+    (tmp_path / "sitecustomize.py").write_text(FULL)
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        with pytest.raises(KitError, match="no space left on device; free some"):
+            run(job)
+    result = run(job)  # there is space again
+    assert result.skipped == {}
+    assert len(result.frames()[4].cells) > 0
+
+
+def test_processes_that_start_late_leave_the_others_frames_alone(tmp_path, images):
+    progress = Progress(tmp_path)
+    progress.assign(images)
+    progress.begun(images[1])  # the second process was faster
+    assert [progress.assigned(rank, 2) for rank in (0, 1)] == [[0, 2, 4], [1, 3]]
+    progress.assign(images)  # it died; the frame comes last, to the first process
+    assert [progress.assigned(rank, 2) for rank in (0, 1)] == [[0, 2, 4, 1], [3]]
 
 
 def test_without_time_nothing_is_predicted(job, images):
