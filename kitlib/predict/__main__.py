@@ -47,7 +47,8 @@ def main() -> None:
             progress.skipped(frame, "there was no time left for it")
             continue
         try:
-            tables = predictors[plan.without].at_levels(image())
+            predictor = predictors[plan.without]
+            tables = predictor.at_levels(image())
         except Exception as error:
             logger.exception("%s", frame.id)
             if torch.cuda.is_initialized():
@@ -56,7 +57,7 @@ def main() -> None:
             progress.skipped(frame, told)
         else:
             records.write_frames(part(path.parent, index), [replace(frame, cells=cells) for cells in tables])
-            progress.done(frame, len(tables[0]), budget.done(plan), plan.without)
+            progress.done(frame, len(tables[0]), budget.done(plan), plan.without, predictor.spared)
 
 
 def _device() -> str:

@@ -29,7 +29,7 @@ class Predicted:
             under the default threshold.
         skipped: why an image was left out, by id; the tables hold such an image without cells.
         seconds: how long each image took, by id.
-        reduced: what there was no time for, by id; images that had all are not named.
+        reduced: what there was no time or memory for, by id; images that had all are not named.
     """
 
     path: Path

@@ -36,6 +36,9 @@ class Predictor:
         models: detectron2 models of the same classes, each on its device; they are handed back in the mode
             that they came in.
         categories: their class names, in the order of their classes.
+
+    Attributes:
+        spared: what the last image had to do without, as memory was short; "" where that sufficed.
     """
 
     def __init__(self, models: Sequence[nn.Module], categories: Sequence[str], config: PredictConfig):
@@ -43,6 +46,7 @@ class Predictor:
         for name in config.scales_by_type:
             if name not in self.categories:
                 raise unknown("type in scales_by_type:", name, self.categories)
+        self.spared = ""
         self.scout = self._scout() if config.scales_by_type else None
         if config.fuse == "proposals":
             self.networks = [partial(proposals.look, self.models)]
@@ -58,6 +62,7 @@ class Predictor:
 
         Where nothing reaches ``score_floor`` the best instance of all stays.
         """
+        self.spared = ""
         config = self._suited(image)
         tables = self._tables(image, config)
         if not tables[0]:
@@ -83,11 +88,17 @@ class Predictor:
             found = self._try(image, looks, replace(config, batch=batch), share)
             if found is not None:
                 break
+            logger.warning("out of memory: batch %d, %g of the proposals", batch, share)
         else:
             raise KitError(
                 f"an image of {image.shape[1]} x {image.shape[0]} pixels needs more memory than there is, "
                 "also in smaller tiles; make predict_config's scales, tile or batch smaller"
             )
+        if batch < config.batch:  # nor will they fit the next time
+            self.config = replace(self.config, batch=batch)
+        if share < 1:
+            cut = f", seen in tiles of 1/{smaller} of the sides" if smaller > 1 else ""
+            self.spared = f"{1 - share:.0%} of the proposals{cut}"
         if len(looks) * len(self.networks) == 1:
             fused = fuse.alone(found)
         else:
@@ -104,7 +115,6 @@ class Predictor:
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
-            logger.warning("out of memory, batch %d, %g of the proposals: %s", config.batch, share, error)
         torch.cuda.empty_cache()
         return None
 

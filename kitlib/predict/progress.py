@@ -42,9 +42,12 @@ class Progress:
     def skipped(self, frame: Frame, why: str) -> None:
         self._tell({"id": frame.id, "skipped": why, "note": f"{frame.id} is left out: {why}"})
 
-    def done(self, frame: Frame, cells: int, seconds: float, without: str) -> None:
-        """A frame's part is written; ``without`` says what there was no time for."""
-        note = {"note": f"{frame.id}: short of time, so without {without}"} if without else {}
+    def done(self, frame: Frame, cells: int, seconds: float, no_time: str = "", no_memory: str = "") -> None:
+        """A frame's part is written; it was predicted without what there was no time or no memory for."""
+        short = {"time": no_time, "memory": no_memory}
+        without = "; ".join(filter(None, short.values()))
+        notes = [f"{frame.id}: short of {what}, so without {lost}" for what, lost in short.items() if lost]
+        note = {"note": "\n".join(notes)} if notes else {}
         self._tell({"id": frame.id, "cells": cells, "seconds": seconds, "without": without, **note})
 
     def unfinished(self, frames: Sequence[Frame]) -> list[int]:

@@ -8,6 +8,14 @@ from kitlib.errors import KitError, unknown
 
 STAGES = ("01_eda", "02_pretrain_livecell", "03_train", "04_pseudolabel", "05_retrain", "06_submit")
 
+#: What each stage reads of earlier ones; 03 may start from other weights, and nothing reads what 01 finds.
+NEEDS = {
+    "03_train": ("02_pretrain_livecell",),
+    "04_pseudolabel": ("03_train",),
+    "05_retrain": ("03_train", "04_pseudolabel"),
+    "06_submit": ("03_train",),
+}
+
 #: The checkout: notebooks/ and outputs/ lie beside the package.
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -39,6 +47,6 @@ def notebook(stage: str, folder: Path = NOTEBOOKS) -> Path:
     return path
 
 
-def default_out(profile: str = "demo") -> Path:
-    """Where a run of ``profile`` leaves its results unless told otherwise."""
-    return ROOT / "outputs" / profile
+def default_out(name: str = "demo") -> Path:
+    """Where a run leaves its results unless told otherwise; ``name``: of its profile, or of the data."""
+    return ROOT / "outputs" / name

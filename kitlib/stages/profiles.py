@@ -14,6 +14,8 @@ from kitlib.stages import sections
 from kitlib.stages.names import NOTEBOOKS, STAGES, notebook, resolve
 from kitlib.stages.notebooks import parameters
 
+FILES = ("weights", "limits")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,7 +62,8 @@ def plan(
             check(stage, name, plans[stage].get(name), plans[stage], "--set ")
             plans[stage][name] = _with(plans[stage][name], keys, _literal(text), f"--set {stage}.{name}")
         else:
-            plans[stage][name] = parse(stage, name, text, defaults[stage])
+            value = parse(stage, name, text, defaults[stage])
+            plans[stage][name] = _found_here(value) if name in FILES else value
     sections.check(plans)
     return Plan(Path(profile).stem, plans, notebooks)
 
@@ -89,6 +92,14 @@ def parse(stage: str, name: str, text: str, known: Mapping[str, Any]) -> Any:
     if isinstance(known.get(name), str):
         return text
     return check(stage, name, _literal(text), known, "--set ")
+
+
+def _found_here(value: Any) -> Any:
+    """Files named from where the command was given, by whole paths: the notebooks run in their own folder."""
+    if isinstance(value, list):
+        return [_found_here(one) for one in value]
+    path = Path(str(value)).expanduser()
+    return str(path.resolve()) if value and path.is_file() else value
 
 
 def _literal(text: str) -> Any:

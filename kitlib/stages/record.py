@@ -22,12 +22,14 @@ class Record:
         done: whether it came to its end.
         seconds: wall-clock time of the last run.
         parameters: what the notebook was given.
+        training: as ``key``, without the parameters that come after training.
     """
 
     key: str
     done: bool
     seconds: float
     parameters: dict[str, Any]
+    training: str = ""
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / "stage.json", asdict(self))
@@ -45,7 +47,7 @@ def by_hand(folder: Path) -> None:
     """Results of a finished run were replaced in JupyterLab, say: no run may take them for its own."""
     former = read(folder)
     if former is not None and former.done:
-        replace(former, key="by hand").save(folder)
+        replace(former, key="by hand", training="by hand").save(folder)
 
 
 def read(folder: Path) -> Record | None:
@@ -56,10 +58,14 @@ def read(folder: Path) -> Record | None:
         return None
 
 
-def data_fingerprint(data: Path) -> str:
-    """A fingerprint of a data folder from the names, sizes and times of its files, without reading them."""
+def data_fingerprint(data: Path, out: Path) -> str:
+    """A fingerprint of a data folder from the names, sizes and times of its files, without reading them.
+
+    ``out``, where results go, may lie in it and does not count.
+    """
     seen = []
-    for folder, _, names in os.walk(data):
+    for folder, below, names in os.walk(data):
+        below[:] = [name for name in below if Path(folder, name) != out]
         for name in names:
             path = Path(folder, name)
             if not path.exists():  # a link that leads nowhere
@@ -69,15 +75,26 @@ def data_fingerprint(data: Path) -> str:
     return files.fingerprint(*sorted(seen))
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, or None."""
+def set_aside(folder: Path, keep: str = "") -> Path | None:
+    """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, or None.
+
+    Args:
+        keep: a pattern of what stays in its place ("fold_*").
+    """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     shelf = files.make_folder(folder.parent / "previous")
     number = 1 + sum(1 for _ in shelf.glob(f"{folder.name}-*"))
     while (shelf / f"{folder.name}-{number}").exists():
         number += 1
+    place = shelf / f"{folder.name}-{number}"
     try:
-        return folder.rename(shelf / f"{folder.name}-{number}")
+        if not keep:
+            return folder.rename(place)
+        place.mkdir()
+        for path in folder.iterdir():
+            if not path.match(keep):
+                path.rename(place / path.name)
+        return place
     except OSError as error:
         raise files.cannot_write(shelf, error) from error

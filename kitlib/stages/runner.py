@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kitlib import files
 from kitlib.errors import KitError
 from kitlib.stages import notebooks, record
-from kitlib.stages.names import STAGES, notebook
+from kitlib.stages.names import NEEDS, STAGES, notebook
 from kitlib.stages.profiles import Plan
 from kitlib.stages.summary import Row, row
 
@@ -27,7 +27,8 @@ def run(
     """Run the stages from ``first`` to ``last`` and leave their results in ``out``/<stage>.
 
     A stage that was finished with the same notebook, parameters, data and earlier stages is skipped; one that
-    was interrupted goes on from where it was. Results of other parameters are moved aside, never overwritten.
+    was interrupted goes on from where it was, and one of which only predicting, tuning or judging changes
+    keeps its training. Other results are moved aside, never overwritten.
 
     Args:
         force: run every chosen stage anew.
@@ -40,50 +41,68 @@ def run(
     """
     if STAGES.index(first) > STAGES.index(last):
         raise KitError(f"--from {first} comes after --to {last}; exchange them")
-    rows, upstream = [], record.data_fingerprint(data)
+    chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
+    _check_earlier(plan, out, chosen)
+    rows, upstream = [], record.data_fingerprint(data, out)
     for stage in STAGES[: STAGES.index(last) + 1]:
-        path, folder = notebook(stage, plan.notebooks), out / stage
-        upstream = _key(path, plan.parameters[stage], upstream)
-        if stage < first:
-            _check_earlier(folder, first)
+        path, folder, parameters = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
+        key, training = _key(path, parameters, upstream), _key(path, parameters, upstream, _after(parameters))
+        upstream = upstream if stage == STAGES[0] else key  # nothing depends on what 01 finds
+        if stage not in chosen:
             continue
         former = record.read(folder)
-        same = former is not None and former.key == upstream
+        same = former is not None and former.key == key
+        trained = former is not None and former.training == training
         if same and former.done and record.has_results(folder) and not force:
             say(f"{stage}: finished before with the same inputs, skipped (--force runs it again)")
             rows.append(row(folder, former.seconds, skipped=True))
             continue
-        shelf = record.set_aside(folder) if force or (former and not same) else None
-        if shelf:
-            say(f"{stage}: other parameters, data or --force; former results moved to {shelf}")
+        if force or not trained:
+            shelf = record.set_aside(folder)
+            if shelf:
+                say(f"{stage}: other parameters, data or --force; former results moved to {shelf}")
         elif same:
             say(f"{stage}: was interrupted, goes on")
-        rows.append(_run_stage(path, plan.parameters[stage], upstream, folder, say))
+        else:
+            shelf = record.set_aside(folder, keep="fold_*")
+            say(f"{stage}: the training stays; what was made of it moved to {shelf}")
+        begun = record.Record(key, False, 0.0, parameters, training)
+        rows.append(_run_stage(path, begun, folder, say))
     return rows
 
 
-def _check_earlier(folder: Path, first: str) -> None:
-    if not record.has_results(folder):
-        raise KitError(
-            f"--from {first} needs the results of {folder.name}, but {folder} has none; start earlier"
-        )
+def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
+    """See that what the chosen stages read of earlier ones is there."""
+    for stage in chosen:
+        from_others = stage == "03_train" and plan.parameters[stage].get("weights")
+        for earlier in () if from_others else NEEDS.get(stage, ()):
+            if earlier not in chosen and not record.has_results(out / earlier):
+                raise KitError(
+                    f"{stage} needs the results of {earlier}, but {out / earlier} has none; start earlier"
+                )
 
 
-def _key(path: Path, parameters: dict[str, Any], upstream: str) -> str:
-    ignored = {"data", "out", "gpus"}  # where and on what it runs does not change what it computes
-    chosen = {k: v for k, v in parameters.items() if k not in ignored}
-    return files.fingerprint(notebooks.fingerprint(path), repr(sorted(chosen.items())), upstream)
+def _after(parameters: dict[str, Any]) -> set[str]:
+    """The parameters that come after a stage's training: they predict, tune and judge."""
+    if "ways" not in parameters:
+        return set()
+    after = {"score_kinds", "ways", "margin", "confidence"}
+    # An evaluation within training predicts as well, and chooses the weights that are kept.
+    return after if parameters.get("eval_every") else after | {"predict_config"}
 
 
-def _run_stage(
-    path: Path, parameters: dict[str, Any], key: str, folder: Path, say: Callable[[str], None]
-) -> Row:
+def _key(path: Path, parameters: dict[str, Any], upstream: str, without: Iterable[str] = ()) -> str:
+    ignored = {"data", "out", "gpus", *without}  # where and on what it runs does not change what it computes
+    counted = {k: v for k, v in parameters.items() if k not in ignored}
+    return files.fingerprint(notebooks.fingerprint(path), repr(sorted(counted.items())), upstream)
+
+
+def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:
     files.make_folder(folder)
     say(f"{path.stem}: running")
-    begun = record.Record(key, False, 0.0, parameters)
     begun.save(folder)
     start = time.monotonic()
-    execute(path, parameters, folder)
+    execute(path, begun.parameters, folder)
     seconds = time.monotonic() - start
     summary = row(folder, seconds)
     begun.finished(seconds).save(folder)

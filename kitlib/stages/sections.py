@@ -97,7 +97,7 @@ def _check_folds(stages: Mapping[str, Mapping[str, Any]]) -> None:
 def _check_models(stages: Mapping[str, Mapping[str, Any]]) -> None:
     """That the weights of 02 fit the model of 03, which starts from them unless it names others."""
     one, other = (stages.get(name, {}) for name in ("02_pretrain_livecell", "03_train"))
-    if other.get("weights") == "" and one.get("preset") != other["preset"]:
+    if other.get("weights") == "" and one.get("preset") != other.get("preset"):
         made = f"made of '{one['preset']}'; set both alike, or 03_train.weights"
         raise KitError(f"03_train.preset is '{other['preset']}', but it starts from 02's weights, {made}")
 

@@ -144,25 +144,28 @@ class Stage:
             figure.savefig(temporary, dpi=110, bbox_inches="tight", facecolor="white")
         return Image(filename=str(path))
 
-    def save(self, config: Any) -> HTML:
-        """Save the stage's configuration as config.yaml and return it, folded, for the notebook to show."""
+    def describe(self, config: Any) -> HTML:
+        """The stage's configuration, folded, for the notebook to show."""
         from IPython.display import HTML
 
-        path = configs.save(config, self.folder / "config.yaml")
         text = html.escape(configs.dumps(config))
-        return HTML(
-            f"<details><summary>configuration, also in {path.name}</summary><pre>{text}</pre></details>"
-        )
+        return HTML(f"<details><summary>the configuration</summary><pre>{text}</pre></details>")
 
-    def finish(self, artefacts: Iterable[Path | str] = (), **metrics: Any) -> dict[str, Any]:
+    def finish(
+        self, artefacts: Iterable[Path | str] = (), config: Any = None, **metrics: Any
+    ) -> dict[str, Any]:
         """Write metrics.json, the mark that the stage is finished, and return it.
 
         Args:
             artefacts: files of the stage's folder worth naming in the run's table.
+            config: what the results were made with, for config.yaml: not earlier, as a configuration that is
+                refused must not take its place.
             metrics: plain values; ``map`` is the stage's score.
         """
         names = [str(Path(a).relative_to(self.folder) if Path(a).is_absolute() else a) for a in artefacts]
         values = {"stage": self.name, **metrics, "artefacts": names}
+        if config is not None:
+            configs.save(config, self.folder / "config.yaml")
         path = self.folder / record.METRICS
         if path.is_file() and files.read_json(path) != values:
             record.by_hand(self.folder)
@@ -176,7 +179,8 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     Args:
         data: the competition's folder, or one that holds it; empty: on Kaggle where it is attached there,
             elsewhere synthetic cells, made on first use.
-        out: the run's folder; empty: on Kaggle its working folder, elsewhere outputs/demo.
+        out: the run's folder; empty: on Kaggle its working folder, elsewhere outputs/demo or, for data of
+            one's own, outputs/<name of that folder>.
 
     Raises:
         KitError: no such stage or data, or the folder cannot be made.
@@ -185,8 +189,9 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     if name not in STAGES:
         raise KitError(f"'{name}' is no stage; the stages are {', '.join(STAGES)}")
     bundle = offline.bundle() if name == STAGES[-1] and not out else None
-    folder = offline.working() if bundle else default_out()
-    stage = Stage(name, locate_data(data), Path(out).expanduser().resolve() if out else folder, bundle)
+    found = locate_data(data)
+    folder = offline.working() if bundle else default_out(found.name) if data else default_out()
+    stage = Stage(name, found, Path(out).expanduser().resolve() if out else folder, bundle)
     files.make_folder(stage.folder)
     return stage
 

@@ -277,8 +277,38 @@ def test_out_of_memory_with_several_views_means_one_by_one_first(known):
     model = known(SIZE, ([1, 1, 9, 9], 0.9, 0))
     model.post_nms_topk = {True: 2000, False: 1000}
     small = Small(model, GPU, pixels=2400)
-    assert predict(model, tta=("none", "flip_h"), batch=2)
-    assert small.seen == [(4800, 1000), (2400, 1000), (2400, 1000)]
+    predictor = Predictor([model], CATEGORIES, PredictConfig(tta=("none", "flip_h"), batch=2))
+    for _ in range(2):  # the second image need not find out again
+        assert predictor(np.zeros(SIZE, np.uint8))
+        assert predictor.spared == ""
+    assert small.seen == [(4800, 1000), *[(2400, 1000)] * 4]
+
+
+def test_what_memory_was_too_short_for_is_told_of_its_image_alone(known):
+    model = known(SIZE, ([1, 1, 9, 9], 0.9, 0))
+    model.post_nms_topk = {True: 2000, False: 1000}
+    small = Small(model, GPU, proposals=250)
+    predictor = Predictor([model], CATEGORIES, PredictConfig())
+    predictor(np.zeros(SIZE, np.uint8))
+    assert predictor.spared == "75% of the proposals"
+    small.proposals, small.pixels = 10**9, 600
+    predictor(np.zeros(SIZE, np.uint8))
+    assert predictor.spared == "75% of the proposals, seen in tiles of 1/2 of the sides"
+    small.pixels = 10**9
+    predictor(np.zeros(SIZE, np.uint8))
+    assert predictor.spared == ""
+
+
+def test_mixed_precision_finds_what_full_precision_finds(network, images):
+    """What a GPU does by itself, here asked of the CPU: no layer on the way refuses halved numbers."""
+    image = np.asarray(Image.open(images[0].path).convert("L"))
+    for fuse in ("wbf", "proposals"):
+        predictor = Predictor([network], CATEGORIES, PredictConfig(fuse=fuse, score_floor=0.0, max_cells=20))
+        full = predictor(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = predictor(image)
+        assert len(half) >= 5
+        assert [c.score for c in half[:5]] == pytest.approx([c.score for c in full[:5]], abs=0.02)
 
 
 def test_what_no_tile_is_small_enough_for(known):

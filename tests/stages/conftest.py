@@ -20,6 +20,8 @@ name = "plain"  # a text
 flag = False  # yes or no
 sizes = [1, 2]  # several
 recipe = {"name": "cosine", "max_lr": 6e-4, "steps": {"first": 1}}  # parts
+weights = ""  # a file
+ways = ["limits by type"]  # how to tune
 do = ""  # more to do in the middle
 """
 

@@ -100,6 +100,15 @@ def test_parts_are_set_in_what_the_profile_gives(notebooks: Path) -> None:
     assert parameters["05_retrain"]["recipe"] == {"max_lr": 1e-5, "name": "x"}
 
 
+def test_files_are_named_from_where_the_command_is_given(
+    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.pth").touch()
+    for given, meant in {"own.pth": f"{tmp_path}/own.pth", "imagenet": "imagenet", "": ""}.items():
+        assert planned(notebooks, f"02.weights={given}")["02_pretrain_livecell"]["weights"] == meant
+
+
 def test_the_last_setting_wins(notebooks: Path) -> None:
     assert planned(notebooks, "03.max_iter=1", "03.max_iter=2")["03_train"]["max_iter"] == 2
 

@@ -12,11 +12,11 @@ from kitlib.stages import record
 
 
 def test_a_record_comes_back(tmp_path: Path) -> None:
-    begun = record.Record("key", False, 0.0, {"max_iter": 3, "schedule": {"max_lr": 1e-5}})
+    begun = record.Record("key", False, 0.0, {"max_iter": 3, "schedule": {"max_lr": 1e-5}}, "training")
     begun.save(tmp_path)
     assert record.read(tmp_path) == begun
     begun.finished(2.5).save(tmp_path)
-    assert record.read(tmp_path) == record.Record("key", True, 2.5, begun.parameters)
+    assert record.read(tmp_path) == record.Record("key", True, 2.5, begun.parameters, "training")
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_what_cannot_be_read_is_no_record(tmp_path: Path, content: str) -> None:
 def test_the_data_s_fingerprint_changes_with_names_sizes_and_times(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     image = tmp_path / "train" / "a.png"
-    seen = [record.data_fingerprint(tmp_path)]
+    seen = [record.data_fingerprint(tmp_path, tmp_path / "out")]
 
     def now_differs() -> bool:
-        seen.append(record.data_fingerprint(tmp_path))
-        return len(set(seen)) == len(seen) and record.data_fingerprint(tmp_path) == seen[-1]
+        seen.append(record.data_fingerprint(tmp_path, tmp_path / "out"))
+        return len(set(seen)) == len(seen) and record.data_fingerprint(tmp_path, tmp_path / "out") == seen[-1]
 
     image.write_text("12")
     assert now_differs()
@@ -51,9 +51,9 @@ def test_the_data_s_fingerprint_changes_with_names_sizes_and_times(tmp_path: Pat
 
 
 def test_a_link_that_leads_nowhere_does_no_harm(tmp_path: Path) -> None:
-    empty = record.data_fingerprint(tmp_path)
+    empty = record.data_fingerprint(tmp_path, tmp_path / "out")
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
-    assert record.data_fingerprint(tmp_path) == empty
+    assert record.data_fingerprint(tmp_path, tmp_path / "out") == empty
 
 
 def test_former_results_are_kept_under_numbers(tmp_path: Path) -> None:

@@ -71,8 +71,40 @@ def test_a_changed_parameter_reruns_its_stage_and_those_after_it(run: Runs) -> N
     ]
     assert run.history(PRETRAIN) == [20]
     assert (shelf / "history.txt").read_text() == "10\n"
-    run("01.rate=0.75")
-    assert run.rows[0].skipped is run.rows[1].skipped is False
+    run("02.max_iter=20", "01.rate=0.75")
+    assert [row.skipped for row in run.rows] == [False, True]  # nothing depends on what 01 finds
+
+
+def test_what_comes_after_a_training_leaves_it_where_it_is(run: Runs) -> None:
+    fold = run.out / TRAIN / "fold_0" / "trained.txt"
+    train = f"03.do=p = Path({str(fold)!r}); p.parent.mkdir(exist_ok=True); p.open('a').write('x')"
+    run(train, last=TRAIN)
+    said = run(train, "03.ways=['expected gain']", last=TRAIN)
+    shelf = run.out / "previous" / "03_train-1"
+    assert said[-2:] == [
+        f"{TRAIN}: the training stays; what was made of it moved to {shelf}",
+        f"{TRAIN}: running",
+    ]
+    assert fold.read_text() == "xx"
+    assert run.history(TRAIN) == [10]
+    assert (shelf / "history.txt").is_file()
+    assert "skipped" in run(train, "03.ways=['expected gain']", last=TRAIN)[-1]
+    run(train, "03.max_iter=20", last=TRAIN)
+    assert fold.read_text() == "x"
+    assert (run.out / "previous" / "03_train-2" / "fold_0" / "trained.txt").read_text() == "xx"
+
+
+def test_results_that_no_run_made_are_moved_aside(run: Runs) -> None:
+    (run.out / EDA).mkdir(parents=True)
+    (run.out / EDA / "metrics.json").write_text("{}")
+    assert "former results moved to" in run(last=EDA)[0]
+    assert (run.out / "previous" / "01_eda-1" / "metrics.json").read_text() == "{}"
+
+
+def test_results_may_lie_in_the_data_s_folder(run: Runs) -> None:
+    run.out = run.data / "out"
+    run(last=EDA)
+    assert "skipped" in run(last=EDA)[0]
 
 
 def test_other_data_or_another_notebook_rerun_all_that_follows(run: Runs) -> None:
@@ -136,14 +168,19 @@ def test_results_that_were_deleted_are_made_again(run: Runs) -> None:
 
 
 def test_from_takes_what_earlier_stages_left(run: Runs) -> None:
-    with pytest.raises(
-        KitError, match=r"--from 02_pretrain_livecell needs the results of 01_eda, but .*01_eda has none"
-    ):
-        run(first=PRETRAIN)
-    assert not (run.out / PRETRAIN).exists()
-    run(last=EDA)
-    assert run(first=PRETRAIN) == ["02_pretrain_livecell: running"]
-    assert [row.stage for row in run.rows] == [PRETRAIN]
+    missing = r"03_train needs the results of 02_pretrain_livecell, but .*livecell has none; start earlier"
+    with pytest.raises(KitError, match=missing):
+        run(first=TRAIN, last=TRAIN)
+    assert not run.out.exists()
+    assert run(first=PRETRAIN) == ["02_pretrain_livecell: running"]  # nobody reads what 01 finds
+    assert run(first=TRAIN, last=TRAIN) == ["03_train: running"]
+    assert [row.stage for row in run.rows] == [TRAIN]
+
+
+def test_what_a_stage_does_not_read_need_not_be_there(run: Runs) -> None:
+    run("03.weights=own.pth", first=TRAIN, last=TRAIN)
+    run("03.weights=own.pth", first="06_submit", last="06_submit")
+    assert [row.stage for row in run.rows] == ["06_submit"]
 
 
 def test_from_after_to_is_refused(run: Runs) -> None:

@@ -42,6 +42,11 @@ def test_a_stage_finds_its_data_and_makes_its_folder(data: Path, tmp_path: Path)
     assert begun.folder.is_dir()
 
 
+def test_own_data_do_not_meet_the_demo_s_results(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "ROOT", data.parent)
+    assert stage.begin("03_train", str(data)).out == data.parent / "outputs" / data.name
+
+
 def test_paths_may_be_relative(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     begun = stage.begin("03_train", data.name, "out")
@@ -163,8 +168,10 @@ class Config:
     rate: float = 1e-3
 
 
-def test_the_configuration_is_kept_and_shown_folded(train: stage.Stage) -> None:
-    shown = train.save(Config())._repr_html_()
+def test_the_configuration_is_shown_folded_and_kept_with_the_results(train: stage.Stage) -> None:
+    shown = train.describe(Config())._repr_html_()
+    assert not (train.folder / "config.yaml").exists()  # training may yet refuse it
+    train.finish([], Config())
     assert config.load(Config, train.folder / "config.yaml") == Config()
     assert "<b>" not in shown
     assert "name: &lt;b&gt;&amp;" in shown

@@ -6,6 +6,7 @@ import pytest
 
 from kitlib import config as configs
 from kitlib.errors import KitError
+from kitlib.predict import PredictConfig
 from kitlib.train import resume
 from kitlib.train.config import AverageConfig
 from kitlib.train.schedule import ScheduleConfig
@@ -30,6 +31,17 @@ def test_where_things_lie_and_how_fast_to_go_may_change(make_config):
     config = make_config()
     moved = make_config(out="elsewhere", train="moved.jsonl", workers=7, eval_every=3, checkpoint_every=9)
     resume.check(state(config), moved, "d")
+
+
+@pytest.mark.parametrize("eval_every", [0, 5])
+def test_how_to_predict_may_change_where_no_evaluation_chooses_weights(make_config, eval_every):
+    config = make_config(eval_every=eval_every)
+    other = make_config(eval_every=eval_every, predict=PredictConfig(tta=("none", "flip_h")))
+    if eval_every:
+        with pytest.raises(KitError, match=r"predict\.tta"):
+            resume.check(state(config), other, "d")
+    else:
+        resume.check(state(config), other, "d")
 
 
 def test_what_shapes_the_weights_may_not(make_config):
