@@ -196,7 +196,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, arguments: tuple[str, s
         (["--from", "3_train"], "unknown stage '3_train': did you mean '03_train'?"),
         (["--to", "0"], "stage '0' may be any of 01_eda"),
         (["--from", "05", "--to", "03"], "--from 05_retrain comes after --to 03_train; exchange them"),
-        (["--from", "03"], "--from 03_train needs the results of 01_eda"),
+        (["--from", "03"], "03_train needs the results of 02_pretrain_livecell"),
         (
             ["--set", "03.max_itre=3"],
             "unknown parameter of --set 03_train: 'max_itre': did you mean 'max_iter'?",
