@@ -26,12 +26,6 @@ from kitlib import files
 from kitlib.errors import KitError
 
 Row = dict[str, Any]
-
-
-class Died(KitError):
-    """A child ended without a word of its own: it was killed, or stopped by what nobody foresaw."""
-
-
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
@@ -44,6 +38,10 @@ _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
 _TORCHRUN = "PET_"  # of the variables that torchrun takes for its options
+
+
+class Died(KitError):
+    """A child ended without a word of its own: it was killed, or stopped by what nobody foresaw."""
 
 
 def launch(

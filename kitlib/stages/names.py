@@ -47,6 +47,6 @@ def notebook(stage: str, folder: Path = NOTEBOOKS) -> Path:
     return path
 
 
-def default_out(name: str = "demo") -> Path:
+def default_out(name: str) -> Path:
     """Where a run leaves its results unless told otherwise; ``name``: of its profile, or of the data."""
     return ROOT / "outputs" / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,12 @@ def run(
     rows, upstream = [], record.data_fingerprint(data, out)
     for stage in STAGES[: STAGES.index(last) + 1]:
         path, folder, parameters = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
-        key, training = _key(path, parameters, upstream), _key(path, parameters, upstream, _after(parameters))
+        key, training = _keys(path, parameters, upstream)
         upstream = upstream if stage == STAGES[0] else key  # nothing depends on what 01 finds
         if stage not in chosen:
             continue
         former = record.read(folder)
-        same = former is not None and former.key == key
-        trained = former is not None and former.training == training
+        same, trained = (former.key == key, former.training == training) if former else (False, False)
         if same and former.done and record.has_results(folder) and not force:
             say(f"{stage}: finished before with the same inputs, skipped (--force runs it again)")
             rows.append(row(folder, former.seconds, skipped=True))
@@ -91,10 +90,14 @@ def _after(parameters: dict[str, Any]) -> set[str]:
     return after if parameters.get("eval_every") else after | {"predict_config"}
 
 
-def _key(path: Path, parameters: dict[str, Any], upstream: str, without: Iterable[str] = ()) -> str:
-    ignored = {"data", "out", "gpus", *without}  # where and on what it runs does not change what it computes
-    counted = {k: v for k, v in parameters.items() if k not in ignored}
-    return files.fingerprint(notebooks.fingerprint(path), repr(sorted(counted.items())), upstream)
+def _keys(path: Path, parameters: dict[str, Any], upstream: str) -> tuple[str, str]:
+    """Fingerprints of all that a stage does, and of its training alone."""
+    ignored = {"data", "out", "gpus"}  # where and on what it runs does not change what it computes
+    counted = sorted(item for item in parameters.items() if item[0] not in ignored)
+    after = _after(parameters)
+    before = [item for item in counted if item[0] not in after]
+    training = files.fingerprint(notebooks.fingerprint(path), repr(before), upstream)
+    return files.fingerprint(training, repr(counted)), training
 
 
 def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:

@@ -29,7 +29,6 @@ SECTIONS = {
     "sampler": SamplerConfig,
     "schedule": ScheduleConfig,
 }
-BY_TYPE = ("score", "agreement", "min_area", "max_area", "doubt")  # of 04
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _check_stage(stage: str, parameters: Mapping[str, Any]) -> None:
     for key in parameters.get("cleaning", {}):
         if key not in known:
             raise KitError(f"{stage}.cleaning: {unknown('key', key, known)}")
-    for name, table in _by_type(parameters):
+    for name, table in _tables_by_type(parameters):
         for key in table:
             if key not in (*CATEGORIES, "default"):
                 raise KitError(f"{stage}.{name}: {unknown('cell type', key, CATEGORIES)}")
@@ -124,12 +123,13 @@ def _check_stage(stage: str, parameters: Mapping[str, Any]) -> None:
         )
 
 
-def _by_type(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _tables_by_type(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The parameters that hold a value for each cell type: a misspelt one would be of no type."""
     for section, name in (("augment", "scale_by_type"), ("predict_config", "scales_by_type")):
         yield f"{section}.{name}", parameters.get(section, {}).get(name, {})
     if "doubt" in parameters:
-        yield from ((name, parameters[name]) for name in BY_TYPE)
+        for name in ("score", "agreement", "min_area", "max_area", "doubt"):
+            yield name, parameters[name]
 
 
 def _given(parameters: Mapping[str, Any]) -> Iterator[tuple[str, type, dict[str, Any]]]:

@@ -190,8 +190,13 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
         raise KitError(f"'{name}' is no stage; the stages are {', '.join(STAGES)}")
     bundle = offline.bundle() if name == STAGES[-1] and not out else None
     found = locate_data(data)
-    folder = offline.working() if bundle else default_out(found.name) if data else default_out()
-    stage = Stage(name, found, Path(out).expanduser().resolve() if out else folder, bundle)
+    if out:
+        target = Path(out).expanduser().resolve()
+    elif bundle:
+        target = offline.working()
+    else:
+        target = default_out(found.name if data else "demo")
+    stage = Stage(name, found, target, bundle)
     files.make_folder(stage.folder)
     return stage
 

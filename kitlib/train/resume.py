@@ -70,7 +70,9 @@ def differences(old: dict[str, Any], new: dict[str, Any], harmless: set[str] = f
 def _harmless(config: TrainConfig) -> set[str]:
     """A training may also be made longer, where that does not change the part that is done, and predict in
     another way, where that has no say in which weights are kept."""
-    fixed_length = config.schedule.needs_length or config.average.kind == "swa"
-    return (
-        HARMLESS | (set() if fixed_length else {"max_iter"}) | (set() if config.eval_every else {"predict"})
-    )
+    harmless = set(HARMLESS)
+    if not (config.schedule.needs_length or config.average.kind == "swa"):
+        harmless.add("max_iter")
+    if not config.eval_every:
+        harmless.add("predict")
+    return harmless

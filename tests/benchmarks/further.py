@@ -29,9 +29,9 @@ BEST = "weights_best.pth"
 SCALES = (1.0, 2.2)
 # A crop of 256 pixels then shows an astrocyte whole, and a neuron in more than a few pixels.
 BY_TYPE = {"astro": (0.5, 1.1), "cort": (1.2, 2.2), "shsy5y": (1.6, 2.8)}
-PSEUDO_SHARE = 0.25
 # The first look, which tells the type, lies in all of these: else blur alone would tell it.
 WIDE = {"astro": (0.5, 1.6), "cort": (1.2, 2.2), "shsy5y": (1.4, 2.8)}
+PSEUDO_SHARE = 0.25
 # Of shsy5y, by the first model's cross-validation, three of four cells with a score of 0.2 are true.
 BELIEVED = pseudo.PseudoConfig(
     post=PostConfig(score={"default": 0.5, "astro": 0.3, "shsy5y": 0.2}),
