@@ -104,7 +104,7 @@ install() {
     local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt)
     part "${pip[@]}" --upgrade pip
     "$venv/bin/python" -m kitlib.kaggle.detectron2_wheel "$venv/wheels" # says by itself what fails
-    part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,dev]"
+    part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,coco,dev]"
 }
 
 # In a subshell whose descriptor 9 holds a lock: it lasts until the last child is gone, so that two calls never work

@@ -1,11 +1,21 @@
-"""The records that everything passes on: a cell, a frame with its cells, and frames as a file."""
+"""The records that everything passes on: a cell, a frame with its cells, and a file of frames."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
+import mmap
+import struct
+import zipfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kitlib import files
 from kitlib.errors import KitError
@@ -40,7 +50,8 @@ class Frame:
         path: the image file; None where only the cells are known.
         height: rows.
         width: columns.
-        cells: annotated, pseudo-labelled or predicted cells; may overlap.
+        cells: annotated, pseudo-labelled or predicted cells; may overlap. Of a frame that was read from a
+            file, each cell is made when it is asked for.
         category: the type of the frame's cells where it is known.
         group: what the frame was cut or taken from (a sample, a well): frames of one group stay in one fold.
         weight: factor on the frame's training loss; below 1 for pseudo-labelled frames.
@@ -51,7 +62,7 @@ class Frame:
     path: Path | None
     height: int
     width: int
-    cells: tuple[Cell, ...] = ()
+    cells: Sequence[Cell] = ()
     category: str | None = None
     group: str | None = None
     weight: float = 1.0
@@ -59,64 +70,207 @@ class Frame:
 
     @property
     def pseudo(self) -> bool:
-        """Whether the cells come from a model rather than from an annotator."""
+        """Whether any of the cells comes from a model rather than from an annotator."""
+        if isinstance(self.cells, StoredCells):
+            return self.cells.scored
         return any(cell.score is not None for cell in self.cells)
 
 
-def write_frames(path: Path | str, frames: Sequence[Frame]) -> Path:
-    """Write frames as JSON lines: how notebooks hand data to training and prediction processes."""
-    with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        for frame in frames:
-            out.write(json.dumps(_to_dict(frame)) + "\n")
+def write_frames(path: Path | str, frames: Iterable[Frame]) -> Path:
+    """Write frames for ``read_frames``: how notebooks hand data to training and prediction processes.
+
+    The file is what ``numpy.savez`` writes; nothing in it is pickled. Frames are taken one at a time, so that
+    a generator of them never has to fit into memory.
+
+    Args:
+        path: ends in ``.npz`` by custom.
+        frames: with their images as paths; a relative path is resolved now, since the reading process may
+            run in another folder.
+    """
+    columns = _Columns()
+    for frame in frames:
+        columns.add(frame)
+    with files.atomic(path) as temporary, temporary.open("wb") as out:
+        np.savez(out, allow_pickle=False, **columns.arrays())
     return Path(path)
 
 
 def read_frames(path: Path | str) -> list[Frame]:
     """Read frames that ``write_frames`` wrote.
 
+    The masks stay in the file, which is mapped into memory: processes that read the same file share it, and
+    a million cells cost each of them a few megabytes. The file may be replaced meanwhile, not edited.
+
     Raises:
-        KitError: the file is missing or damaged; the line is named.
+        KitError: the file is missing or damaged.
     """
-    frames = []
     try:
-        with Path(path).open("rb") as lines:
-            for line in lines:
-                frames.append(_from_dict(json.loads(line)))
+        return list(_FrameFile(Path(path)).frames())
     except FileNotFoundError:
         raise KitError(f"{path} does not exist; run the stage that writes it") from None
     except OSError as error:
         raise KitError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, struct.error, zipfile.BadZipFile) as error:
         raise KitError(
-            f"{path} line {len(frames) + 1} is damaged ({type(error).__name__}: {error}); "
+            f"{path} is damaged, or of another version of the kit ({type(error).__name__}: {error}); "
             "run the stage that writes it again"
         ) from error
-    return frames
 
 
-def _to_dict(frame: Frame) -> dict:
-    return {
-        "id": frame.id,
-        "path": str(frame.path.resolve()) if frame.path else None,
-        "height": frame.height,
-        "width": frame.width,
-        "category": frame.category,
-        "group": frame.group,
-        "weight": frame.weight,
-        "ignore": frame.ignore["counts"].decode() if frame.ignore else None,
-        "cells": [
-            [c.mask["counts"].decode(), c.category, c.score, c.mask_score, c.agreement] for c in frame.cells
-        ],
-    }
+# ------------------------------------------------------------------------------------------ writing
 
 
-def _from_dict(values: dict) -> Frame:
-    size = [values["width"], values["height"]]
-    cells = tuple(Cell(RLE(size=size, counts=c.encode()), *rest) for c, *rest in values.pop("cells"))
-    path, ignore = values.pop("path"), values.pop("ignore")
-    return Frame(
-        path=Path(path) if path else None,
-        cells=cells,
-        ignore=RLE(size=size, counts=ignore.encode()) if ignore else None,
-        **values,
-    )
+class _Columns:
+    """What a file of frames holds, gathered frame by frame."""
+
+    def __init__(self) -> None:
+        self.frames: list[list] = []
+        self.categories: dict[str, int] = {}
+        self.counts = bytearray()
+        self.bounds = array("q", [0])
+        self.kinds = array("i")
+        self.scores = array("d")
+        self.scored = False
+
+    def add(self, frame: Frame) -> None:
+        scored = False
+        for cell in frame.cells:
+            self.counts += cell.mask["counts"]
+            self.bounds.append(len(self.counts))
+            self.kinds.append(self.categories.setdefault(cell.category, len(self.categories)))
+            scores = (cell.score, cell.mask_score, cell.agreement)
+            self.scores.extend(np.nan if score is None else score for score in scores)
+            scored |= cell.score is not None
+            self.scored |= scores != (None, None, None)
+        path = str(frame.path.resolve()) if frame.path else None
+        ignore = frame.ignore["counts"].decode("ascii") if frame.ignore else None
+        named = (frame.id, path, frame.height, frame.width, frame.category, frame.group, frame.weight, ignore)
+        self.frames.append([*named, len(self.kinds), scored])
+
+    def arrays(self) -> dict[str, NDArray]:
+        index = json.dumps({"frames": self.frames, "categories": list(self.categories)})
+        scores = np.frombuffer(self.scores, np.float64) if self.scored else np.zeros(0)
+        return {
+            "index": np.frombuffer(index.encode(), np.uint8),
+            "bounds": np.frombuffer(self.bounds, np.int64),
+            "kinds": np.frombuffer(self.kinds, np.int32) if self.kinds else np.zeros(0, np.int32),
+            "scores": scores.reshape(-1, 3),
+            "counts": np.frombuffer(self.counts, np.uint8) if self.counts else np.zeros(0, np.uint8),
+        }
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+SMALL = (
+    1 << 20
+)  # bytes; a smaller file is read whole, as thousands of mapped ones would be too many open files
+
+
+class _FrameFile:
+    """The arrays of a file of frames, mapped into memory.
+
+    Attributes:
+        bounds: (N + 1,) int64, where the counts of each of the N cells begin in ``counts``, and their end.
+        kinds: (N,) int32, the place of each cell's category in ``categories``.
+        scores: (N, 3) float64, score, mask score and agreement of each cell, NaN for None; (0, 3) where no
+            cell has any.
+        counts: (B,) uint8, COCO's compressed run lengths of all masks one after the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        arrays = _mapped(path)
+        index = json.loads(arrays["index"].tobytes())
+        self._frames, self.categories = index["frames"], index["categories"]
+        self.bounds, self.kinds = arrays["bounds"], arrays["kinds"]
+        self.scores, self.counts = arrays["scores"], arrays["counts"]
+
+    def __reduce__(self) -> tuple:
+        return _FrameFile, (self.path,)  # to another process goes the path alone
+
+    def frames(self) -> Iterator[Frame]:
+        first = 0
+        for name, path, height, width, category, group, weight, ignore, last, scored in self._frames:
+            if not first <= last < len(self.bounds) or last > len(self.kinds):
+                raise ValueError(f"frame {name} ends at cell {last}")
+            size = [width, height]
+            cells = StoredCells(self, first, last, size, scored) if last > first else ()
+            unknown = RLE(size=size, counts=ignore.encode("ascii")) if ignore is not None else None
+            place = Path(path) if path is not None else None
+            yield Frame(name, place, height, width, cells, category, group, weight, unknown)
+            first = last
+
+
+class StoredCells(Sequence[Cell]):
+    """The cells of one frame in a file of frames, each made when it is asked for.
+
+    Attributes:
+        scored: whether any of them has a score.
+    """
+
+    __slots__ = ("_file", "_first", "_last", "_size", "scored")
+
+    def __init__(self, file: _FrameFile, first: int, last: int, size: list[int], scored: bool) -> None:
+        self._file, self._first, self._last, self._size, self.scored = file, first, last, size, scored
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def __iter__(self) -> Iterator[Cell]:
+        return self._cells(self._first, self._last)
+
+    @overload
+    def __getitem__(self, item: int) -> Cell: ...
+    @overload
+    def __getitem__(self, item: slice) -> tuple[Cell, ...]: ...
+    def __getitem__(self, item: int | slice) -> Cell | tuple[Cell, ...]:
+        if isinstance(item, slice):
+            return tuple(self)[item]
+        place = range(self._first, self._last)[item]
+        return next(self._cells(place, place + 1))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} cells in {self._file.path}>"
+
+    def _cells(self, first: int, last: int) -> Iterator[Cell]:
+        file = self._file
+        names = file.categories
+        kinds = file.kinds[first:last].tolist()
+        bounds = file.bounds[first : last + 1].tolist()
+        counts = file.counts[bounds[0] : bounds[-1]].tobytes()
+        if len(file.scores):
+            scores = [[None if s != s else s for s in row] for row in file.scores[first:last].tolist()]
+        else:
+            scores = [()] * len(kinds)
+        for kind, (begin, end), given in zip(kinds, pairwise(bounds), scores, strict=True):
+            mask = RLE(size=self._size, counts=counts[begin - bounds[0] : end - bounds[0]])
+            yield Cell(mask, names[kind], *given)
+
+
+def _mapped(path: Path) -> dict[str, NDArray]:
+    """The arrays of an uncompressed ``.npz`` file by name, without copying a mapped file's bytes."""
+    with path.open("rb") as file:
+        small = file.seek(0, io.SEEK_END) < SMALL
+        file.seek(0)
+        buffer = file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    return {member.filename.removesuffix(".npy"): _array(buffer, member) for member in members}
+
+
+def _array(buffer: bytes | mmap.mmap, member: zipfile.ZipInfo) -> NDArray:
+    """One array of the archive: after the archive's own header of it and numpy's."""
+    names = member.header_offset + 26  # where the lengths of the member's name and extra field stand
+    start = names + 4 + sum(struct.unpack("<HH", buffer[names : names + 4]))
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} is compressed")
+    header = io.BytesIO(buffer[start : start + 4096])
+    np.lib.format.read_magic(header)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+    count = int(np.prod(shape))
+    return np.frombuffer(buffer, dtype, count, start + header.tell()).reshape(shape)

@@ -259,25 +259,48 @@ def merge(rles: Sequence[RLE]) -> RLE:
 
 def from_coco(r: RLE) -> RLE:
     """The mask of a COCO file's compressed RLE (size [height, width], column-major)."""
-    return _transposed(r)
+    return from_coco_all([r])[0]
+
+
+def from_coco_all(rles: Sequence[RLE]) -> list[RLE]:
+    """``from_coco`` of many masks of one frame at once, some eight times faster than one by one."""
+    return _transposed(rles)
 
 
 def to_coco(r: RLE) -> RLE:
     """The compressed RLE of a mask as COCO files have it (size [height, width], column-major)."""
-    return _transposed(r)
+    return _transposed([r])[0]
 
 
-def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
-    """The union of COCO polygons, pixel for pixel as pycocotools rasterises them.
+def from_polygons(shapes: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> list[RLE]:
+    """The masks of COCO polygons of one frame, pixel for pixel as pycocotools rasterises them.
 
     Args:
-        polygons: each x, y, x, y, ... in pixels, at least three points.
+        shapes: for each mask its polygons, of which it is the union. A polygon is x, y, x, y, ... in pixels
+            and has at least three points; a mask without polygons is empty.
+        height: the frame's rows.
+        width: the frame's columns.
     """
-    return from_coco(coco.merge(coco.frPyObjects([list(p) for p in polygons], height, width)))
+    polygons = [list(polygon) for shape in shapes for polygon in shape]
+    parts = iter(coco.frPyObjects(polygons, height, width) if polygons else ())
+    return from_coco_all([_union([next(parts) for _ in shape], height, width) for shape in shapes])
 
 
-def _transposed(r: RLE) -> RLE:
-    """Either orientation's mask as the other's: what one reads as its frame is the other's transpose."""
-    height, width = height_width(r)
-    x0, y0, x1, y1 = boxes([r])[0].tolist()
-    return from_crop(crop(r, (x0, y0, x1, y1)).T, y0, x0, width, height)
+def _union(parts: list[RLE], height: int, width: int) -> RLE:
+    if len(parts) == 1:
+        return parts[0]
+    return coco.merge(parts) if parts else coco.encode(np.zeros((height, width), np.uint8, order="F"))
+
+
+def _transposed(rles: Sequence[RLE]) -> list[RLE]:
+    """Either orientation's masks as the other's: what one reads as its frame is the other's transpose."""
+    if not len(rles):
+        return []
+    height, width = height_width(rles[0])
+    tight = boxes(rles)
+    corners = tight[:, :2].tolist()
+    edges = [
+        crop_edges(inside.T, y, x, width, height)
+        for (x, y), inside in zip(corners, crops(rles, tight), strict=True)
+    ]
+    return from_edges(edges, width, height)

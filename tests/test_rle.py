@@ -252,7 +252,8 @@ def test_polygons_fill_what_pycocotools_fills() -> None:
     for _ in range(20):
         angle = np.sort(rng.uniform(0, 2 * np.pi, 12))
         points = 25 + rng.uniform(16, 24, 12)[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-        found = rle.to_mask(rle.from_polygons([points.ravel().tolist()], 50, 60))
+        (mask,) = rle.from_polygons([[points.ravel().tolist()]], 50, 60)
+        found = rle.to_mask(mask)
         peer = coco.decode(coco.merge(coco.frPyObjects([points.ravel().tolist()], 50, 60)))
         np.testing.assert_array_equal(found, peer.astype(bool))
         filled = polygon2mask((50, 60), points[:, ::-1])

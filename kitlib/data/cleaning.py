@@ -58,6 +58,13 @@ def faults(frame: Frame) -> Faults:
     return Faults(int((found.holes > 0).sum()), int((found.parts > 1).sum()), int(overlaps))
 
 
+def twins(frame: Frame, iou: float = 0.75) -> int:
+    """How many cells of a frame have another one there that covers nearly the same pixels."""
+    masks = [cell.mask for cell in frame.cells]
+    alike = rle.iou(masks, masks) > iou
+    return int((alike.sum(axis=1) > 1).sum())  # each is like itself
+
+
 def _mend(frame: Frame, fill_holes: bool, keep_largest: bool) -> Frame:
     masks = [cell.mask for cell in frame.cells]
     found = topology(masks)

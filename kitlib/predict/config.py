@@ -96,7 +96,7 @@ class PredictJob:
 
     Attributes:
         weights: checkpoints of ``kitlib.train``, an ensemble if several.
-        frames: JSON lines of ``records.write_frames``.
+        frames: a file of ``records.write_frames``.
         out: the predictions.csv to write.
         until: the time (``time.time()``) at which it must have ended; where that is short, less is done, see
             ``kitlib.predict.budget``.

@@ -18,7 +18,7 @@ CHANCES = 2  # a process may have died beside a frame, for another's sake, but h
 
 def part(folder: Path, index: int) -> Path:
     """The file that holds the predictions of one frame, at each level, until all are done."""
-    return folder / f"{index:06d}.jsonl"
+    return folder / f"{index:06d}.npz"
 
 
 class Progress:

@@ -37,6 +37,8 @@ class Choices:
 
     score_kinds: tuple[Kind, ...] = ("box",)
     ways: tuple[Way, ...] = ("limits by type",)
+    splits: tuple[Literal["train", "val", "test"], ...] = ("train",)
+    few_cells: float = 0.1
     start_from: Literal["02_pretrain_livecell", "03_train"] = "03_train"
     fold: int = -1
     folds: int | None = None
@@ -48,13 +50,15 @@ class Choices:
     hours: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("score_kinds", "ways"):
+        for name in ("score_kinds", "ways", "splits"):
             if not getattr(self, name):
                 raise KitError(f"{name} must name at least one")
         if self.folds is not None and (self.folds < 2 or not -1 <= self.fold < self.folds):
             raise KitError(f"fold {self.fold} of {self.folds}: fold must be 0 to folds - 1, or -1 for all")
         if not 0 < self.confidence < 1:
             raise KitError(f"confidence must lie between 0 and 1, not {self.confidence}")
+        if not 0 <= self.few_cells < 1:
+            raise KitError(f"few_cells must be at least 0 and below 1, not {self.few_cells}")
         if self.generation < 1:
             raise KitError(f"generation must be at least 1, not {self.generation}")
         for name in ("hours", "finetune_iter", "patience"):

@@ -49,6 +49,11 @@ class Stage:
         """Where this stage's results lie."""
         return self.out if self.bundle else self.out / self.name
 
+    @property
+    def cache(self) -> Path:
+        """Where files are kept that save reading the data a second time; it may be removed at any time."""
+        return self.out / "cache"
+
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
 

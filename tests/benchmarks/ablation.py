@@ -63,8 +63,8 @@ def out_of_fold(
         folder = files.make_folder(run / "ablation" / "+".join(stages) / name.strip("+ ") / f"fold_{fold}")
         out = folder / "predictions.csv"
         if not out.exists():
-            jsonl = str(records.write_frames(folder / "frames.jsonl", frames))
-            predict.run(PredictJob(weights(run, stages, fold), jsonl, str(out), config))
+            listed = str(records.write_frames(folder / "frames.npz", frames))
+            predict.run(PredictJob(weights(run, stages, fold), listed, str(out), config))
         found = {0.5: out} | {level: folder / f"predictions@{level:.2f}.csv" for level in config.levels}
         for level, path in found.items():
             levels.setdefault(level, []).extend(tables.read_cells(path))

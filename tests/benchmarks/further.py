@@ -58,8 +58,8 @@ def _train(
     job = replace(
         settings,
         out=str(out),
-        train=str(records.write_frames(out / "train.jsonl", fold[0])),
-        val=str(records.write_frames(out / "val.jsonl", fold[1])),
+        train=str(records.write_frames(out / "train.npz", fold[0])),
+        val=str(records.write_frames(out / "val.npz", fold[1])),
         weights=str(start),
         schedule=replace(settings.schedule, max_lr=lr),
     )
@@ -68,7 +68,7 @@ def _train(
 
 def _label(weights: Path, bare: list[Frame], folder: Path) -> list[Frame]:
     """What one model is sure of."""
-    frames = records.write_frames(files.make_folder(folder) / "unlabelled.jsonl", bare)
+    frames = records.write_frames(files.make_folder(folder) / "unlabelled.npz", bare)
     table = folder / "predictions.csv"
     job = PredictJob((str(weights),), str(frames), str(table), PredictConfig(scales=(2.0,)))
     found = tables.read_cells(table) if table.exists() else predict.run(job).frames()

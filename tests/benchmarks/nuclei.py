@@ -34,8 +34,8 @@ def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> 
     """The weights of the small model, from random ones."""
     settings = train.TrainConfig(
         out=str(out),
-        train=str(records.write_frames(out / "train.jsonl", frames)),
-        val=str(records.write_frames(out / "val.jsonl", aside)),
+        train=str(records.write_frames(out / "train.npz", frames)),
+        val=str(records.write_frames(out / "val.npz", aside)),
         categories=("cell",),
         model=ModelConfig("tiny", num_classes=1, options=MODEL),
         augment=VIEWS,
@@ -52,7 +52,7 @@ def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> 
 
 def look(weights: Path, frames: list[Frame], out: Path, config: PredictConfig) -> predict.Predicted:
     """What the model finds in the frames."""
-    listed = records.write_frames(out.with_suffix(".jsonl"), frames)
+    listed = records.write_frames(out.with_suffix(".npz"), frames)
     return predict.run(PredictJob((str(weights),), str(listed), str(out.with_suffix(".csv")), config))
 
 

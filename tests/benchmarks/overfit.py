@@ -41,7 +41,7 @@ def choose(data: Path) -> list[Frame]:
 
 def config(frames: list[Frame], out: Path, iterations: int, scale: float) -> train.TrainConfig:
     """The demo's recipe with nothing random but the order of the frames and the proposals."""
-    listed = str(write_frames(out / "frames.jsonl", frames))
+    listed = str(write_frames(out / "frames.npz", frames))
     pixels = np.concatenate([read_image(f.path).ravel() for f in frames])
     grey = {"pixel_mean": float(pixels.mean()), "pixel_std": float(pixels.std())}
     return train.TrainConfig(

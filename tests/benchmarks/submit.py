@@ -43,7 +43,7 @@ def main() -> None:
     test, post = competition.test(given.data), judged.tuned.post
     job = PredictJob(
         tuple(path for fold in given.folds for path in ablation.weights(given.run, given.stage, fold)),
-        str(records.write_frames(folder / "test.jsonl", test)),
+        str(records.write_frames(folder / "test.npz", test)),
         str(folder / "test.csv"),
         replace(look, levels=(), mask_threshold=post.mask_threshold),
     )

@@ -270,7 +270,7 @@ ANNOTATIONS = {
         "a polygon has an odd count of numbers; give polygons",
     ),
     "words": (cell(segmentation=[["a", "b"] * 3]), "cannot be read as a mask"),
-    "not finite": (cell(segmentation=[[1, 1, 4, 1, 4, float("nan")]]), "a number that is not finite"),
+    "not finite": (cell(segmentation=[[1, 1, 4, 1, 1e308, 1e308, 1e308, 4]]), "a number that is not finite"),
     "another size": (
         cell(segmentation={"size": [8, 6], "counts": [48]}),
         "its size is [8, 6], the image's is [6, 8]",
@@ -301,24 +301,40 @@ IMAGES = {
     ),
     "no size": (
         lambda d: d["images"][0].pop("width"),
-        r"livecell_coco_train\.json image 1 has no width; add it",
+        r"livecell_coco_train\.json .*required field `width` - at `\$\.images\[0\]`; correct that entry",
     ),
     "no file": (
         image(file_name="MCF7_Phase_Z.tif"),
         r"1 of the images in \S+train\.json are not under \S+images: MCF7_Phase_Z\.tif; copy or download",
     ),
-    "twice": (
-        lambda d: d["images"].append(d["images"][0]),
-        r"two images with id 1 or name 'MCF7\S+'; rename one",
-    ),
-    "no images": (lambda d: d.pop("images"), r"has no 'images'; it is not a COCO file"),
-    "no annotations": (lambda d: d.pop("annotations"), r"has no 'annotations'; it is not a COCO file"),
+    "no images": (lambda d: d.pop("images"), r"not a COCO file of instances: .* required field `images`"),
+    "no annotations": (lambda d: d.pop("annotations"), r"not a COCO file .* required field `annotations`"),
+    "a number for the annotations": (lambda d: d.update(annotations=3), r"got `int` - at `\$\.annotations`"),
+    "a name that is a number": (image(file_name=3), r"got `int` - at `\$\.images\[0\]\.file_name`"),
+    "an id that is a list": (image(id=[1]), r"got `array` - at `\$\.images\[0\]\.id`"),
+    "an image that is text": (lambda d: d["images"].append("x"), r"got `str` - at `\$\.images\[1\]`"),
+    "an endless size": (image(height=1e400), r"is not whole JSON .*copy or download it again"),
+    "no height": (image(height=0), r"image 1 has width 8 and height 0; write the image's size in pixels"),
+    "half a pixel": (image(height=6.5), r"image 1 has width 8 and height 6\.5; write"),
 }
 
 
 @pytest.mark.parametrize(("change", "problem"), IMAGES.values(), ids=IMAGES)
 def test_a_bad_image_entry_is_named(coco, change, problem):
     assert re.search(problem, refused(livecell.load, coco(change).parents[2]))
+
+
+def test_two_images_that_cannot_be_told_apart(coco, tmp_path, write_image):
+    other = tmp_path / "LIVECell_dataset_2021" / "images" / "other"
+    write_image(other / "MCF7_Phase_G4_2_02d16h00m_1.png")
+    write_image(other / "b.png")
+
+    def add(**values):
+        return lambda d: d["images"].append({**d["images"][0], **values})
+
+    same_name = coco(add(id=2, file_name="MCF7_Phase_G4_2_02d16h00m_1.png"))
+    assert "has two images with the name 'MCF7_Phase" in refused(livecell.load, same_name.parents[2])
+    assert "has two images with id 1; give" in refused(livecell.load, coco(add(file_name="b.png")).parents[2])
 
 
 def test_a_json_cut_short(coco):
@@ -336,7 +352,9 @@ def test_a_json_cut_short(coco):
 def test_no_livecell(tmp_path, coco):
     assert "holds no LIVECell_dataset_2021/" in refused(livecell.load, tmp_path / "elsewhere")
     path = coco()
-    assert "livecell_coco_val.json does not exist; download" in refused(livecell.load, path.parents[2], "val")
+    assert "livecell_coco_val.json does not exist; download" in refused(
+        livecell.load, path.parents[2], ["val"]
+    )
     shutil.rmtree(path.parents[2] / "images")
     assert "images, the images of " in refused(livecell.load, path.parents[2])
 

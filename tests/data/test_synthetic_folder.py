@@ -129,7 +129,7 @@ def test_the_kit_reads_it_all(folder: Path) -> None:
     assert len(competition.labelled(folder)) == 6
     assert len(competition.test(folder)) == 3
     assert {f.category for f in competition.truth(folder)} == set(competition.CATEGORIES)
-    lines = {f.category for f in livecell.load(folder, "train", "line")}
+    lines = {f.category for f in livecell.load(folder, ["train"], "line").frames}
     assert lines == {"SHSY5Y", "A172", "Huh7"}
     assert tables.read_cells(folder / "train.csv")
 
@@ -181,7 +181,7 @@ def test_types_are_shared_out_as_in_the_competition(images: int, expected: tuple
 def test_the_smallest_set_is_complete(tmp_path: Path) -> None:
     root = synthetic.write(tmp_path / "data", images=3, size=(64, 70))
     assert {f.category for f in competition.labelled(root)} == set(competition.CATEGORIES)
-    assert [len(livecell.load(root, split)) for split in ("train", "val", "test")] == [3, 1, 1]
+    assert [len(livecell.load(root, [split]).frames) for split in ("train", "val", "test")] == [3, 1, 1]
 
 
 @pytest.mark.parametrize(

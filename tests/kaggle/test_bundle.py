@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     weights = ["fold_0/weights_best.pth", "fold_1/weights_best.pth"]
     files.write_json(stage / "metrics.json", {"weights": weights})
     files.write_text(
-        stage / "config.yaml", "out: /home/ann/outputs\ntrain: /home/ann/train.jsonl\nmax_iter: 3\n"
+        stage / "config.yaml", "out: /home/ann/outputs\ntrain: /home/ann/train.npz\nmax_iter: 3\n"
     )
     config.save(Tuned(PostConfig(), 0.3, 0.2, 0.4), stage / "post.yaml")
     return run

@@ -154,7 +154,7 @@ def stop_the_clock_after(count, box, tree):
     (place / "late.py").write_text(f"""
 import glob, time
 now = time.time
-parts = {str(tree.working)!r} + "/.predictions-parts.*/[0-9]*.jsonl"
+parts = {str(tree.working)!r} + "/.predictions-parts.*/[0-9]*.npz"
 time.time = lambda: now() + 86400 * (len(glob.glob(parts)) >= {count})
 """)
 

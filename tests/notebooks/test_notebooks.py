@@ -38,7 +38,7 @@ LEFT = {
         *("fold_0/weights_best.pth", "predictions.csv", "post.yaml"),
         *("figures/mask_loss.png", "figures/predictions.png"),
     ],
-    "04_pseudolabel": ["pseudo.csv", "pseudo.jsonl", "predictions.csv"],
+    "04_pseudolabel": ["pseudo.csv", "pseudo.npz", "predictions.csv"],
     "05_retrain": [
         "fold_0/weights_best.pth",
         "predictions.csv",
@@ -105,9 +105,9 @@ def test_the_data_are_described(run: Run) -> None:
 
 def test_the_held_out_images_were_predicted_and_never_trained_on(run: Run) -> None:
     folder = run.out / "03_train" / "fold_0"
-    training = {f.id for f in records.read_frames(folder / "train.jsonl")}
-    judging = {f.id for f in records.read_frames(folder / "val.jsonl")}
-    retraining = records.read_frames(run.out / "05_retrain" / "fold_0" / "train.jsonl")
+    training = {f.id for f in records.read_frames(folder / "train.npz")}
+    judging = {f.id for f in records.read_frames(folder / "val.npz")}
+    retraining = records.read_frames(run.out / "05_retrain" / "fold_0" / "train.npz")
     assert training | judging == {f.id for f in competition.labelled(run.data)}
     assert not training & judging
     assert {f.id for f in retraining if not f.pseudo} == training
@@ -116,11 +116,11 @@ def test_the_held_out_images_were_predicted_and_never_trained_on(run: Run) -> No
 
 
 def test_pseudo_labels_are_of_unlabelled_images_and_are_trained_on(run: Run) -> None:
-    pseudo = records.read_frames(run.out / "04_pseudolabel" / "pseudo.jsonl")
+    pseudo = records.read_frames(run.out / "04_pseudolabel" / "pseudo.npz")
     unlabelled = {f.id for f in competition.unlabelled(run.data)}
     assert {f.id for f in pseudo} <= unlabelled
     assert sum(run.metrics("04_pseudolabel")["images"].values()) >= len(unlabelled)
-    retraining = records.read_frames(run.out / "05_retrain" / "fold_0" / "train.jsonl")
+    retraining = records.read_frames(run.out / "05_retrain" / "fold_0" / "train.npz")
     assert [f for f in retraining if f.pseudo] == [f for f in pseudo if f.pseudo]
 
 

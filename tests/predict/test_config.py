@@ -42,4 +42,4 @@ def test_mask_thresholds_by_type():
 
 def test_a_job_needs_weights():
     with pytest.raises(KitError, match="at least one checkpoint"):
-        PredictJob((), "frames.jsonl", "out.csv")
+        PredictJob((), "frames.npz", "out.csv")

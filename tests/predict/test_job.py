@@ -24,9 +24,9 @@ CONFIG = PredictConfig(score_floor=0.0, max_cells=10)
 
 @pytest.fixture
 def job(tmp_path, checkpoint, images):
-    records.write_frames(tmp_path / "frames.jsonl", images)
+    records.write_frames(tmp_path / "frames.npz", images)
     return PredictJob(
-        (str(checkpoint),), str(tmp_path / "frames.jsonl"), str(tmp_path / "out" / "predictions.csv"), CONFIG
+        (str(checkpoint),), str(tmp_path / "frames.npz"), str(tmp_path / "out" / "predictions.csv"), CONFIG
     )
 
 
@@ -58,7 +58,7 @@ def test_nothing_is_started_when_all_is_done(job, images, monkeypatch):
 
 def test_other_settings_frames_or_weights_are_another_job(job, tmp_path, checkpoint, images):
     folders = {jobs._folder(job), jobs._folder(replace(job, config=replace(CONFIG, scales=(2.0,))))}
-    records.write_frames(tmp_path / "frames.jsonl", images[:2])
+    records.write_frames(tmp_path / "frames.npz", images[:2])
     folders.add(jobs._folder(job))
     (tmp_path / "w.pth").write_bytes(checkpoint.read_bytes() + b" ")
     folders.add(jobs._folder(replace(job, weights=(str(tmp_path / "w.pth"),))))
@@ -227,7 +227,7 @@ def test_missing_files_are_said_before_anything_starts(job):
     with pytest.raises(KitError, match="train first"):
         run(replace(job, weights=("nowhere.pth",)))
     with pytest.raises(KitError, match="does not exist"):
-        run(replace(job, frames="nowhere.jsonl"))
+        run(replace(job, frames="nowhere.npz"))
 
 
 def test_asking_for_a_job_imports_no_torch():

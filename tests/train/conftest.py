@@ -82,8 +82,8 @@ def make_config(frames, tmp_path):
     def make(**fields) -> TrainConfig:
         values = {
             "out": str(tmp_path / "out"),
-            "train": str(write_frames(tmp_path / "train.jsonl", frames[:4])),
-            "val": str(write_frames(tmp_path / "val.jsonl", frames[4:5])),
+            "train": str(write_frames(tmp_path / "train.npz", frames[:4])),
+            "val": str(write_frames(tmp_path / "val.npz", frames[4:5])),
             "categories": CATEGORIES,
             "model": MICRO,
             "augment": AugmentConfig(brightness=0.1),

@@ -108,7 +108,7 @@ def test_a_training_from_end_to_end_and_again(make_config, tmp_path):
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
     out = tmp_path / "out"
     (out / "checkpoints").mkdir(parents=True)
-    kept = [out / "train.jsonl", out / "fold_0" / "metrics.jsonl"]
+    kept = [out / "train.npz", out / "fold_0" / "metrics.jsonl"]
     for path in (*kept, checkpoint.last(out), out / "metrics.jsonl", out / "weights_best.pth"):
         path.parent.mkdir(exist_ok=True)
         path.write_text("")

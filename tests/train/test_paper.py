@@ -44,7 +44,7 @@ def test_the_papers_profile_trains_for_two_iterations_and_resumes(real_competiti
     image = torch.tensor(read_image(frames[0].path)).expand(3, -1, -1)
     config = TrainConfig(
         out=str(tmp_path / "out"),
-        train=str(write_frames(tmp_path / "train.jsonl", frames)),
+        train=str(write_frames(tmp_path / "train.npz", frames)),
         categories=competition.CATEGORIES,
         weights=str(save_calibrated("x152", tmp_path / "start.pth", image)),
         model=ModelConfig("x152"),

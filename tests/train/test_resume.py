@@ -29,7 +29,7 @@ def test_differences_name_the_nested_key_and_both_values():
 
 def test_where_things_lie_and_how_fast_to_go_may_change(make_config):
     config = make_config()
-    moved = make_config(out="elsewhere", train="moved.jsonl", workers=7, eval_every=3, checkpoint_every=9)
+    moved = make_config(out="elsewhere", train="moved.npz", workers=7, eval_every=3, checkpoint_every=9)
     resume.check(state(config), moved, "d")
 
 
