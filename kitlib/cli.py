@@ -92,9 +92,7 @@ def synth(
     if like and images is not None:
         raise KitError("--like makes the published number of images; give --share instead of --images")
     if share is not None and not like:
-        raise KitError(
-            "--share is of the published numbers; give --like competition as well, or --images"
-        )
+        raise KitError("--share is of the published numbers; give --like competition as well, or --images")
     options = {"seed": seed, **({"size": _size(size)} if size is not None else {})}
     if like:
         click.echo(full_size.ensure(folder, share=1.0 if share is None else share, say=click.echo, **options))

@@ -47,15 +47,10 @@ def test_livecell_lists_the_published_numbers_of_ids_and_files() -> None:
     drawings = {line: Drawings(line, kind, (64, 64), rng) for line, kind in published.LINES.items()}
     plan = livecell_files.plan(drawings, 1.0, rng)
     names = {split: Counter(listing.name for listing in listings) for split, listings in plan.items()}
-    assert {split: len(listings) for split, listings in plan.items()} == {
-        **{"train": 3253, "val": 570, "test": 1564}
-    }
-    assert {split: len(counts) for split, counts in names.items()} == {
-        "train": 3188,
-        "val": 570,
-        "test": 1512,
-    }
-    assert set().union(*names.values()).__len__() == 5239  # the images that LIVECell's paper counts
+    numbers = {split: (sum(counts.values()), len(counts)) for split, counts in names.items()}
+    assert numbers == {"train": (3253, 3188), "val": (570, 570), "test": (1564, 1512)}
+    # LIVECell's paper counts 5,239 images in all.
+    assert len(set().union(*names.values())) == 5239
     second = [name for name, times in names["train"].items() if times == 2]
     assert len(second) == 65
     assert sum(name.startswith("Huh7_") for name in second) >= 50
@@ -69,15 +64,14 @@ def test_the_numbers_of_the_labelled_images_are_the_published_ones() -> None:
     assert sum(kind.images for kind in published.LINES.values()) == 5239
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
-def test_half_the_share_is_half_the_images_and_half_the_cells(share: float) -> None:
-    kind = published.TYPES["shsy5y"]
-    shown = Drawings("shsy5y", kind, (520, 704), np.random.default_rng(1)).show(
-        round(155 * share), np.random.default_rng(2)
-    )
-    counts = [len(image.cells) for image in shown]
-    assert sum(counts) == pytest.approx(52_286 * share, rel=0.01)
-    assert max(counts) <= 790
+def test_half_the_images_have_half_the_cells() -> None:
+    """In frames of a quarter of the published size, which hold a quarter of the cells."""
+    rng = np.random.default_rng(1)
+    drawings = Drawings("shsy5y", published.TYPES["shsy5y"], (260, 352), rng)
+    for images, cells in {155: 52_286 / 4, 78: 52_286 / 8}.items():
+        counts = [len(shown.cells) for shown in drawings.show(images, rng)]
+        assert sum(counts) == pytest.approx(cells, rel=0.01)
+        assert max(counts) <= 198  # 790 / 4
 
 
 @pytest.mark.parametrize(
@@ -127,16 +121,10 @@ def test_the_kit_reads_the_competition_part(full_size_folder: Path) -> None:
     test, truth = competition.test(full_size_folder), competition.truth(full_size_folder)
     assert {f.id for f in test} == {f.id for f in truth}
     groups = Counter(f.group.split("_")[0] for f in competition.unlabelled(full_size_folder))
-    assert groups == {  # 0.005 of the published numbers of images on each plate, at least 1
-        **{"astro[hippo]": 3, "astros[cereb]": 3, "shsy5y[diff]": 2, "cort[density]": 1},
-        **{
-            "cort[6-OHDA]": 1,
-            "cort[pre-treat]": 1,
-            "cort[oka-high]": 1,
-            "cort[oka-low]": 1,
-            "cort[debris]": 1,
-        },
-    }
+    # 0.005 of the published numbers of images on each plate, at least 1.
+    treated = ("6-OHDA", "debris", "density", "oka-high", "oka-low", "pre-treat")
+    several = {"astro[hippo]": 3, "astros[cereb]": 3, "shsy5y[diff]": 2}
+    assert groups == {**several, **{f"cort[{treatment}]": 1 for treatment in treated}}
 
 
 def test_a_shown_image_holds_its_annotated_cells(full_size_folder: Path) -> None:
@@ -149,18 +137,14 @@ def test_a_shown_image_holds_its_annotated_cells(full_size_folder: Path) -> None
 
 def test_each_fault_of_livecell_is_there(full_size_folder: Path) -> None:
     train, val, test = (annotations(full_size_folder, split) for split in ("train", "val", "test"))
-    names = {id(coco): Counter(image["file_name"] for image in coco["images"]) for coco in (train, val, test)}
-    assert [name[:5] for name, times in names[id(train)].items() if times == 2] == ["Huh7_"]
-    assert [name[:5] for name, times in names[id(test)].items() if times == 2] == ["Huh7_"]
-    assert names[id(train)].keys() & names[id(val)].keys()
+    names = [Counter(image["file_name"] for image in coco["images"]) for coco in (train, val, test)]
+    assert [name[:5] for name, times in names[0].items() if times == 2] == ["Huh7_"]
+    assert [name[:5] for name, times in names[2].items() if times == 2] == ["Huh7_"]
+    assert names[0].keys() & names[1].keys()
     cells = {image: len(found) for image, found in by_image(train).items()}
     assert min(cells.values()) < 4  # an image has at least 4 cells, unless most of them are not annotated
-    images = root_images(full_size_folder)
-    assert {image["file_name"] for coco in (train, val, test) for image in coco["images"]} == images
-
-
-def root_images(root: Path) -> set[str]:
-    return {path.name for path in (root / "LIVECell_dataset_2021" / "images").rglob("*.tif")}
+    there = {path.name for path in (full_size_folder / "LIVECell_dataset_2021" / "images").rglob("*.tif")}
+    assert set().union(*names) == there
 
 
 def test_second_annotations_of_a_file_are_of_the_same_cells(full_size_folder: Path) -> None:

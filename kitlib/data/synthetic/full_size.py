@@ -65,9 +65,7 @@ def write(
     """
     check(seed, size)
     if not 0 < share <= 1:
-        raise KitError(
-            f"a share of {share} of the published data cannot be made; give more than 0, at most 1"
-        )
+        raise KitError(f"a share of {share} of the published data cannot be made; give from above 0 to 1")
     folder = make_way(Path(folder))
     files.write_json(folder / STAMP, _stamp(seed, share, size, complete=False))
     rng = np.random.default_rng(int(frame_id(seed, "full size"), 16))

@@ -89,9 +89,9 @@ def scaled(number: int, share: float) -> int:
 
 
 def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers in proportion to ``weights`` that sum to ``total``, each at least 1 where that is possible.
+    """Whole numbers in proportion to ``weights`` with the sum ``total``, each at least 1 where possible.
 
-    Ties and remainders are given to the names that come first.
+    Of names with equal claims, the first is served first.
     """
     least = min(1, total // len(weights))
     counts = dict.fromkeys(weights, least)
