@@ -179,6 +179,29 @@ def test_a_bad_size_is_named_and_nothing_is_made(tmp_path: Path, size: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_share_of_the_published_numbers_is_made(tmp_path: Path) -> None:
+    arguments = ("synth", tmp_path / "cells", "--like", "competition", "--share", "0.001", "--size", "64x64")
+    lines = call(*arguments).stdout.splitlines()
+    assert lines[-1] == str(tmp_path / "cells")
+    assert any(line.startswith("livecell_coco_train.json: 4 images") for line in lines)
+    assert call(*arguments).stdout.splitlines() == lines[-1:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--like", "competition", "--images", "24"), "--share instead of --images"),
+        (("--share", "0.5"), "give --like competition"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(KitError, match=words):
+        call("synth", tmp_path / "cells", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("arguments", [("--images", "0"), ("--size", "1x1"), ("--images", "-3")])
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, arguments: tuple[str, str]) -> None:
     with pytest.raises(KitError):

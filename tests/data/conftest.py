@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kitlib.data.synthetic import full_size
+
 HEIGHT, WIDTH = 6, 8
 
 #: Ids that a careless reader takes for numbers: 30 x 10^5 with zeros, an integer, a float.
@@ -53,3 +55,10 @@ def competition_folder(tmp_path: Path) -> Path:
 def write_image_fixture():
     """``write_image(path, height, width)``."""
     return write_image
+
+
+@pytest.fixture(scope="session")
+def full_size_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """0.005 of the published data in frames of 96 x 128 pixels, with each fault of LIVECell at least once."""
+    folder = tmp_path_factory.mktemp("full_size") / "data"
+    return full_size.ensure(folder, share=0.005, size=(96, 128))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -57,14 +56,14 @@ def write(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, 
     check(seed, size)
     if images < 3:
         raise KitError(f"{images} images are too few; give at least 3, one of each type")
-    folder = _make_way(Path(folder))
+    folder = make_way(Path(folder))
     files.write_json(folder / STAMP, _stamp(seed, images, size, complete=False))
     few = max(3, images * 3 // 8)
     train = [category for category, count in shares(images).items() for _ in range(count)]
     turns = [list(SHARES)[index % len(SHARES)] for index in range(few)]
     _write_annotated(folder / "train", folder / "train.csv", "train", train, seed, size)
     ids = _write_annotated(folder / "test", folder / "test_truth.csv", "test", turns, seed, size)
-    _write_table(folder / "sample_submission.csv", ("id", "predicted"), ([name, ""] for name in ids))
+    write_table(folder / "sample_submission.csv", ("id", "predicted"), ([name, ""] for name in ids))
     _write_unlabelled(folder / "train_semi_supervised", turns, seed, size)
     for split, count in {"train": max(3, images // 2), "val": images // 8, "test": images // 8}.items():
         cell_lines.write_split(folder / "LIVECell_dataset_2021", split, seed, max(1, count), size)
@@ -81,7 +80,7 @@ def shares(images: int) -> dict[str, int]:
     return counts
 
 
-def _make_way(folder: Path) -> Path:
+def make_way(folder: Path) -> Path:
     """An empty place for the data set: only what ``write`` itself left in ``folder`` is deleted."""
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file; name a folder for the synthetic data")
@@ -118,7 +117,7 @@ def _write_annotated(
             [name, rle.to_text(cell.mask), size[1], size[0], category, *taken.values()] for cell in cells
         ]
     ids = sorted(rows)
-    _write_table(table, ANNOTATION_COLUMNS, (row for name in ids for row in rows[name]))
+    write_table(table, ANNOTATION_COLUMNS, (row for name in ids for row in rows[name]))
     return ids
 
 
@@ -134,9 +133,13 @@ def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
         Image.fromarray(picture).save(temporary)
 
 
-def _write_table(path: Path, columns: Iterable[str], rows: Iterable[list]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    files.write_text(path, text.getvalue())
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[list]) -> int:
+    """Write a CSV file row by row; the number of rows below its head."""
+    written = 0
+    with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(row)
+            written += 1
+    return written

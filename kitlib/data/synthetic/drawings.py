@@ -1,0 +1,153 @@
+"""Frames that are drawn once and shown many times: mirrored, and with some of their cells annotated."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import stats
+
+from kitlib import files, rle
+from kitlib.data.synthetic.cultures import FULL_FRAME
+from kitlib.data.synthetic.optics import render
+from kitlib.data.synthetic.published import Kind
+from kitlib.data.synthetic.scene import LEAST_CELLS, populate
+from kitlib.rle import RLE
+
+MIRRORS = ((False, False), (False, True), (True, False), (True, True))
+"""Whether a frame is turned upside down, and whether left becomes right."""
+
+DENSITIES = (0.6, 1.0, 1.6, 2.5)
+"""Cells of the drawn frames in units of the kind's mean; one more frame is as full as any may be."""
+
+LARGEST_COVER = 0.4
+"""Share of a frame that its cells may cover when they are drawn; crowded cells are drawn smaller."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A drawn frame, mirrored or not.
+
+    Attributes:
+        key: names the kind, the drawing and its mirroring.
+        pixels: (height, width) grey values.
+        masks: one for each cell.
+    """
+
+    key: str
+    pixels: NDArray[np.uint8]
+    masks: tuple[RLE, ...]
+
+    def mirrored(self, upside_down: bool, left_right: bool) -> Drawing:
+        rows, columns = (
+            slice(None, None, -1 if upside_down else 1),
+            slice(None, None, -1 if left_right else 1),
+        )
+        height, width = self.pixels.shape
+        boxes = rle.boxes(self.masks)
+        masks = []
+        for crop, (x0, y0, x1, y1) in zip(rle.crops(self.masks, boxes), boxes.tolist(), strict=True):
+            x, y = width - x1 if left_right else x0, height - y1 if upside_down else y0
+            masks.append(rle.from_crop(crop[rows, columns], x, y, height, width))
+        key = f"{self.key}/{int(upside_down)}{int(left_right)}"
+        return Drawing(key, np.ascontiguousarray(self.pixels[rows, columns]), tuple(masks))
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The competition annotation of each mask."""
+        return rle.to_texts(self.masks)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An image of the data set: a drawing and the indices of its annotated cells."""
+
+    drawing: Drawing
+    cells: NDArray[np.int64]
+
+
+class Drawings:
+    """The frames of one kind, each in four mirrorings, by ascending number of cells."""
+
+    def __init__(self, name: str, kind: Kind, size: tuple[int, int], rng: np.random.Generator) -> None:
+        self.kind, self._scale = kind, size[0] * size[1] / FULL_FRAME
+        mean = kind.cells / kind.images
+        counts = [density * mean for density in DENSITIES if density * mean < kind.most] + [kind.most]
+        frames = [_draw(kind, count, size, rng, f"{name}/{index}") for index, count in enumerate(counts)]
+        frames.sort(key=lambda drawing: len(drawing.masks))
+        self._frames = [[frame.mirrored(*mirror) for mirror in MIRRORS] for frame in frames]
+        self._counts = [len(frame.masks) for frame in frames]
+
+    def show(self, images: int, rng: np.random.Generator) -> list[Shown]:
+        """Images of this kind with its distribution of cells; their cells sum to the images' share of all."""
+        total = max(LEAST_CELLS * images, round(self.kind.cells * self._scale * images / self.kind.images))
+        most = min(self._counts[-1], max(LEAST_CELLS, math.ceil(self.kind.most * self._scale)))
+        counts = cells_per_image(images, total, most, self.kind.spread)
+        return [self._show(int(count), rng) for count in rng.permutation(counts)]
+
+    def _show(self, count: int, rng: np.random.Generator) -> Shown:
+        level = int(np.searchsorted(self._counts, count))
+        drawing = self._frames[level][int(rng.integers(len(MIRRORS)))]
+        return Shown(drawing, np.sort(rng.permutation(len(drawing.masks))[:count]))
+
+
+def cells_per_image(images: int, total: int, most: int, spread: float) -> NDArray[np.int64]:
+    """Cells of each image, ascending: log-normal, from 4 to ``most``, with ``total`` as their sum.
+
+    Args:
+        images: how many.
+        total: cells in all images; what no image has room for is left out.
+        most: cells of the fullest image.
+        spread: standard deviation of the logarithm.
+    """
+    shape = np.exp(spread * stats.norm.ppf((np.arange(images) + 0.5) / images))
+    low, high = 0.0, total + most
+    for _ in range(60):  # bisection on the factor that makes the sum right
+        factor = (low + high) / 2
+        counts = np.clip(np.floor(factor * shape), LEAST_CELLS, most).astype(np.int64)
+        low, high = (low, factor) if counts.sum() > total else (factor, high)
+    counts = np.clip(np.floor(low * shape), LEAST_CELLS, most).astype(np.int64)
+    with_room = np.flatnonzero(counts < most)[: max(0, total - counts.sum())]
+    counts[with_room] += 1
+    return counts
+
+
+class LinkedImages:
+    """Image files of which each picture lies on the disk once; further names are hard links to it.
+
+    Where links are impossible the files are copies.
+    """
+
+    def __init__(self, **options: str) -> None:
+        self._options, self._first = options, {}
+
+    def add(self, path: Path, drawing: Drawing) -> None:
+        """Give a drawing the name ``path``, whose folder exists.
+
+        Raises:
+            KitError: the disk is full or the folder not writable.
+        """
+        first = self._first.setdefault(drawing.key, path)
+        if first == path:
+            with files.atomic(path) as temporary:
+                Image.fromarray(drawing.pixels).save(temporary, **self._options)
+            return
+        try:
+            path.hardlink_to(first)
+        except OSError:
+            with files.atomic(path) as temporary:
+                shutil.copyfile(first, temporary)
+
+
+def _draw(kind: Kind, count: float, size: tuple[int, int], rng: np.random.Generator, key: str) -> Drawing:
+    area = min(kind.culture.area, LARGEST_COVER * FULL_FRAME / count)
+    culture = replace(kind.culture, count=count, area=area)
+    placed = populate(culture, size, rng)
+    pixels = render(culture, size, placed, rng)
+    return Drawing(key, pixels, tuple(rle.from_crop(p.outline.mask, p.x, p.y, *size) for p in placed))
