@@ -29,7 +29,7 @@ CATEGORY = "cell"
 """What every cell is called when all lines count as one class."""
 
 TWICE, ALSO_EARLIER = "listed twice", "also in an earlier split"
-HARDLY_ANNOTATED, OUTLINED_TWICE = "hardly annotated", "cells outlined twice"
+HARDLY_ANNOTATED, OUTLINED_TWICE = "hardly annotated", "with cells outlined twice"
 
 NEIGHBOURS = 8  # images nearest in time that tell how many cells an image should have
 TWIN_SHARE = 0.5  # of an image's cells with a twin, from which on it counts as outlined twice
@@ -60,7 +60,7 @@ class LiveCell:
         """One line: how many images and cells there are, and what was done about the faults."""
         cells = sum(len(frame.cells) for frame in self.frames)
         done = Counter((finding.fault, finding.action) for finding in self.findings)
-        told = [f"{count} {fault} ({action})" for (fault, action), count in sorted(done.items())]
+        told = [f"{count} images {fault}: {action}" for (fault, action), count in sorted(done.items())]
         return f"{len(self.frames):,} images, {cells:,} cells" + "".join(f"; {part}" for part in told)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -211,7 +212,7 @@ def test_of_two_annotations_of_an_image_the_fuller_is_kept(livecell_folder):
     loaded = livecell.load(livecell_folder(train=entries))
     assert cells_of(loaded) == {name(0): 8, name(4): 9}
     assert [(f.file, f.fault) for f in loaded.findings] == [(n, "listed twice") for n in (name(0), name(4))]
-    assert loaded.summary == "2 images, 17 cells; 2 listed twice (the fuller annotation kept)"
+    assert loaded.summary == "2 images, 17 cells; 2 images listed twice: the fuller annotation kept"
 
 
 def test_nothing_that_train_holds_is_evaluated_on(livecell_folder):
@@ -264,7 +265,7 @@ def test_images_whose_cells_are_outlined_twice_are_left_out(livecell_folder):
     twice = [*CORNERS[:10], *moved]  # 12 of 16 cells have a twin
     few = [*CORNERS[:10], *moved[:2]]  # 4 of 12
     loaded = livecell.load(livecell_folder(train=[(name(0), twice), (name(4), few), (name(8), CORNERS[:10])]))
-    assert [(f.file, f.fault) for f in loaded.findings] == [(name(0), "cells outlined twice")]
+    assert [(f.file, f.fault) for f in loaded.findings] == [(name(0), "with cells outlined twice")]
     assert set(cells_of(loaded)) == {name(4), name(8)}
 
 
@@ -315,3 +316,13 @@ def test_text_and_numbers_as_ids_are_the_same_ids(folder, document):
     for annotation in document["annotations"]:
         annotation["image_id"] = str(annotation["image_id"])
     assert len(livecell.load(folder(document)).frames[0].cells) == 3
+
+
+def test_the_faults_of_a_folder_like_the_published_one_are_all_found(full_size_folder):
+    loaded = livecell.load(full_size_folder, ["train", "val", "test"])
+    found = Counter(finding.fault for finding in loaded.findings)
+    twice = {"listed twice": 2, "also in an earlier split": 1}  # one image of train, one of test
+    assert found == {**twice, "hardly annotated": 1, "with cells outlined twice": 1}
+    listed = [len(coco_files.file_names(p)) for p in full_size_folder.rglob("livecell_coco_*.json")]
+    assert len(loaded.frames) == sum(listed) - 3
+    assert len({frame.id for frame in loaded.frames}) == len(loaded.frames)
