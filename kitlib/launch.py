@@ -18,12 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
+from kitlib.runtime import heartbeat
 
 Row = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ _TORCHRUN = "PET_"  # of the variables that torchrun takes for its options
 
 
 class Died(KitError):
-    """A child ended without a word of its own: it was killed, or stopped by what nobody foresaw."""
+    """A child ended without a word of its own: it was killed, hung, or was stopped by what nobody foresaw."""
 
 
 def launch(
@@ -69,7 +71,8 @@ def launch(
         until: the time (``time.time()``) at which a child that still runs is stopped.
 
     Raises:
-        Died: the child failed without a sentence of its own; what is known, and the log's path.
+        Died: the child failed without a sentence of its own, or one of its processes hung; what is known, and
+            the log's path.
         KitError: it was stopped, or failed with that sentence.
     """
     out = files.make_folder(out)
@@ -84,19 +87,23 @@ def launch(
         handle = log.open("ab")
     except OSError as error:
         raise files.cannot_write(log, error) from error
-    with handle:
+    with handle, closing(heartbeat.Watch()) as watch:
+        environment = _environment(error_file, gpus, count, alone=torchrun is None)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,
-            env=_environment(error_file, gpus, count, alone=torchrun is None),
+            env=environment | watch.environment,
             start_new_session=True,
         )
         try:
-            _watch(process, rows, on_row, until)
+            hanging = _follow_to_the_end(process, watch, rows, on_row, until)
         finally:
             _stop(process)
+            watch.kill()
+    if hanging is not None:
+        raise Died(f"{module} was stopped: {hanging}; the whole story is in {log}")
     if process.returncode != 0 and until is not None and time.time() >= until:
         raise KitError(f"{module} was stopped, as its time was over; what it has done is kept")
     if process.returncode != 0:
@@ -141,6 +148,7 @@ class Bar:
 def child(main: Callable[[], None]) -> None:
     """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
     watch_parent(os.getppid(), lambda: os._exit(1))
+    heartbeat.start(heartbeat.process_name())
     try:
         main()
     except KitError as error:
@@ -199,12 +207,14 @@ def _environment(error_file: Path, gpus: int, processes: int, alone: bool) -> di
     return {**threads, **own, **added}
 
 
-def _watch(
+def _follow_to_the_end(
     process: subprocess.Popen[bytes],
+    watch: heartbeat.Watch,
     rows: Iterator[list[Row]],
     on_row: Callable[[Row], None] | None,
     until: float | None,
-) -> None:
+) -> str | None:
+    """Hand on the rows until the child has ended or its time is over; what hangs, where something does."""
     running = True
     while running and (until is None or time.time() < until):
         try:
@@ -215,6 +225,11 @@ def _watch(
         for row in next(rows):
             if on_row is not None:
                 on_row(row)
+        hanging = watch.look() if running else None
+        if hanging is not None:
+            watch.kill()
+            return hanging
+    return None
 
 
 def _follow(path: Path) -> Iterator[list[Row]]:
@@ -286,6 +301,7 @@ def _report(kind: str, sentence: str) -> None:
 def _agent(parent: int, arguments: list[str]) -> None:
     """The torchrun process itself: stops its workers when the parent dies, says which was killed."""
     watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    heartbeat.start("torchrun")
     run = import_module("torch.distributed.run")  # by name: only this process of the launcher's loads torch
     errors = import_module("torch.distributed.elastic.multiprocessing.errors")
     try:

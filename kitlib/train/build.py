@@ -13,6 +13,7 @@ from torch import nn
 from kitlib import model as models
 from kitlib.errors import KitError, unknown
 from kitlib.model import weights
+from kitlib.model.progress import report_layers
 from kitlib.records import Frame, read_frames
 from kitlib.train import checkpoint, resume
 from kitlib.train.config import TrainConfig
@@ -58,6 +59,7 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = here.fit_batch_norm(model).to(here.device).train()
     here.equalise(model)
+    report_layers(model)
     return model.to(memory_format=torch.channels_last), notes  # convolutions are faster so, on either device
 
 
