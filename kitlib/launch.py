@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.runtime import heartbeat
+from kitlib.runtime import heartbeat, threads
 
 Row = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -34,16 +34,15 @@ POLL_SECONDS = 0.2
 _A_LOG = 1 << 16  # bytes that a child should find on the disk
 GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
 WATCH_SECONDS = 1.0
-# An idle OpenMP thread spins some tenth of a millisecond, then sleeps. To sleep at once costs a training
-# on two cores 40 % of its speed; to spin longer makes it five times as slow where others need the cores.
-_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}
+SHARED_MEMORY = Path("/dev/shm")
+NCCL_BYTES = 512 << 20  # some 10 MB for each pair of GPUs that cannot reach each other directly, and channel
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
 _TORCHRUN = "PET_"  # of the variables that torchrun takes for its options
 
 
 class Died(KitError):
-    """A child ended without a word of its own: it was killed, hung, or was stopped by what nobody foresaw."""
+    """A child ended without a word of its own: it was killed, hung, or met what nobody foresaw."""
 
 
 def launch(
@@ -174,11 +173,6 @@ def watch_parent(parent: int, then: Callable[[], object]) -> None:
     threading.Thread(target=wait, name="watch-parent", daemon=True).start()
 
 
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def row(line: bytes) -> Row | None:
     """A line of a progress file; None for an empty one, or half of one that a child left when it died."""
     try:
@@ -193,18 +187,29 @@ def _rendezvous(torchrun: Sequence[str] | None) -> list[str]:
 
 
 def _environment(error_file: Path, gpus: int, processes: int, alone: bool) -> dict[str, str]:
-    """The child's environment; ``alone``: without what would make torchrun wait for other hosts.
-
-    torchrun by itself would give each of several processes one thread.
-    """
-    own = {k: v for k, v in os.environ.items() if not (alone and k.startswith(_TORCHRUN))}
+    """The child's environment; ``alone``: without what would make torchrun wait for other hosts."""
+    given = threads.environment(processes)
+    kept = {k: v for k, v in given.items() if not (alone and k.startswith(_TORCHRUN))}
     package_parent = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
     added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus), "PYTHONPATH": path}
     if gpus == 0:
         added["CUDA_VISIBLE_DEVICES"] = ""
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // processes)), **_WAITING}
-    return {**threads, **own, **added}
+    return {**_shared_memory(gpus), **kept, **added}
+
+
+def _shared_memory(gpus: int) -> dict[str, str]:
+    """What makes NCCL do without shared memory between several GPUs where a container has little of it."""
+    if gpus < 2 or not SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+        return {}
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free >= NCCL_BYTES:
+        return {}
+    print(
+        f"{SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, which now "
+        "goes through sockets, more slowly; start the container with --shm-size=1g (docker) to mend that"
+    )
+    return {"NCCL_SHM_DISABLE": "1"}
 
 
 def _follow_to_the_end(

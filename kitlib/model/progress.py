@@ -10,7 +10,8 @@ from kitlib.runtime import heartbeat
 def report_layers(model: nn.Module) -> None:
     """Have each layer count as a step, forward when it begins and backward when its gradient is there.
 
-    One image may take a large model minutes on a CPU, and an iteration a quarter of an hour; one layer does not.
+    One image may take a large model minutes on a CPU, and an iteration a quarter of an hour; one layer does
+    not.
     """
     for module in model.modules():
         if next(module.parameters(recurse=False), None) is not None:

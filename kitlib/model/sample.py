@@ -1,6 +1,7 @@
-"""A training sample as it travels from a worker process to the training: plain arrays, as few bytes as can be.
+"""A training sample as it travels from a worker process to the training: plain arrays, and few bytes.
 
-Tensors would travel through shared memory, of which a container has 64 MB by default; arrays go through a pipe.
+Tensors would travel through shared memory, of which a container has 64 MB by default; arrays go through a
+pipe.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class PackedSample:
         masks = LocalMasks.from_crops(((c.x, c.y, c.mask) for c in patch.cells), patch.size)
         any_ignored = patch.ignore is not None and patch.ignore.any()
         return cls(
-            np.ascontiguousarray(image),
+            np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"]),  # as torch wants it
             masks.boxes.numpy(),
             np.packbits(masks.storage.numpy()),
             np.array([cell.label for cell in patch.cells], np.int64),

@@ -1,8 +1,8 @@
 """Signs of life: each process that a launcher started tells it once a second that it runs, and how far it is.
 
-The messages are datagrams on this host's loopback, so that a full disk cannot stop them. A process that no longer
-runs (stopped, or held up in the kernel) sends none; one that runs but hangs sends the same count of steps again
-and again. A process that waits for others is not blamed: the one that it waits for is.
+The messages are datagrams on this host's loopback, so that a full disk cannot stop them. A process that no
+longer runs (stopped, or held up in the kernel) sends none; one that runs but hangs sends the same count of steps
+again and again. A process that waits for others is not blamed: the one that it waits for is.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class Watch:
 def verdict(processes: Collection[_Watched]) -> str | None:
     """Which of the processes hangs, as a sentence; None if none does.
 
-    One that is silent is named before one that stands still, which may only need an answer from it; of several
-    the one that hangs longest, as the others went on until they needed it.
+    One that is silent is named before one that stands still, which may only need an answer from it; of
+    several the one that hangs longest, as the others went on until they needed it.
     """
     limit = max([LIMIT_SECONDS, *(SLOWEST_STEPS * p.slowest for p in processes)])
     silent = [p for p in processes if p.silent > LIMIT_SECONDS]

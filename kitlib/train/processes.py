@@ -26,8 +26,8 @@ from kitlib.runtime import heartbeat
 
 T = TypeVar("T")
 
-# How long one process waits for another. The launcher ends a training of which a process hangs much sooner; this
-# is for several hosts, where it does not see all, and long enough to download weights or to write a checkpoint.
+# How long one process waits for another. The launcher ends a training of which a process hangs much sooner:
+# this is for several hosts, where it does not see all, and lets one of them download weights meanwhile.
 TIMEOUT = timedelta(hours=1)
 BUCKET = 16 * 2**20  # gradient values sent at a time
 
