@@ -206,7 +206,7 @@ def _shared_memory(gpus: int) -> dict[str, str]:
     if free >= NCCL_BYTES:
         return {}
     print(
-        f"{SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, which now "
+        f"{SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
         "goes through sockets, more slowly; start the container with --shm-size=1g (docker) to mend that"
     )
     return {"NCCL_SHM_DISABLE": "1"}

@@ -1,8 +1,8 @@
 """Signs of life: each process that a launcher started tells it once a second that it runs, and how far it is.
 
 The messages are datagrams on this host's loopback, so that a full disk cannot stop them. A process that no
-longer runs (stopped, or held up in the kernel) sends none; one that runs but hangs sends the same count of steps
-again and again. A process that waits for others is not blamed: the one that it waits for is.
+longer runs (stopped, or held up in the kernel) sends none; one that runs but hangs sends the same count of
+steps again and again. A process that waits for others is not blamed: the one that it waits for is.
 """
 
 from __future__ import annotations

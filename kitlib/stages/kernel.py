@@ -20,6 +20,7 @@ from kitlib.runtime import threads
 # To import ipykernel on a busy machine or from a slow disk; a kernel that died is noticed at once.
 START_SECONDS = 300
 QUOTED = 80
+NAME = "python3"
 MEND = "install it with: python -m ipykernel install --sys-prefix"
 
 
@@ -32,7 +33,6 @@ class Kernel:
         stderr: a file of what it says there; its own output reaches the notebook and does not come here.
     """
 
-    name: str = "python3"
     process: subprocess.Popen[bytes] | None = None
     stderr: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
 
@@ -48,7 +48,7 @@ class Kernel:
                 except OSError as error:
                     program = error.filename or self.kernel_spec.argv[0]
                     raise KitError(
-                        f"the kernel '{kernel.name}' cannot be run ({program}: {error.strerror}); {MEND}"
+                        f"the kernel '{NAME}' cannot be run ({program}: {error.strerror}); {MEND}"
                     ) from error
                 kernel.process = self.provisioner.process
 
@@ -64,7 +64,7 @@ class Kernel:
         try:
             yield
         except NoSuchKernel:
-            raise KitError(f"there is no Jupyter kernel '{self.name}' here; {MEND}") from None
+            raise KitError(f"there is no Jupyter kernel '{NAME}' here; {MEND}") from None
         except RuntimeError as error:
             if "died" in str(error):  # nbclient and jupyter_client tell it by the text alone
                 raise KitError(self._death()) from None

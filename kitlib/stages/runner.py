@@ -122,7 +122,7 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
 
     import papermill
 
-    from kitlib.stages.kernel import START_SECONDS, Kernel
+    from kitlib.stages.kernel import NAME, START_SECONDS, Kernel
 
     stage, executed, kernel = path.stem, folder / path.name, Kernel()
     try:
@@ -131,7 +131,7 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
                 path,
                 executed,
                 parameters,
-                kernel_name=kernel.name,
+                kernel_name=NAME,
                 kernel_manager_class=kernel.manager(),
                 start_timeout=START_SECONDS,
                 cwd=path.parent,
