@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-# A thread of OpenMP that waits for the others sleeps at once. One that spins keeps the cores from those that it
-# waits for: a training step took 25 times as long so beside other busy processes, and 8 times the CPU time, for
-# little gain alone. GOMP_SPINCOUNT, which libgomp obeys before the policy, brings that back.
+# A thread of OpenMP that waits for the others sleeps at once. One that spins keeps the cores from those that
+# it waits for: on two cores beside other busy processes, a training step took 16 times as long or more, and 8
+# times the CPU time. GOMP_SPINCOUNT, which libgomp obeys before the policy, brings that back.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
