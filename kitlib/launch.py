@@ -18,12 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
+from kitlib.runtime import heartbeat, threads
 
 Row = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -32,16 +34,15 @@ POLL_SECONDS = 0.2
 _A_LOG = 1 << 16  # bytes that a child should find on the disk
 GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
 WATCH_SECONDS = 1.0
-# An idle OpenMP thread spins some tenth of a millisecond, then sleeps. To sleep at once costs a training
-# on two cores 40 % of its speed; to spin longer makes it five times as slow where others need the cores.
-_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}
+SHARED_MEMORY = Path("/dev/shm")
+NCCL_BYTES = 512 << 20  # of shared memory for a host's GPUs: the least that DeepSpeed's own check asks for
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
 _TORCHRUN = "PET_"  # of the variables that torchrun takes for its options
 
 
 class Died(KitError):
-    """A child ended without a word of its own: it was killed, or stopped by what nobody foresaw."""
+    """A child ended without a word of its own: it was killed, hung, or met what nobody foresaw."""
 
 
 def launch(
@@ -69,7 +70,8 @@ def launch(
         until: the time (``time.time()``) at which a child that still runs is stopped.
 
     Raises:
-        Died: the child failed without a sentence of its own; what is known, and the log's path.
+        Died: the child failed without a sentence of its own, or one of its processes hung; what is known, and
+            the log's path.
         KitError: it was stopped, or failed with that sentence.
     """
     out = files.make_folder(out)
@@ -84,19 +86,23 @@ def launch(
         handle = log.open("ab")
     except OSError as error:
         raise files.cannot_write(log, error) from error
-    with handle:
+    with handle, closing(heartbeat.Watch()) as watch:
+        environment = _environment(error_file, gpus, count, alone=torchrun is None)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,
-            env=_environment(error_file, gpus, count, alone=torchrun is None),
+            env=environment | watch.environment,
             start_new_session=True,
         )
         try:
-            _watch(process, rows, on_row, until)
+            hanging = _follow_to_the_end(process, watch, rows, on_row, until)
         finally:
             _stop(process)
+            watch.kill()
+    if hanging is not None:
+        raise Died(f"{module} was stopped: {hanging}; the whole story is in {log}")
     if process.returncode != 0 and until is not None and time.time() >= until:
         raise KitError(f"{module} was stopped, as its time was over; what it has done is kept")
     if process.returncode != 0:
@@ -141,6 +147,7 @@ class Bar:
 def child(main: Callable[[], None]) -> None:
     """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
     watch_parent(os.getppid(), lambda: os._exit(1))
+    heartbeat.start(heartbeat.process_name())
     try:
         main()
     except KitError as error:
@@ -166,11 +173,6 @@ def watch_parent(parent: int, then: Callable[[], object]) -> None:
     threading.Thread(target=wait, name="watch-parent", daemon=True).start()
 
 
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def row(line: bytes) -> Row | None:
     """A line of a progress file; None for an empty one, or half of one that a child left when it died."""
     try:
@@ -185,26 +187,39 @@ def _rendezvous(torchrun: Sequence[str] | None) -> list[str]:
 
 
 def _environment(error_file: Path, gpus: int, processes: int, alone: bool) -> dict[str, str]:
-    """The child's environment; ``alone``: without what would make torchrun wait for other hosts.
-
-    torchrun by itself would give each of several processes one thread.
-    """
-    own = {k: v for k, v in os.environ.items() if not (alone and k.startswith(_TORCHRUN))}
+    """The child's environment; ``alone``: without what would make torchrun wait for other hosts."""
+    given = threads.environment(processes)
+    kept = {k: v for k, v in given.items() if not (alone and k.startswith(_TORCHRUN))}
     package_parent = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
     added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus), "PYTHONPATH": path}
     if gpus == 0:
         added["CUDA_VISIBLE_DEVICES"] = ""
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // processes)), **_WAITING}
-    return {**threads, **own, **added}
+    return {**_shared_memory(gpus), **kept, **added}
 
 
-def _watch(
+def _shared_memory(gpus: int) -> dict[str, str]:
+    """What makes NCCL do without shared memory between several GPUs where a container has little of it."""
+    if gpus < 2 or not SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+        return {}
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free >= NCCL_BYTES:
+        return {}
+    print(
+        f"{SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
+        "goes through sockets, more slowly; start the container with --shm-size=1g (docker) to mend that"
+    )
+    return {"NCCL_SHM_DISABLE": "1"}
+
+
+def _follow_to_the_end(
     process: subprocess.Popen[bytes],
+    watch: heartbeat.Watch,
     rows: Iterator[list[Row]],
     on_row: Callable[[Row], None] | None,
     until: float | None,
-) -> None:
+) -> str | None:
+    """Hand on the rows until the child has ended or its time is over; what hangs, where something does."""
     running = True
     while running and (until is None or time.time() < until):
         try:
@@ -215,6 +230,11 @@ def _watch(
         for row in next(rows):
             if on_row is not None:
                 on_row(row)
+        hanging = watch.look() if running else None
+        if hanging is not None:
+            watch.kill()
+            return hanging
+    return None
 
 
 def _follow(path: Path) -> Iterator[list[Row]]:
@@ -286,6 +306,7 @@ def _report(kind: str, sentence: str) -> None:
 def _agent(parent: int, arguments: list[str]) -> None:
     """The torchrun process itself: stops its workers when the parent dies, says which was killed."""
     watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    heartbeat.start("torchrun")
     run = import_module("torch.distributed.run")  # by name: only this process of the launcher's loads torch
     errors = import_module("torch.distributed.elastic.multiprocessing.errors")
     try:

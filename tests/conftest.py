@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from kitlib.runtime import threads
+
 settings.register_profile(
     "kit", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -15,7 +17,11 @@ settings.load_profile("kit")
 
 
 def pytest_configure() -> None:
-    """Give each of pytest-xdist's workers cores of its own: threads that share cores wait for each other."""
+    """Give each of pytest-xdist's workers cores of its own: threads that share cores wait for each other.
+
+    Threads that wait sleep, in these processes and in those that tests start.
+    """
+    os.environ.update(threads.environment())
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         cores, count = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

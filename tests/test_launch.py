@@ -14,6 +14,7 @@ import pytest
 
 from kitlib import launch
 from kitlib.errors import KitError
+from kitlib.runtime import threads
 
 CHILD = """
 import json, os, sys, time
@@ -79,7 +80,7 @@ def test_rows_reach_the_caller_and_one_process_gets_every_core(module, tmp_path)
     rows = []
     launch.launch(module, ["rows", tmp_path], tmp_path, on_row=rows.append)
     assert [r["iteration"] for r in rows] == [1, 2, 3]
-    assert f"threads {launch.cores()} gpus 0" in (tmp_path / "log.txt").read_text()
+    assert f"threads {threads.cores()} gpus 0" in (tmp_path / "log.txt").read_text()
 
 
 def test_the_childs_own_sentence_comes_back(module, tmp_path):

@@ -59,11 +59,24 @@ class LocalMasks:
                 raise KitError(f"a mask at x {x}, y {y} of {mask.shape} leaves its image of {image_size}")
             boxes.append((x, y, right - left, bottom - top) if mask.size else (0, 0, 0, 0))
             pixels.append((mask != 0).ravel())
-        table = np.array(boxes, np.int64).reshape(-1, 4)
-        ends = np.cumsum(table[:, 2] * table[:, 3])
         storage = np.concatenate(pixels).view(np.uint8) if pixels else np.empty(0, np.uint8)
-        offsets = ends - table[:, 2] * table[:, 3]
-        return cls(torch.from_numpy(storage), torch.from_numpy(table), torch.from_numpy(offsets), image_size)
+        return cls._one_after_the_other(storage, np.array(boxes, np.int64).reshape(-1, 4), image_size)
+
+    @classmethod
+    def from_bits(
+        cls, bits: NDArray[np.uint8], boxes: NDArray[np.int64], image_size: tuple[int, int]
+    ) -> LocalMasks:
+        """Masks from ``np.packbits`` of the ``storage`` that ``from_crops`` makes, and their ``boxes``."""
+        pixels = int((boxes[:, 2] * boxes[:, 3]).sum())
+        return cls._one_after_the_other(np.unpackbits(bits, count=pixels), boxes, image_size)
+
+    @classmethod
+    def _one_after_the_other(
+        cls, storage: NDArray[np.uint8], boxes: NDArray[np.int64], image_size: tuple[int, int]
+    ) -> LocalMasks:
+        areas = boxes[:, 2] * boxes[:, 3]
+        offsets = np.cumsum(areas) - areas
+        return cls(torch.from_numpy(storage), torch.from_numpy(boxes), torch.from_numpy(offsets), image_size)
 
     @classmethod
     def from_rles(cls, rles: Sequence[rle.RLE], image_size: tuple[int, int]) -> LocalMasks:

@@ -1,22 +1,17 @@
-"""From a frame to what detectron2 trains on."""
+"""From a frame to a training sample."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-import numpy as np
-import torch
-from detectron2.structures import Instances
 from numpy.random import Generator
 
 from kitlib.data.images import read_image
 from kitlib.errors import KitError, unknown
 from kitlib.model.augment import OFF, AugmentConfig, Size, draw_view, orient, photometric
 from kitlib.model.compose import FramePool, copy_paste, draw_corners, mosaic
-from kitlib.model.ignored import IgnoredArea
-from kitlib.model.local_masks import LocalMasks
 from kitlib.model.patch import Patch, crop, flip_x, resize, take
+from kitlib.model.sample import PackedSample
 from kitlib.records import Cell, Frame
 
 # Every cell is of the one class: pretraining as the paper does it.
@@ -36,34 +31,19 @@ class Mapper:
         self.config = config if train else OFF
         self.categories = tuple(categories)
 
-    def __call__(self, frame: Frame, rng: Generator, pool: FramePool | None = None) -> dict[str, Any]:
+    def __call__(self, frame: Frame, rng: Generator, pool: FramePool | None = None) -> PackedSample:
         """The sample of one frame.
 
         Args:
             pool: where mosaics and pasted cells take their other frames from; without it, from the frame
                 itself.
 
-        Returns:
-            ``image``: (3, h, w) uint8, the grey levels three times; ``instances``: ``gt_boxes`` (tight, x0
-                y0 x1 y1), ``gt_classes``, ``gt_masks`` (LocalMasks) and, where some of the image is to be
-                ignored, ``gt_ignored`` (IgnoredArea); ``image_id``; ``height`` and ``width`` of the frame;
-            ``weight``.
-
         Raises:
             KitError: the image cannot be read, or a cell's category is not among ``categories``.
         """
         pool = pool or FramePool([frame])
-        patch = self.patch(frame, rng, pool)
-        patch = orient(patch, self.config, rng)
-        image = photometric(patch.image, self.config, rng)
-        return {
-            "image": torch.from_numpy(np.repeat(image[None], 3, axis=0)),
-            "instances": _instances(patch),
-            "image_id": frame.id,
-            "height": frame.height,
-            "width": frame.width,
-            "weight": frame.weight,
-        }
+        patch = orient(self.patch(frame, rng, pool), self.config, rng)
+        return PackedSample.from_patch(patch, photometric(patch.image, self.config, rng), frame)
 
     def patch(self, frame: Frame, rng: Generator, pool: FramePool) -> Patch:
         """The sample's image and cells before flips and photometric changes."""
@@ -95,12 +75,3 @@ class Mapper:
         if cell.category not in self.categories:
             raise unknown(f"cell type in frame {frame.id}:", cell.category, self.categories)
         return self.categories.index(cell.category)
-
-
-def _instances(patch: Patch) -> Instances:
-    masks = LocalMasks.from_crops(((c.x, c.y, c.mask) for c in patch.cells), patch.size)
-    labels = torch.tensor([c.label for c in patch.cells], dtype=torch.int64)
-    cells = Instances(patch.size, gt_boxes=masks.get_bounding_boxes(), gt_classes=labels, gt_masks=masks)
-    if patch.ignore is not None and patch.ignore.any():
-        cells.gt_ignored = IgnoredArea.from_mask(patch.ignore, len(cells))
-    return cells

@@ -14,6 +14,7 @@ from kitlib import config
 from kitlib.errors import KitError
 from kitlib.model import build, weights
 from kitlib.model.presets import ModelConfig
+from kitlib.model.progress import report_layers
 
 
 class Loaded(NamedTuple):
@@ -68,6 +69,7 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> Loaded:
         raise KitError(
             f"{path} lacks {len(lacking)} of its model's tensors, {lacking[0]} among them; train again"
         )
+    report_layers(model)
     return Loaded(model.to(device).eval(), categories)
 
 

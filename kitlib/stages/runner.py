@@ -116,32 +116,35 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
     """Run one notebook with papermill, where it lies; the executed copy lies in the stage's folder.
 
     Raises:
-        KitError: a cell failed or the kernel died.
+        KitError: a cell failed, or the kernel died or could not be started.
     """
     import sys
 
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
-    stage, executed = path.stem, folder / path.name
+    from kitlib.stages.kernel import NAME, START_SECONDS, Kernel
+
+    stage, executed, kernel = path.stem, folder / path.name, Kernel()
     try:
-        papermill.execute_notebook(
-            path,
-            executed,
-            parameters,
-            kernel_name="python3",
-            cwd=path.parent,
-            progress_bar=False,
-            coalesce_streams=True,  # of a progress bar only its last state is kept
-            extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
+        with kernel.explained():
+            papermill.execute_notebook(
+                path,
+                executed,
+                parameters,
+                kernel_name=NAME,
+                kernel_manager_class=kernel.manager(),
+                start_timeout=START_SECONDS,
+                cwd=path.parent,
+                progress_bar=False,
+                coalesce_streams=True,  # of a progress bar only its last state is kept
+                extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+            )
     except papermill.PapermillExecutionError as error:
         raise _failure(stage, error.ename, error.evalue, executed) from None
-    except DeadKernelError:
-        advice = "its kernel died, most often for want of memory; use a smaller batch or crop and run again"
-        raise KitError(f"{stage}: {advice}") from None
+    except KitError as error:
+        raise KitError(f"{stage}: {error}") from error
     except OSError as error:
         raise files.cannot_write(executed, error) from error
 

@@ -64,6 +64,8 @@ class TrainConfig:
         images_per_batch: of all processes together, for one optimiser step.
         accumulate: pieces in which each process takes its share of the batch, to save memory.
         amp: arithmetic of the forward pass; "fp16" for GPUs without bf16.
+        memory_format: how the model's tensors lie in memory, in PyTorch's words; "auto" is channels_last but
+            for "off" on a GPU, where grouped convolutions may be many times slower so.
         sync_bn: BatchNorm takes its statistics over all processes.
         eval_every: iterations between evaluations; 0 evaluates the last one only.
         patience: stop after this many evaluations without a better score; 0 never does.
@@ -90,6 +92,7 @@ class TrainConfig:
     images_per_batch: int = 2
     accumulate: int = 1
     amp: Literal["off", "bf16", "fp16"] = "off"
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     sync_bn: bool = False
     eval_every: int = 0
     patience: int = 0

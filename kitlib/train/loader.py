@@ -10,17 +10,24 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from kitlib.errors import KitError
 from kitlib.model.augment import AugmentConfig
 from kitlib.model.compose import FramePool
 from kitlib.model.mapper import Mapper
+from kitlib.model.sample import PackedSample
 from kitlib.records import Frame
+from kitlib.runtime import heartbeat
 from kitlib.train.sampler import TrainingSampler
 
 Batch = list[dict[str, Any]]
 
 
-class FrameDataset(Dataset[dict[str, Any]]):
-    """Samples by (index of a frame, number of the sample); number and seed settle every random choice."""
+class FrameDataset(Dataset[PackedSample | KitError]):
+    """Samples by (index of a frame, number of the sample); number and seed settle every random choice.
+
+    An error that the user can mend takes the place of its sample: raised in a worker process, it would reach
+    the training with a traceback in its text.
+    """
 
     def __init__(self, frames: Sequence[Frame], mapper: Mapper, seed: int = 0) -> None:
         self.frames, self.mapper, self.seed = frames, mapper, seed
@@ -29,10 +36,13 @@ class FrameDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int]) -> PackedSample | KitError:
         index, number = key
         rng = np.random.default_rng((self.seed, number))
-        return self.mapper(self.frames[index], rng, self.pool)
+        try:
+            return self.mapper(self.frames[index], rng, self.pool)
+        except KitError as error:
+            return error
 
 
 class TrainingLoader:
@@ -48,7 +58,7 @@ class TrainingLoader:
             sampler=sampler,
             num_workers=workers,
             collate_fn=list,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             # Its draws, for the workers' seeds, must not move the generator that a resumed training restores.
             generator=torch.Generator(),
         )
@@ -56,7 +66,7 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches:
             self.sampler.position += len(batch)
-            yield batch
+            yield [_unpack(sample) for sample in batch]
 
 
 def loader(
@@ -81,6 +91,12 @@ def loader(
     return TrainingLoader(dataset, sampler, images_per_batch, workers)
 
 
-def _one_thread(_worker: int) -> None:
-    """OpenCV would start a thread a core in each of the workers."""
-    cv2.setNumThreads(0)
+def _unpack(sample: PackedSample | KitError) -> dict[str, Any]:
+    if isinstance(sample, KitError):
+        raise sample
+    return sample.unpack()
+
+
+def _start_worker(number: int) -> None:
+    cv2.setNumThreads(0)  # OpenCV would start a thread a core in each of the workers
+    heartbeat.start(f"image worker {number} of {heartbeat.process_name()}")

@@ -22,12 +22,13 @@ from torch import nn
 
 from kitlib import launch
 from kitlib.errors import KitError
+from kitlib.runtime import heartbeat
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(
-    hours=6
-)  # one process may evaluate longer than others; torchrun notices a dead one at once
+# How long one process waits for another. The launcher ends a training of which a process hangs much sooner:
+# this is for several hosts, where it does not see all, and lets one of them download weights meanwhile.
+TIMEOUT = timedelta(hours=1)
 BUCKET = 16 * 2**20  # gradient values sent at a time
 
 
@@ -50,6 +51,7 @@ class Processes:
         """Whether this is the process that writes."""
         return self.rank == 0
 
+    @heartbeat.waiting()
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """``values`` averaged over the processes; NaN or Inf in any of them is NaN or Inf for all."""
         if self.world > 1:
@@ -57,6 +59,7 @@ class Processes:
             values = values / self.world
         return values
 
+    @heartbeat.waiting()
     def gather(self, value: T) -> list[T]:
         """Every process's value, by rank, for every process."""
         if self.world == 1:
@@ -65,6 +68,7 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    @heartbeat.waiting()
     def share(self, value: T) -> T:
         """Process 0's value, for every process."""
         if self.world == 1:
@@ -85,6 +89,7 @@ class Processes:
             ):
                 parameter.grad = grad.copy_(part.view_as(grad))
 
+    @heartbeat.waiting()
     def equalise(self, model: nn.Module) -> None:
         """Give every process the parameters and buffers of process 0."""
         if self.world > 1:

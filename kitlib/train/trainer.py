@@ -15,6 +15,7 @@ from torch import nn
 
 from kitlib import config as configs
 from kitlib.errors import KitError
+from kitlib.runtime import heartbeat
 from kitlib.train import checkpoint, events, optim, resume, schedule
 from kitlib.train.config import TrainConfig
 from kitlib.train.loader import TrainingLoader
@@ -108,8 +109,10 @@ class Trainer:
 
     def _iterate(self, batches: Iterator[list[dict[str, Any]]]) -> None:
         start = time.perf_counter()
+        heartbeat.beat("waiting for the processes that prepare its images")
         batch = next(batches)
         read = time.perf_counter()
+        heartbeat.beat(f"training, iteration {self.iteration + 1}")
         lr = schedule.lr_at(self.config.schedule, self.iteration, self.config.max_iter)
         optim.set_lr(self.step.optimizer, lr)
         outcome = self.step(batch)
@@ -143,6 +146,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         start = time.perf_counter()
+        heartbeat.beat("evaluating")
         scores = self.evaluate(self.evaluated)
         row = {"iteration": self.iteration, **scores, "eval_seconds": time.perf_counter() - start}
         self.events.write(row)
@@ -157,6 +161,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint; every process has a part in it."""
+        heartbeat.beat("writing a checkpoint")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise KitError(
                 f"the weights are no longer finite at iteration {self.iteration}; no checkpoint was written. "
@@ -193,6 +198,7 @@ class Trainer:
 
     def _keep(self, name: str, score: float | None) -> None:
         if self.here.main:
+            heartbeat.beat("writing weights")
             state = {**self._described(), "map": score, "model": self.evaluated.state_dict(), "ema": None}
             checkpoint.save_weights(self.out / name, state)
 

@@ -61,7 +61,7 @@ def prepare_ours():
     """The kit's mapper: twice the size, flips."""
     mapper, crowd = Mapper(AugmentConfig(scale=(2, 2), rot90=False), ("shsy5y",)), frame()
     rng = np.random.default_rng(0)
-    return lambda: mapper(crowd, rng)
+    return lambda: mapper(crowd, rng).unpack()
 
 
 def prepare_theirs():

@@ -69,11 +69,10 @@ def test_the_sample_is_what_detectron2_asks_for(write):
     masks = cells(5)
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH))
     frame = write(masks, image, category="shsy5y", weight=0.5)
-    sample = Mapper(AugmentConfig(scale=(2, 3)), TYPES, train=False)(frame, np.random.default_rng(0))
+    sample = Mapper(AugmentConfig(scale=(2, 3)), TYPES, train=False)(frame, np.random.default_rng(0)).unpack()
     assert sample["image"].dtype == torch.uint8
     assert sample["image"].is_contiguous()
-    for channel in sample["image"]:
-        np.testing.assert_array_equal(channel.numpy(), image)
+    np.testing.assert_array_equal(sample["image"].numpy(), image[None])
     assert sample["image_id"] == "f"
     assert (sample["height"], sample["width"], sample["weight"]) == (HEIGHT, WIDTH, 0.5)
     instances = sample["instances"]
@@ -87,8 +86,8 @@ def test_the_sample_is_what_detectron2_asks_for(write):
 def test_a_frame_without_cells(write):
     frame = write([], np.zeros((HEIGHT, WIDTH)))
     settings = AugmentConfig(scale=(1.5, 2), crop=(64, 64), copy_paste=1, mosaic=1, noise=3)
-    sample = Mapper(settings, TYPES)(frame, np.random.default_rng(0))
-    assert sample["image"].shape == (3, 64, 64)
+    sample = Mapper(settings, TYPES)(frame, np.random.default_rng(0)).unpack()
+    assert sample["image"].shape == (1, 64, 64)
     assert len(sample["instances"]) == 0
     assert sample["instances"].gt_boxes.tensor.shape == (0, 4)
     assert sample["instances"].gt_classes.dtype == torch.int64
@@ -96,7 +95,7 @@ def test_a_frame_without_cells(write):
 
 def test_one_class_takes_every_cell(write):
     frame = write(cells(3), np.zeros((HEIGHT, WIDTH)), category="a172")
-    sample = Mapper(AugmentConfig(), ("cell",))(frame, np.random.default_rng(0))
+    sample = Mapper(AugmentConfig(), ("cell",))(frame, np.random.default_rng(0)).unpack()
     assert sample["instances"].gt_classes.tolist() == [0, 0, 0]
 
 
@@ -142,9 +141,8 @@ def each_cell_as_image(write, settings: AugmentConfig, seeds: int):
     for seed in range(seeds):
         for i, mask in enumerate(masks):
             frame = write(masks, 255 * mask)
-            sample = Mapper(settings, tuple(map(str, range(len(masks)))))(
-                numbered(frame), np.random.default_rng(seed)
-            )
+            mapper = Mapper(settings, tuple(map(str, range(len(masks)))))
+            sample = mapper(numbered(frame), np.random.default_rng(seed)).unpack()
             picture = sample["image"][0].numpy()
             found = np.zeros(picture.shape, bool)
             for label, part in zip(sample["instances"].gt_classes.tolist(), masks_of(sample), strict=True):
@@ -188,7 +186,7 @@ def test_pasted_cells_come_with_their_pixels(write):
     mapper = Mapper(AugmentConfig(copy_paste=1.0, crop=(100, 100)), TYPES)
     pasted = 0
     for seed in range(20):
-        sample = mapper(dark, np.random.default_rng(seed), FramePool([bright]))
+        sample = mapper(dark, np.random.default_rng(seed), FramePool([bright])).unpack()
         level = sample["image"][0].numpy()
         levels = [level[mask] for mask in masks_of(sample)]
         pasted += sum(inside.min() > 200 for inside in levels)
@@ -203,7 +201,7 @@ def test_the_ignored_area_goes_with_the_image(write, name):
     masks = cells(9)
     for seed, mask in enumerate(masks):
         frame = write(masks, 255 * mask, ignore=rle.from_mask(mask))
-        sample = Mapper(EXACT[name], TYPES)(frame, np.random.default_rng(seed))
+        sample = Mapper(EXACT[name], TYPES)(frame, np.random.default_rng(seed)).unpack()
         bright = sample["image"][0].numpy() == 255
         assert sample["instances"].has("gt_ignored") == bright.any()
         if bright.any():
@@ -216,7 +214,9 @@ def test_an_ignored_area_changes_nothing_else(write):
     unsure = dataclasses.replace(frame, ignore=rle.from_mask(cells(1, 3)[0]))
     mapper = Mapper(AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, mosaic=0.5, noise=4), TYPES)
     for seed in range(8):
-        plain, ours = (mapper(f, np.random.default_rng(seed), FramePool([f])) for f in (frame, unsure))
+        plain, ours = (
+            mapper(f, np.random.default_rng(seed), FramePool([f])).unpack() for f in (frame, unsure)
+        )
         assert torch.equal(plain["image"], ours["image"])
         assert torch.equal(plain["instances"].gt_masks.storage, ours["instances"].gt_masks.storage)
         assert not plain["instances"].has("gt_ignored")
@@ -229,7 +229,7 @@ def test_boxes_are_tight_and_nothing_is_empty(write):
     frame = write(cells(40), np.zeros((HEIGHT, WIDTH)))
     mapper = Mapper(AugmentConfig(scale=(0.4, 2), crop=(80, 80), copy_paste=0.5, mosaic=0.5), TYPES)
     for seed in range(10):
-        sample = mapper(frame, np.random.default_rng(seed))
+        sample = mapper(frame, np.random.default_rng(seed)).unpack()
         for box, mask in zip(sample["instances"].gt_boxes.tensor.tolist(), masks_of(sample), strict=True):
             rows, columns = np.nonzero(mask)
             assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -240,8 +240,8 @@ def test_the_generator_settles_everything(write):
     grey = {"brightness": 0.2, "contrast": 0.2, "gamma": 0.2, "blur": 1, "noise": 4}
     settings = AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, mosaic=0.5, **grey)
     mapper, pool = Mapper(settings, TYPES), FramePool([frame])
-    first, again = (mapper(frame, np.random.default_rng(5), pool) for _ in range(2))
-    other = mapper(frame, np.random.default_rng(6), pool)
+    first, again = (mapper(frame, np.random.default_rng(5), pool).unpack() for _ in range(2))
+    other = mapper(frame, np.random.default_rng(6), pool).unpack()
     assert torch.equal(first["image"], again["image"])
     assert torch.equal(first["instances"].gt_masks.storage, again["instances"].gt_masks.storage)
     assert not torch.equal(first["image"], other["image"])
@@ -253,7 +253,7 @@ def test_800_cells(write):
     crops = [rle.from_crop(np.ones((8, 8)), int(x), int(y), HEIGHT, WIDTH) for x, y in corners]
     frame = write([], np.zeros((HEIGHT, WIDTH)))
     frame = dataclasses.replace(frame, cells=tuple(Cell(m, "cort") for m in crops))
-    sample = Mapper(AugmentConfig(scale=(2, 2), flip=False, rot90=False), TYPES)(frame, rng)
+    sample = Mapper(AugmentConfig(scale=(2, 2), flip=False, rot90=False), TYPES)(frame, rng).unpack()
     boxes = sample["instances"].gt_boxes.tensor
     assert len(boxes) == 800
     np.testing.assert_array_equal(boxes[:, :2].numpy(), 2 * corners)

@@ -229,11 +229,6 @@ def test_any_other_error_says_where_to_look(run: Runs) -> None:
     )
 
 
-def test_a_kernel_that_dies_is_named(run: Runs) -> None:
-    said = failure(run, "os._exit(9)")
-    assert said.startswith("01_eda: its kernel died, most often for want of memory; use a smaller batch")
-
-
 def test_a_notebook_that_leaves_no_metrics_has_not_finished(run: Runs) -> None:
     path = run.notebooks / "01_eda.ipynb"
     path.write_text(path.read_text().replace("metrics.json", "other.json"))

@@ -36,7 +36,7 @@ class Toy(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(torch.distributed.get_rank())  # made equal by the processes, or else different
-        self.layer, self.unused = torch.nn.Conv2d(3, 2, 3).double(), torch.nn.Linear(1, 1)
+        self.layer, self.unused = torch.nn.Conv2d(1, 2, 3).double(), torch.nn.Linear(1, 1)
         self.norm = torch.nn.SyncBatchNorm(2).double()
     def forward(self, batch):
         x = torch.stack([s["image"].double() / 255 for s in batch])

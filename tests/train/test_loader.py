@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kitlib import rle
-from kitlib.model.augment import AugmentConfig
+from kitlib.errors import KitError
+from kitlib.model.augment import OFF, AugmentConfig
+from kitlib.model.sample import PackedSample
 from kitlib.records import Cell, Frame
 from kitlib.train.loader import loader
 from kitlib.train.sampler import SamplerConfig, TrainingSampler
@@ -65,6 +70,24 @@ def test_two_processes_see_the_batches_of_one_with_twice_the_size(frames):
     ]
     for alone, *together in zip(batches(frames, 4, size=4), *parts, strict=True):
         assert sorted(alone) == sorted(together[0] + together[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_that_can_be_mended_stays_one_sentence(frames, workers):
+    frames = [replace(frame, path=None) for frame in frames]
+    with pytest.raises(KitError, match=r"^frame f\d has no image file; training needs one$"):
+        batches(frames, 1, workers=workers)
+
+
+def test_a_sample_travels_in_few_bytes(frames):
+    """A byte a pixel of the image, a bit a pixel of the masks' boxes and of the ignored area, 40 a cell."""
+    frame = frames[1]
+    dataset = loader(frames, OFF, ("cort",), TrainingSampler(frames, SamplerConfig()), 1)._batches.dataset
+    size = len(pickle.dumps(dataset[1, 0]))
+    pixels = frame.height * frame.width
+    content = pixels + pixels / 8 + 6 * 81 / 8 + 6 * 40
+    assert content < size < content + 1500
+    assert not any(isinstance(getattr(dataset[1, 0], name), torch.Tensor) for name in PackedSample.__slots__)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
