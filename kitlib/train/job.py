@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kitlib import config as configs
 from kitlib import files, launch
-from kitlib.predict.devices import gpu_count
+from kitlib.runtime.gpus import gpu_count
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
