@@ -85,6 +85,23 @@ def saved_bytes(model: nn.Module, count: Count) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def grouped_surplus(model: nn.Module) -> Iterator[list[float]]:
+    """Collect what PyTorch's counter adds too much: it takes the weights' gradient of a convolution in groups for
+    that of a convolution without groups."""
+    surplus: list[float] = []
+
+    def add(layer: nn.Conv2d, _: Any, output: torch.Tensor) -> None:
+        if layer.weight.requires_grad:
+            without_groups = 2.0 * output[:, 0].numel() * layer.weight.numel() * layer.groups
+            surplus.append(without_groups * (1 - 1 / layer.groups))
+
+    hooks = [m.register_forward_hook(add) for m in model.modules() if getattr(m, "groups", 1) > 1]
+    yield surplus
+    for hook in hooks:
+        hook.remove()
+
+
 def training(model: nn.Module, sample: dict[str, Any]) -> Count:
     """One image forward and backward.
 
@@ -96,13 +113,13 @@ def training(model: nn.Module, sample: dict[str, Any]) -> Count:
     for predictor in model.roi_heads.box_predictor:
         nn.init.zeros_(predictor.bbox_pred.weight)
     with FlopCounterMode(display=False) as counter, EventStorage():
-        with saved_bytes(model, count):
+        with saved_bytes(model, count), grouped_surplus(model) as surplus:
             losses = sum(model([sample]).values())
         by_module = counter.get_flop_counts()
         masks = sum(sum(v.values()) for name, v in by_module.items() if _is_mask_branch(name))
         losses.backward()
     model.zero_grad(set_to_none=True)
-    count.operations = float(counter.get_total_flops())
+    count.operations = float(counter.get_total_flops()) - sum(surplus)
     count.mask_operations = 3.0 * masks  # the gradients of inputs and of weights cost as much again, each
     return count
 

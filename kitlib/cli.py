@@ -129,13 +129,12 @@ def run(
     from kitlib.stages import names, stage, summary
 
     names.check_text(names.ROOT)
-
     first, last = stages.resolve(first), stages.resolve(last)
     plan = stages.plan(
         profile, settings, {"gpus": gpus} if gpus >= 0 else {}
     )  # complain before anything is made
-    folder = stage.locate_data(data)
     target = names.whole_path(out) if out else names.default_out(plan.profile)
+    folder = stage.locate_data(data)
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")

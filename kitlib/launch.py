@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
+from kitlib.runtime import lock
 
 Row = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ def child(main: Callable[[], None]) -> None:
     """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
     watch_parent(os.getppid(), lambda: os._exit(1))
     try:
+        lock.join()
         main()
     except KitError as error:
         _fail(error, str(error))

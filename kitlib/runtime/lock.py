@@ -105,7 +105,7 @@ def join() -> None:
         KitError: the run has ended, and another one has taken its folder.
     """
     path, holder = _inherited()
-    if path is None or path in _locked:
+    if path is None or path in _locked or not path.exists():
         return
     file = _open(path)
     if not _lock(file, fcntl.LOCK_SH) or holder != _read(path):

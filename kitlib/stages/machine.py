@@ -52,7 +52,7 @@ def _check_batch(stage: str, values: Mapping[str, Any]) -> None:
 
 
 def _needs_gpus(plan: Plan, stages: Sequence[str]) -> str:
-    images = sum(_images(plan.parameters[stage]) for stage in stages)
+    images = sum(_images(plan, stage) for stage in stages)
     return (
         f"the profile '{plan.profile}' is made for GPUs, and this machine has none that PyTorch can use "
         f"({gpus.explain(gpus.survey())}); give --gpus 0 to run it on the CPU all the same, which takes "
@@ -60,7 +60,9 @@ def _needs_gpus(plan: Plan, stages: Sequence[str]) -> str:
     )
 
 
-def _images(values: Mapping[str, Any]) -> int:
+def _images(plan: Plan, stage: str) -> int:
     """How many images a stage's trainings go through, a repeated image counted each time."""
-    trainings = values.get("folds", 1) if values.get("fold", 0) < 0 else 1
+    values, first = plan.parameters[stage], plan.parameters["03_train"]
+    each_fold = values.get("fold", 0) < 0 and first["fold"] < 0  # 05_retrain retrains those of 03_train
+    trainings = first["folds"] if each_fold else 1
     return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)

@@ -263,7 +263,10 @@ def test_an_environment_that_has_all_is_used_as_it_is(project):
             "the package index cannot be reached",
         ),
         ("ERROR: [Errno 13] Permission denied: '/x'", "a folder cannot be written"),
-        ("ERROR: No matching distribution found for torch==2.14.1+cu126", "PyTorch's index has no such build"),
+        (
+            "ERROR: No matching distribution found for torch==2.14.1+cu126",
+            "PyTorch's index has no such build",
+        ),
         ("Collecting pytest-timeout\nERROR: ResolutionImpossible", "the set-up failed for the reason above"),
     ],
 )
