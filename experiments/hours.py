@@ -3,12 +3,11 @@
 python experiments/hours.py [PROFILE ...]
 
 Counts the floating-point operations of whole models on this machine's CPU: a training step with all losses
-and its backward pass, mask branches included, and a look at a frame. A V100 was measured by detectron2's
-authors (MODEL_ZOO.md: cascade R50, 0.328 s for two images of a training step and 0.053 s for an image at
-inference); what share of its peak that is, counted in the same way, is taken for all. Another card is taken
-to be as much faster as its memory or its arithmetic, whichever gains less, and mixed precision as 1.5 times
-as fast. Data loading, evaluation's matching and set-up are left out; the synthetic frames hold as many cells
-as the real ones on average.
+and its backward pass, mask branches included, and a look at a frame. detectron2's authors measured a V100
+(their MODEL_ZOO.md: cascade R50, 0.328 s for two images of a training step, 0.053 s for an image at
+inference); the share of its peak that this is, by the same counting, is taken for all models. Another card is
+taken to be as much faster as its memory or its arithmetic, whichever gains less, and mixed precision as 1.5
+times as fast. What prepares images and matches cells in an evaluation is left out.
 """
 
 from __future__ import annotations
@@ -38,7 +37,10 @@ MIXED_PRECISION = 1.5
 PUBLISHED = {"train": 0.328 / 2, "predict": 0.053}  # seconds an image, cascade R50 on a V100
 
 FRAME = (520, 704)
-CELLS, CELL = 121, 16  # in a frame of the competition on average, and their sides in pixels
+# Boxes that match a cell: a quarter of the 512 that each cascade stage learns from. A trained model proposes
+# several boxes for a cell, so that frames of 121 cells, as the competition's have on average, reach that.
+MATCHED, CELL = 128, 16  # and the side of a cell in pixels
+COCO_MATCHED = 40  # 7 objects in an image, by some six boxes each
 DETECTIONS = 250  # that get masks: a score floor of 0.05 leaves about twice as many as there are cells
 LABELLED, UNLABELLED, TEST = 606, 1972, 240
 TRAININGS = ("02_pretrain_livecell", "03_train", "05_retrain")
@@ -87,8 +89,7 @@ def saved_bytes(model: nn.Module, count: Count) -> Iterator[None]:
 
 @contextmanager
 def grouped_surplus(model: nn.Module) -> Iterator[list[float]]:
-    """Collect what PyTorch's counter adds too much: it takes the weights' gradient of a convolution in groups for
-    that of a convolution without groups."""
+    """Collect what PyTorch's counter adds too much: it takes grouped weights' gradients for ungrouped ones."""
     surplus: list[float] = []
 
     def add(layer: nn.Conv2d, _: Any, output: torch.Tensor) -> None:
@@ -181,7 +182,7 @@ def shares_of_peak() -> dict[str, float]:
     stock = {"rpn_pre_nms_topk": (2000, 1000), "rpn_post_nms_topk": (1000, 1000)}
     model = build("r50", 80, "last", **stock)
     operations = {
-        "train": training(model, frame(800, 1088, 7, 120)).operations,  # COCO: 7 objects an image
+        "train": training(model, frame(800, 1088, COCO_MATCHED, 120)).operations,
         "predict": looking(model, 800, 1088, 30),
     }
     peak = 1e12 * CARDS["V100"][0]
@@ -200,8 +201,8 @@ def profile(name: str, shares: Mapping[str, float]) -> None:
         height, width = sides(values["augment"])
         key = f"{values['preset']} {height} x {width}"
         if key not in counted:
-            cells = max(1, round(CELLS * height * width / (FRAME[0] * FRAME[1] * _square(values))))
-            counted[key] = training(model, frame(height, width, cells, round(CELL * _square(values) ** 0.5)))
+            side = round(CELL * sum(values["augment"]["scale"]) / 2)
+            counted[key] = training(model, frame(height, width, MATCHED, side))
             _tell(name, key, counted[key], shares, values["amp"] != "off")
         trainings = 1 if stage == TRAININGS[0] else folds
         images = trainings * values["max_iter"] * values["images_per_batch"]
@@ -219,10 +220,6 @@ def profile(name: str, shares: Mapping[str, float]) -> None:
     print(f"{name}: {view / 1e12:.2f} TFLOP a frame at prediction, {frames:,} frames")
     hours = "  ".join(f"{card} {work.hours(card, shares):.1f}" for card in CARDS)
     print(f"{name}: GPU hours  {hours}\n")
-
-
-def _square(values: Mapping[str, Any]) -> float:
-    return (sum(values["augment"]["scale"]) / 2) ** 2
 
 
 def _tell(name: str, key: str, count: Count, shares: Mapping[str, float], half: bool) -> None:

@@ -27,9 +27,10 @@ def main() -> None:
 
 def _use_utf8() -> None:
     """Start again in Python's UTF-8 mode where the locale asks for another encoding of files and names."""
-    if sys.getfilesystemencoding() != "utf-8" or locale.getpreferredencoding(False).lower() != "utf-8":
+    encodings = {sys.getfilesystemencoding(), locale.getpreferredencoding(False).lower()}
+    if encodings != {"utf-8"} and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -31,14 +31,13 @@ def check(plan: Plan, stages: Sequence[str]) -> None:
 
 def _precisions(plan: Plan, stage: str) -> dict[str, str]:
     """The mixed precision by the parameter that sets it; later stages predict as 03_train does."""
-    found = {}
-    for name in dict.fromkeys((stage, "03_train")):
-        predict = plan.parameters[stage].get("predict_config"), plan.parameters[name].get("predict_config")
-        if None not in predict and "amp" in predict[1]:
-            found.setdefault("predict", (f"{name}.predict_config.amp", predict[1]["amp"]))
-    if "amp" in plan.parameters[stage]:
-        found["train"] = (f"{stage}.amp", plan.parameters[stage]["amp"])
-    return dict(found.values())
+    values = plan.parameters[stage]
+    found = {f"{stage}.amp": values["amp"]} if "amp" in values else {}
+    if "predict_config" in values:
+        owner = stage if "amp" in values["predict_config"] else "03_train"
+        predict = plan.parameters[owner].get("predict_config", {})
+        found[f"{owner}.predict_config.amp"] = predict.get("amp", "off")
+    return found
 
 
 def _check_batch(stage: str, values: Mapping[str, Any]) -> None:

@@ -8,8 +8,6 @@ from typing import TypeVar
 
 from kitlib.errors import KitError, unknown
 
-TextOrPath = TypeVar("TextOrPath", str, Path)
-
 STAGES = ("01_eda", "02_pretrain_livecell", "03_train", "04_pseudolabel", "05_retrain", "06_submit")
 
 #: What each stage reads of earlier ones; 03 may start from other weights, and nothing reads what 01 finds.
@@ -19,6 +17,8 @@ NEEDS = {
     "05_retrain": ("03_train", "04_pseudolabel"),
     "06_submit": ("03_train",),
 }
+
+TextOrPath = TypeVar("TextOrPath", str, Path)
 
 #: The checkout: notebooks/ and outputs/ lie beside the package.
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,9 +55,7 @@ def whole_path(text: str | Path) -> Path:
     """The absolute path of a folder that the user named.
 
     Raises:
-        KitError: it has bytes that are no UTF-8, which notebooks and tables cannot hold, or begins with the ~
-        of
-            an unknown user.
+        KitError: it has bytes that are no UTF-8, which notebooks cannot hold, or the ~ of an unknown user.
     """
     try:
         return check_text(Path(text).expanduser().resolve())

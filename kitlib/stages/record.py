@@ -57,7 +57,7 @@ def read(folder: Path) -> Record | None:
         KitError: there is one but it cannot be read, so that nobody knows what the results were made with.
     """
     path = folder / "stage.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         return Record(**files.read_json(path))

@@ -39,8 +39,7 @@ def run(
         A row for each stage: its time, score and artefacts.
 
     Raises:
-        KitError: this machine cannot do what is asked of it, or another run is writing into ``out``; nothing
-        was
+        KitError: this machine cannot do what is asked of it, or another run writes into ``out``; nothing was
             done. Or a stage failed; what the stages before it wrote is kept.
     """
     if STAGES.index(first) > STAGES.index(last):
