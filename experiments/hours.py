@@ -89,7 +89,7 @@ def saved_bytes(model: nn.Module, count: Count) -> Iterator[None]:
 
 @contextmanager
 def grouped_surplus(model: nn.Module) -> Iterator[list[float]]:
-    """Collect what PyTorch's counter adds too much: it ignores the groups in the gradient of their weights."""
+    """Collect what PyTorch's counter adds too much: it ignores groups in the weights' gradient."""
     surplus: list[float] = []
 
     def add(layer: nn.Conv2d, _: Any, output: torch.Tensor) -> None:
