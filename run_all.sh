@@ -34,8 +34,8 @@ Set-up needs Python 3.10 or newer with venv and pip, gcc, a network, and about 9
 versions of constraints.txt, once. Where the active environment (a conda environment made from environment.yml, say)
 has all that is needed, that is used as it is and no .venv is made.
 
-The environment variable KIT_TORCH chooses the build of PyTorch in .venv; another choice builds .venv anew, and without
-the variable it stays as it is:
+The environment variable KIT_TORCH chooses the build of PyTorch in .venv, which is then used whatever environment is
+active. Another choice builds .venv anew; without the variable it stays as it is:
   KIT_TORCH=default  PyPI's, for CUDA 13: NVIDIA driver 580 or newer, compute capability 7.5 or newer (T4, RTX 20, A100)
   KIT_TORCH=cu126    for CUDA 12.6: NVIDIA driver 525 or newer, compute capability 5.0 to 9.0 (P100, V100 and newer)
   KIT_TORCH=cpu      without CUDA, about 3 GB in all
