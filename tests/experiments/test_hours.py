@@ -20,7 +20,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("groups", [1, 4, 32])
 def test_grouped_convolutions_count_three_passes(hours: ModuleType, groups: int) -> None:
-    """At each of 10 x 12 pixels 64 outputs are sums of 9 * 64 / groups products: forward, and twice backward."""
+    """At each of 10 x 12 pixels 64 outputs are sums of 9 * 64 / groups products, in three passes."""
     layer = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1, groups=groups, bias=False))
     image = torch.ones(1, 64, 10, 12, requires_grad=True)
     with FlopCounterMode(display=False) as counter, hours.grouped_surplus(layer) as surplus:
