@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole kit with one command: ./run_all.sh --help explains.
 set -euo pipefail
+export PYTHONUTF8=1 # names of files and folders in any locale
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 venv="$root/.venv"
@@ -20,7 +21,8 @@ Options of the main job:
   --profile NAME   demo (the default: minutes on a CPU), cpu, t4, paper or gold; see notebooks/profiles/
   --data DIR       the competition's folder; synthetic cells are made where it is left out
   --out DIR        where results go (default: outputs/NAME of the profile)
-  --gpus N         how many GPUs to train and predict on (default: all there are, or the CPU)
+  --gpus N         how many GPUs to train and predict on (default: all there are, or the CPU); t4, paper and gold are
+                   made for GPUs, and run without one only where --gpus 0 says so
   --from STAGE     start with this notebook: 01 to 06, or its name (03_train)
   --to STAGE       stop after this notebook
   --set KEY=VALUE  one parameter of one notebook, 03_train.max_iter=100; may be repeated
@@ -31,6 +33,13 @@ A finished stage is skipped, an interrupted one goes on where it was.
 Set-up needs Python 3.10 or newer with venv and pip, gcc, a network, and about 9 GB of disk. It makes .venv with the
 versions of constraints.txt, once. Where the active environment (a conda environment made from environment.yml, say)
 has all that is needed, that is used as it is and no .venv is made.
+
+The environment variable KIT_TORCH chooses the build of PyTorch in .venv, which is then used whatever environment is
+active. Another choice builds .venv anew; without the variable it stays as it is:
+  KIT_TORCH=default  PyPI's, for CUDA 13: NVIDIA driver 580 or newer, compute capability 7.5 or newer (T4, RTX 20, A100)
+  KIT_TORCH=cu126    for CUDA 12.6: NVIDIA driver 525 or newer, compute capability 5.0 to 9.0 (P100, V100 and newer)
+  KIT_TORCH=cpu      without CUDA, about 3 GB in all
+The last two come from PyTorch's own index, https://download.pytorch.org/whl/.
 END
 }
 
@@ -54,6 +63,24 @@ find_python() {
     return 1
 }
 
+# The build of PyTorch: the one asked for, else that of the .venv that is there.
+torch_build() {
+    local chosen="${KIT_TORCH-}"
+    [[ -n $chosen ]] || chosen="$(cat "$venv/torch-build" 2>/dev/null)" || chosen=default
+    echo "$chosen"
+}
+
+# What pip is held to: for PyTorch's own builds their versions' suffixes, without the packages of PyPI's CUDA.
+constraints() {
+    local build
+    build="$(torch_build)"
+    if [[ $build == default ]]; then
+        cat constraints.txt
+    else
+        sed -E -e '/^(cuda|nvidia)-/d' -e "s/^(torch|torchvision)==([^ ]+)/\\1==\\2+$build/" constraints.txt
+    fi
+}
+
 # What .venv is made from; where this changes, it is brought up to date.
 recipe() {
     (cd "$root" && { pwd -P && cat constraints.txt pyproject.toml kitlib/kaggle/{detectron2_wheel,wheel}.py; } | cksum)
@@ -61,7 +88,10 @@ recipe() {
 
 runs() { "$venv/bin/python" -c '' >/dev/null 2>&1; }
 
-is_ready() { [[ -f $stamp && "$(<"$stamp")" == "$(recipe)" ]] && runs; }
+# Whether .venv was made with the build of PyTorch that is asked for.
+has_torch_build() { [[ "$(cat "$venv/torch-build" 2>/dev/null || echo default)" == "$(torch_build)" ]]; }
+
+is_ready() { [[ -f $stamp && "$(<"$stamp")" == "$(recipe)" ]] && has_torch_build && runs; }
 
 # Runs a part of the set-up with its output on the terminal; where it fails, says why in one sentence.
 part() {
@@ -84,6 +114,8 @@ explain() {
         die "the disk is full; free about 9 GB for $root and the temporary folder (TMPDIR), then run this again" ;;
     *"ermission denied"* | *"Read-only file system"*)
         die "a folder cannot be written (its name is above); change its permissions, then run this again" ;;
+    *"No matching distribution found for torch"*)
+        die "PyTorch's index has no such build for this Python, or it cannot be reached; see KIT_TORCH in --help" ;;
     *Connection*Error* | *Timeout* | *NameResolution* | *"etwork is unreachable"* | *ProxyError* | *SSLError*)
         die "the package index cannot be reached; check the network or 'pip config list', then run this again" ;;
     *) die "the set-up failed for the reason above; run this again once it is mended" ;;
@@ -91,17 +123,26 @@ explain() {
 }
 
 make_venv() {
-    local python
+    local python build size=9
+    build="$(torch_build)"
+    [[ $build != cpu ]] || size=3
     python="$(find_python '(3, 13)' || find_python '(3, 99)')" ||
         die "no Python from 3.10 on with venv and pip is on PATH; install one (on Debian: apt install python3-venv)"
-    say "setting up .venv with $("$python" --version), once; this takes a few minutes and about 9 GB"
+    say "setting up .venv with $("$python" --version), once; this takes a few minutes and about $size GB"
+    [[ $build == cpu || -e /proc/driver/nvidia ]] ||
+        say "this machine shows no NVIDIA driver; KIT_TORCH=cpu ./run_all.sh setup would spare most of that"
     rm -rf "$venv"
     part "$python" -m venv "$venv"
+    echo "$build" >"$venv/torch-build"
 }
 
 install() {
     # Compiling every file takes longer than the rest; Python compiles those that are used.
-    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt)
+    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-compile) build
+    build="$(torch_build)"
+    constraints >"$venv/constraints.txt"
+    pip+=(--constraint .venv/constraints.txt)
+    [[ $build == default ]] || pip+=(--extra-index-url "https://download.pytorch.org/whl/$build")
     part "${pip[@]}" --upgrade pip
     "$venv/bin/python" -m kitlib.kaggle.detectron2_wheel "$venv/wheels" # says by itself what fails
     part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,coco,dev]"
@@ -116,7 +157,7 @@ set_up() (
         flock 9
     fi
     is_ready && exit
-    if [[ -f $stamp ]] && runs; then
+    if [[ -f $stamp ]] && has_torch_build && runs; then
         say "bringing .venv up to date"
         rm "$stamp"
     else
@@ -130,7 +171,7 @@ set_up() (
 choose() {
     local lacking=""
     python="$(command -v python3 || command -v python || true)"
-    if [[ -n $python && ! "$(dirname "$python")" -ef "$venv/bin" ]]; then
+    if [[ -z ${KIT_TORCH-} && -n $python && ! "$(dirname "$python")" -ef "$venv/bin" ]]; then
         lacking="$(cd "$root" && "$python" -m kitlib.environment 2>/dev/null)" && return
     fi
     if ! is_ready; then
@@ -142,6 +183,11 @@ choose() {
     unset PYTHONDONTWRITEBYTECODE
     export VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH"
 }
+
+case "${KIT_TORCH:-default}" in
+default | cu126 | cpu) ;;
+*) die "KIT_TORCH is '${KIT_TORCH:0:80}', but it may be default, cu126 or cpu; see ./run_all.sh --help" ;;
+esac
 
 case "${1-}" in
 -h | --help | help)

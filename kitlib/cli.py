@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import locale
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from kitlib.errors import KitError
 
 def main() -> None:
     """Run ``kit``; an error that the user can mend is one sentence on stderr and exit status 1."""
+    _use_utf8()
     try:
         kit(prog_name="kit")
     except KitError as error:
@@ -20,6 +23,14 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale asks for another encoding of files and names."""
+    encodings = {sys.getfilesystemencoding(), locale.getpreferredencoding(False).lower()}
+    if encodings != {"utf-8"} and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -113,7 +124,12 @@ def _size(text: str) -> tuple[int, int]:
 )
 @click.option("--data", default="", help="The competition's folder; left out: synthetic cells.")
 @click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
-@click.option("--gpus", default=-1, help="GPUs to use; left out: all there are. 0: the CPU.")
+@click.option(
+    "--gpus",
+    default=-1,
+    type=click.IntRange(min=-1),
+    help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
+)
 @click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
 @click.option("--to", "last", default="06", help="Last stage to run.")
 @click.option("--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="03_train.max_iter=100")
@@ -132,12 +148,13 @@ def run(
     from kitlib import stages
     from kitlib.stages import names, stage, summary
 
+    names.check_text(names.ROOT)
     first, last = stages.resolve(first), stages.resolve(last)
     plan = stages.plan(
         profile, settings, {"gpus": gpus} if gpus >= 0 else {}
     )  # complain before anything is made
+    target = names.whole_path(out) if out else names.default_out(plan.profile)
     folder = stage.locate_data(data)
-    target = Path(out).expanduser().resolve() if out else names.default_out(plan.profile)
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")

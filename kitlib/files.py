@@ -135,6 +135,6 @@ def fingerprint(*parts: Path | str) -> str:
                 while block := file.read(BLOCK):
                     digest.update(block)
         else:
-            data = str(part).encode()
+            data = str(part).encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
             digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]

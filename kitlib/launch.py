@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.runtime import heartbeat, threads
+from kitlib.runtime import heartbeat, lock, threads
 
 Row = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ def child(main: Callable[[], None]) -> None:
     watch_parent(os.getppid(), lambda: os._exit(1))
     heartbeat.start(heartbeat.process_name())
     try:
+        lock.join()
         main()
     except KitError as error:
         _fail(error, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -237,6 +238,35 @@ def test_a_run_that_cannot_be_is_refused_at_once(
     with pytest.raises(KitError, match=problem.replace("?", r"\?")):
         call("run", *(part for option in options.items() for part in option))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_no_utf8_is_named_and_nothing_is_made(synthetic: Path, tmp_path: Path) -> None:
+    folder = os.fsdecode(bytes(tmp_path) + b"/caf\xe9")
+    for option in ("--out", "--data"):
+        done = command("run", option, folder)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert r"caf\xe9" in done.stderr
+    done = command("run", "--set", f"03.weights={folder}")
+    assert done.stderr.endswith("has bytes that are no UTF-8; rename that file or folder\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_of_an_unknown_user_is_named() -> None:
+    with pytest.raises(
+        KitError, match="~nobody-here/out: there is no such user's home folder; write the whole"
+    ):
+        call("run", "--data", "~nobody-here/out")
+
+
+def test_files_are_utf8_in_any_locale(tmp_path: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    folder = tmp_path / "Präparate 細胞"
+    done = command("synth", folder, "--images", 3, "--size", "64x80", env=environment, encoding="utf-8")
+    assert (done.returncode, done.stdout) == (0, f"{folder}\n")
+    assert (folder / "train.csv").is_file()
+    done = command("run", "--data", tmp_path / "Zürich", env=environment, encoding="utf-8")
+    assert done.stderr.startswith(f"error: {tmp_path / 'Zürich'} is not a folder")
 
 
 # --------------------------------------------------------------------------------- as a process

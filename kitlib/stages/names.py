@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TypeVar
 
 from kitlib.errors import KitError, unknown
 
@@ -15,6 +17,8 @@ NEEDS = {
     "05_retrain": ("03_train", "04_pseudolabel"),
     "06_submit": ("03_train",),
 }
+
+TextOrPath = TypeVar("TextOrPath", str, Path)
 
 #: The checkout: notebooks/ and outputs/ lie beside the package.
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +49,34 @@ def notebook(stage: str, folder: Path = NOTEBOOKS) -> Path:
     if not path.is_file():
         raise KitError(f"{path} does not exist; run from a whole checkout of the kit")
     return path
+
+
+def whole_path(text: str | Path) -> Path:
+    """The absolute path of a folder that the user named.
+
+    Raises:
+        KitError: it has bytes that are no UTF-8, which notebooks cannot hold, or the ~ of an unknown user.
+    """
+    try:
+        return check_text(Path(text).expanduser().resolve())
+    except RuntimeError:
+        raise KitError(
+            f"{text}: there is no such user's home folder; write the whole path, or ./{text}"
+        ) from None
+
+
+def check_text(text: TextOrPath) -> TextOrPath:
+    """``text``, if it can be written as UTF-8.
+
+    Raises:
+        KitError: it is a path, or holds one, that the file system has in other bytes.
+    """
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
+        raise KitError(f"{shown[:80]} has bytes that are no UTF-8; rename that file or folder") from None
+    return text
 
 
 def default_out(name: str) -> Path:

@@ -6,24 +6,30 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from kitlib import config
 from kitlib.errors import KitError, unknown
 from kitlib.stages import sections
-from kitlib.stages.names import NOTEBOOKS, STAGES, notebook, resolve
+from kitlib.stages.names import NOTEBOOKS, STAGES, check_text, notebook, resolve
 from kitlib.stages.notebooks import parameters
 
 FILES = ("weights", "limits")
+Device = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does: the parameters of each stage, all of them, defaults included, and its notebooks."""
+    """What a run does: the parameters of each stage, all of them, defaults included, and its notebooks.
+
+    Attributes:
+        device: what the profile is made for: "gpu", or "cpu" if it takes no more than hours without one.
+    """
 
     profile: str
     parameters: dict[str, dict[str, Any]]
     notebooks: Path = NOTEBOOKS
+    device: Device = "cpu"
 
 
 def plan(
@@ -45,6 +51,7 @@ def plan(
             wrong type or without sense.
     """
     profiled = _read_profile(profile, notebooks / "profiles")
+    device = profiled.pop("device", "cpu")
     defaults = {stage: parameters(notebook(stage, notebooks)) for stage in STAGES}
     plans = {}
     for stage in STAGES:
@@ -65,7 +72,7 @@ def plan(
             value = parse(stage, name, text, defaults[stage])
             plans[stage][name] = _found_here(value) if name in FILES else value
     sections.check(plans)
-    return Plan(Path(profile).stem, plans, notebooks)
+    return Plan(Path(profile).stem, plans, notebooks, device)
 
 
 def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: str = "") -> Any:
@@ -125,7 +132,7 @@ def _as_float(value: int | str) -> Any:
 
 
 def _split(setting: str) -> tuple[str, str, str]:
-    target, equals, text = setting.partition("=")
+    target, equals, text = check_text(setting).partition("=")
     stage, dot, name = target.strip().partition(".")
     if not equals or not dot:
         raise KitError(f"--set '{setting}' must look like 03_train.max_iter=100")
@@ -140,8 +147,12 @@ def _read_profile(profile: str, folder: Path) -> dict[str, Any]:
         raise unknown("profile", profile, [p.stem for p in folder.glob("*.yaml")])
     read = config.read_yaml(path)
     for stage, section in read.items():
+        if stage == "device":
+            if section not in get_args(Device):
+                raise unknown(f"device of {path}:", section, get_args(Device))
+            continue
         if stage not in STAGES:
-            raise unknown(f"section of {path}:", stage, STAGES)
+            raise unknown(f"section of {path}:", stage, (*STAGES, "device"))
         if not isinstance(section, dict | None):
             raise KitError(f"{path}: section {stage} must hold 'parameter: value' lines")
     return read

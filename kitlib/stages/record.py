@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kitlib import files
+from kitlib.errors import KitError
 
 METRICS = "metrics.json"
 
@@ -51,11 +51,20 @@ def by_hand(folder: Path) -> None:
 
 
 def read(folder: Path) -> Record | None:
-    """The record of a stage's folder; None where there is none or it cannot be read."""
-    try:
-        return Record(**json.loads((folder / "stage.json").read_text()))
-    except (OSError, ValueError, TypeError):
+    """The record of a stage's folder; None where there is none, or one of another version of the kit.
+
+    Raises:
+        KitError: there is one but it cannot be read, so that nobody knows what the results were made with.
+    """
+    path = folder / "stage.json"
+    if not os.path.exists(path):
         return None
+    try:
+        return Record(**files.read_json(path))
+    except TypeError:
+        return None
+    except KitError as error:
+        raise KitError(f"{error}; or delete it, and the next run moves {folder} aside") from None
 
 
 def data_fingerprint(data: Path, out: Path) -> str:

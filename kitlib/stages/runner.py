@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.stages import notebooks, record
+from kitlib.runtime import lock
+from kitlib.stages import machine, notebooks, record
 from kitlib.stages.names import NEEDS, STAGES, notebook
 from kitlib.stages.profiles import Plan
 from kitlib.stages.summary import Row, row
@@ -37,37 +39,83 @@ def run(
         A row for each stage: its time, score and artefacts.
 
     Raises:
-        KitError: a stage failed; what the stages before it wrote is kept.
+        KitError: this machine cannot do what is asked of it, or another run writes into ``out``; nothing was
+            done. Or a stage failed; what the stages before it wrote is kept.
     """
     if STAGES.index(first) > STAGES.index(last):
         raise KitError(f"--from {first} comes after --to {last}; exchange them")
     chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     _check_earlier(plan, out, chosen)
-    rows, upstream = [], record.data_fingerprint(data, out)
-    for stage in STAGES[: STAGES.index(last) + 1]:
+    steps = [step for step in _steps(plan, data, out, STAGES.index(last) + 1, force) if step.stage in chosen]
+    machine.check(plan, [step.stage for step in steps if not step.is_finished])
+    with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
+        return [_take(step, say) for step in steps]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A stage of a run, and how its folder stands to it.
+
+    Attributes:
+        begun: what the stage is recorded with when it begins.
+        former: the record of the results in its folder.
+        force: whether it runs also where it is finished.
+    """
+
+    notebook: Path
+    folder: Path
+    begun: record.Record
+    former: record.Record | None
+    force: bool
+
+    @property
+    def stage(self) -> str:
+        return self.folder.name
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the results in the folder were made with the same inputs."""
+        return self.former is not None and self.former.key == self.begun.key
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        done = self.is_same and self.former.done and record.has_results(self.folder)
+        return done and not self.force
+
+    @property
+    def keeps_training(self) -> bool:
+        """Whether the training in the folder is of the same inputs."""
+        same = self.former is not None and self.former.training == self.begun.training
+        return same and not self.force
+
+
+def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterator[_Step]:
+    """The first ``count`` stages."""
+    upstream = record.data_fingerprint(data, out)
+    for stage in STAGES[:count]:
         path, folder, parameters = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
         key, training = _keys(path, parameters, upstream)
         upstream = upstream if stage == STAGES[0] else key  # nothing depends on what 01 finds
-        if stage not in chosen:
-            continue
-        former = record.read(folder)
-        same, trained = (former.key == key, former.training == training) if former else (False, False)
-        if same and former.done and record.has_results(folder) and not force:
-            say(f"{stage}: finished before with the same inputs, skipped (--force runs it again)")
-            rows.append(row(folder, former.seconds, skipped=True))
-            continue
-        if force or not trained:
-            shelf = record.set_aside(folder)
-            if shelf:
-                say(f"{stage}: other parameters, data or --force; former results moved to {shelf}")
-        elif same:
-            say(f"{stage}: was interrupted, goes on")
-        else:
-            shelf = record.set_aside(folder, keep="fold_*")
-            say(f"{stage}: the training stays; what was made of it moved to {shelf}")
         begun = record.Record(key, False, 0.0, parameters, training)
-        rows.append(_run_stage(path, begun, folder, say))
-    return rows
+        yield _Step(path, folder, begun, None if force else record.read(folder), force)
+
+
+def _take(step: _Step, say: Callable[[str], None]) -> Row:
+    """Run a stage or skip it; what it cannot go on with is moved aside first."""
+    if step.is_finished:
+        say(f"{step.stage}: finished before with the same inputs, skipped (--force runs it again)")
+        return row(step.folder, step.former.seconds, skipped=True)
+    if not step.keeps_training:
+        moved_to = record.set_aside(step.folder)
+        if moved_to:
+            say(f"{step.stage}: other parameters, data or --force; former results moved to {moved_to}")
+    elif step.is_same:
+        say(f"{step.stage}: was interrupted, goes on")
+    else:
+        moved_to = record.set_aside(step.folder, keep="fold_*")
+        say(f"{step.stage}: the training stays; what was made of it moved to {moved_to}")
+    return _run_stage(step.notebook, step.begun, step.folder, say)
 
 
 def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
@@ -128,8 +176,8 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
     try:
         with kernel.explained():
             papermill.execute_notebook(
-                path,
-                executed,
+                _escaped(path),
+                _escaped(executed),
                 parameters,
                 kernel_name=NAME,
                 kernel_manager_class=kernel.manager(),
@@ -147,6 +195,11 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
         raise KitError(f"{stage}: {error}") from error
     except OSError as error:
         raise files.cannot_write(executed, error) from error
+
+
+def _escaped(path: Path) -> str:
+    """A path as papermill takes it: as a format string."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _failure(stage: str, name: str, text: str, executed: Path) -> KitError:

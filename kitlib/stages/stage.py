@@ -16,8 +16,9 @@ from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import offline
+from kitlib.runtime import lock
 from kitlib.stages import record, runner
-from kitlib.stages.names import ROOT, STAGES, default_out, notebook
+from kitlib.stages.names import ROOT, STAGES, default_out, notebook, whole_path
 from kitlib.stages.notebooks import parameters
 
 if TYPE_CHECKING:
@@ -175,11 +176,14 @@ class Stage:
         if path.is_file() and files.read_json(path) != values:
             record.by_hand(self.folder)
         files.write_json(path, values)
+        lock.leave(self.out)
         return values
 
 
 def begin(name: str, data: str = "", out: str = "") -> Stage:
-    """Begin a stage: find its data and make its folder. Errors that the user can mend show as one sentence.
+    """Begin a stage: find its data, make its folder, and lock the run's folder until the stage is finished.
+
+    Errors that the user can mend show as one sentence.
 
     Args:
         data: the competition's folder, or one that holds it; empty: on Kaggle where it is attached there,
@@ -188,7 +192,7 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
             one's own, outputs/<name of that folder>.
 
     Raises:
-        KitError: no such stage or data, or the folder cannot be made.
+        KitError: no such stage or data, the folder cannot be made, or a run is writing into it.
     """
     quiet_errors()
     if name not in STAGES:
@@ -196,13 +200,15 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     bundle = offline.bundle() if name == STAGES[-1] and not out else None
     found = locate_data(data)
     if out:
-        target = Path(out).expanduser().resolve()
+        target = whole_path(out)
     elif bundle:
         target = offline.working()
     else:
         target = default_out(found.name if data else "demo")
     stage = Stage(name, found, target, bundle)
     files.make_folder(stage.folder)
+    if not bundle:
+        lock.enter(target, name)
     return stage
 
 
@@ -211,7 +217,7 @@ def locate_data(data: str = "") -> Path:
     synthetic cells in outputs/synthetic."""
     attached = offline.competition()
     if data or attached:
-        return competition.locate(Path(data).expanduser().resolve() if data else attached)
+        return competition.locate(whole_path(data) if data else attached)
     return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kitlib import config as configs
 from kitlib import files, launch
-from kitlib.predict.devices import gpu_count
+from kitlib.runtime.gpus import gpu_count
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
@@ -64,7 +64,7 @@ def run(
     out = files.make_folder(config.out)
     if force:
         clear(out)
-    present = gpu_count(gpus)
+    present = gpu_count(gpus, {"amp": config.amp})
     gpus = config.most_processes(present) if gpus < 0 else present
     if gpus < present:
         print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")

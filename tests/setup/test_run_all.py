@@ -102,7 +102,9 @@ def test_first_call_sets_up_and_runs_and_the_second_only_runs(project):
     assert first.stdout == "ran: <-m> <kitlib.cli> <run> <--set> <03_train.max_iter=100> <--data> <my data>\n"
     asked = project.asked()
     assert len(venvs(asked)) == 1
-    assert "--constraint constraints.txt" in installs(asked)[-1]
+    assert "--constraint .venv/constraints.txt" in installs(asked)[-1]
+    assert "index-url" not in installs(asked)[-1]
+    assert (project.folder / ".venv" / "constraints.txt").read_text() == "1\n"
 
     second = project.call()
     assert second.stdout == "ran: <-m> <kitlib.cli> <run>\n"
@@ -112,6 +114,80 @@ def test_first_call_sets_up_and_runs_and_the_second_only_runs(project):
 def test_tests_and_benchmarks_pass_their_arguments_on(project):
     assert project.call("test", "-k", "a b").stdout.endswith(" <--dist> <loadfile> <-k> <a b>\n")
     assert project.call("bench", "rle").stdout == "ran: <tests/benchmarks/run.py> <rle>\n"
+
+
+PINS = """\
+# torch is PyPI's
+cuda-bindings==13.5.0 ; python_version >= '3.11'
+nvidia-cublas==13.1.1.3
+pytorch-lightning==2.0
+torch==2.14.1
+torchvision==0.29.1 ; python_version >= '3.10'
+triton==3.8.0
+"""
+
+
+@pytest.mark.parametrize("build", ["cu126", "cpu"])
+def test_another_build_of_pytorch_comes_from_its_index_with_its_own_pins(project, build):
+    (project.folder / "constraints.txt").write_text(PINS)
+    project.environment["KIT_TORCH"] = build
+    done = project.call("setup")
+    assert done.returncode == 0, done.stderr
+    for line in installs(project.asked()):
+        assert f"--extra-index-url https://download.pytorch.org/whl/{build} " in line
+    assert (project.folder / ".venv" / "constraints.txt").read_text().splitlines() == [
+        "# torch is PyPI's",
+        "pytorch-lightning==2.0",
+        f"torch==2.14.1+{build}",
+        f"torchvision==0.29.1+{build} ; python_version >= '3.10'",
+        "triton==3.8.0",
+    ]
+    assert ("about 3 GB" in done.stderr) == (build == "cpu")
+
+
+def test_the_build_of_pytorch_stays_until_another_one_is_asked_for(project):
+    project.environment["KIT_TORCH"] = "cu126"
+    project.call("setup")
+    del project.environment["KIT_TORCH"]
+    project.asked()
+    assert project.call("setup").returncode == 0
+    assert installs(project.asked()) == []
+    (project.folder / "constraints.txt").write_text("2\n")
+    project.call("setup")  # brought up to date, with the same build
+    asked = project.asked()
+    assert not venvs(asked)
+    assert "whl/cu126" in installs(asked)[-1]
+    project.environment["KIT_TORCH"] = "default"
+    project.call("setup")
+    asked = project.asked()
+    assert len(venvs(asked)) == 1
+    assert "index-url" not in installs(asked)[-1]
+
+
+def test_an_interrupted_set_up_goes_on_with_the_build_of_pytorch_that_was_asked_for(project):
+    project.environment["KIT_TORCH"] = "cpu"
+    project.set("failure", "ERROR: [Errno 28] No space left on device")
+    assert project.call("setup").returncode == 1
+    (project.fake / "failure").unlink()
+    del project.environment["KIT_TORCH"]
+    project.asked()
+    assert project.call("setup").returncode == 0
+    assert "whl/cpu" in installs(project.asked())[-1]
+
+
+def test_a_build_of_pytorch_that_is_asked_for_is_not_looked_for_in_the_active_environment(project):
+    project.set("satisfied")
+    project.environment["KIT_TORCH"] = "cpu"
+    assert project.call("setup").returncode == 0
+    assert venvs(project.asked())
+
+
+def test_an_unknown_build_of_pytorch_is_refused(project):
+    project.environment["KIT_TORCH"] = "cu128"
+    failed = project.call("setup")
+    assert failed.returncode == 1
+    assert "KIT_TORCH is 'cu128', but it may be default, cu126 or cpu" in failed.stderr
+    assert project.asked() == []
 
 
 @pytest.mark.parametrize("file", RECIPE)
@@ -187,6 +263,10 @@ def test_an_environment_that_has_all_is_used_as_it_is(project):
             "the package index cannot be reached",
         ),
         ("ERROR: [Errno 13] Permission denied: '/x'", "a folder cannot be written"),
+        (
+            "ERROR: No matching distribution found for torch==2.14.1+cu126",
+            "PyTorch's index has no such build",
+        ),
         ("Collecting pytest-timeout\nERROR: ResolutionImpossible", "the set-up failed for the reason above"),
     ],
 )

@@ -19,13 +19,29 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     assert record.read(tmp_path) == record.Record("key", True, 2.5, begun.parameters, "training")
 
 
-@pytest.mark.parametrize(
-    "content", ["", '{"key": "k"', '{"key": "k"}', "[]", '{"key": 1, "other": 2}', "null"]
-)
-def test_what_cannot_be_read_is_no_record(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ['{"key": "k"}', "[]", '{"key": 1, "other": 2}', "null"])
+def test_another_version_s_record_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "stage.json").write_text(content)
     assert record.read(tmp_path) is None
     assert record.read(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"key": "k"', b'{"key": "\xff"}'])
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    """Its results must not be taken for those of other parameters, and moved aside."""
+    (tmp_path / "stage.json").write_bytes(content)
+    with pytest.raises(
+        KitError, match=r"stage\.json is not whole JSON .*; or delete it, and the next run moves"
+    ):
+        record.read(tmp_path)
+
+
+def test_names_that_are_no_utf8_count_in_the_data_s_fingerprint(tmp_path: Path) -> None:
+    empty = record.data_fingerprint(tmp_path, tmp_path / "out")
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_text("1")
+    one = record.data_fingerprint(tmp_path, tmp_path / "out")
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).rename(tmp_path / os.fsdecode(b"caf\xe8.png"))
+    assert len({empty, one, record.data_fingerprint(tmp_path, tmp_path / "out")}) == 3
 
 
 def test_the_data_s_fingerprint_changes_with_names_sizes_and_times(tmp_path: Path) -> None:

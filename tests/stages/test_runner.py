@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -11,9 +13,20 @@ import nbformat
 import pytest
 
 from kitlib.errors import KitError
+from kitlib.runtime import drivers
 from kitlib.stages import profiles, record, runner
 
 EDA, PRETRAIN, TRAIN = "01_eda", "02_pretrain_livecell", "03_train"
+
+#: A process that writes into a folder until it is stopped.
+HOLD = """
+import sys
+from pathlib import Path
+from kitlib.runtime import lock
+with lock.hold(Path(sys.argv[1]), "another"):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
 
 
 class Runs:
@@ -199,6 +212,64 @@ def test_the_score_is_in_the_row(run: Runs) -> None:
     assert run.rows[0].score == "0.410"
 
 
+# ------------------------------------------------------------------- folders' names, and other runs
+
+
+def test_any_name_of_a_folder_will_do(run: Runs, tmp_path: Path) -> None:
+    """papermill takes paths as format strings, and parameters are written as Python's source."""
+    odd = tmp_path / "-{max_iter} {nobody} }{ 'a' \"b\" #c %d [e] $f \\g * ü~"
+    odd.mkdir()
+    for name in ("notebooks", "data"):
+        (tmp_path / name).rename(odd / name)
+    run.notebooks, run.data, run.out = (odd / name for name in ("notebooks", "data", "out"))
+    assert run(last=EDA) == ["01_eda: running"]
+    assert run.history(EDA) == [10]
+    assert (run.out / EDA / "01_eda.ipynb").is_file()
+    assert record.read(run.out / EDA).parameters["data"] == str(run.data)
+    assert "skipped" in run(last=EDA)[0]
+
+
+def test_finished_results_stay_whatever_the_locale(run: Runs, tmp_path: Path) -> None:
+    """Their record is UTF-8, and read as that."""
+    folder = tmp_path / "01_eda"
+    record.Record("key", True, 1.0, {"data": "/Zellkultur-Präparate"}).save(folder)
+    code = f"from kitlib.stages import record; print(record.read(record.Path({str(folder)!r})))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert "Zellkultur-Präparate" in done.stdout.decode()
+
+
+def test_results_whose_record_is_damaged_stay(run: Runs) -> None:
+    (run.out / EDA).mkdir(parents=True)
+    (run.out / EDA / "stage.json").write_bytes(b'{"key": "\xff')
+    with pytest.raises(KitError, match=r"stage\.json is not whole JSON"):
+        run(last=EDA)
+    assert list((run.out / EDA).iterdir()) == [run.out / EDA / "stage.json"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(run: Runs) -> None:
+    run(last=EDA)
+    before = sorted(run.out.rglob("*"))
+    command = [sys.executable, "-c", HOLD, str(run.out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(KitError, match=rf"in use by the run 'another' \(process {other.pid} "):
+            run("01.max_iter=20", last=EDA)
+        assert sorted(run.out.rglob("*")) == before
+        other.kill()
+    assert "skipped" in run(last=EDA)[0]
+
+
+def test_the_machine_is_checked_before_the_first_stage_that_runs(run: Runs) -> None:
+    if drivers.may_have_gpus():
+        pytest.skip("there is a GPU driver")
+    with pytest.raises(KitError, match="8 GPUs are asked for but this machine has 0"):
+        run("02.gpus=8")
+    assert not run.out.exists()
+    run(last=EDA)
+    assert "skipped" in run("01.gpus=8", last=EDA)[0]
+
+
 # ---------------------------------------------------------------------------------------- failures
 
 
@@ -248,6 +319,6 @@ def test_a_closed_folder_is_named(run: Runs) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_named(run: Runs) -> None:
     run.out.write_text("in the way")
-    with pytest.raises(KitError, match=r"cannot write .*out/01_eda"):
+    with pytest.raises(KitError, match=r"cannot write .*/out: "):
         run()
     assert run.out.read_text() == "in the way"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,6 +68,16 @@ def test_a_folder_that_cannot_be_made_is_named(data: Path, tmp_path: Path) -> No
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(KitError, match=r"cannot write .*out/03_train"):
         stage.begin("03_train", str(data), str(tmp_path / "out"))
+
+
+def test_no_run_gets_in_while_a_notebook_works(train: stage.Stage) -> None:
+    code = "import pathlib, sys; from kitlib.runtime import lock\n"
+    code += "with lock.hold(pathlib.Path(sys.argv[1]), ''): pass"
+    run = [sys.executable, "-c", code, str(train.out)]
+    begun = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert f"in use by the notebook '03_train' (process {os.getpid()} " in begun.stderr
+    train.finish()
+    assert subprocess.run(run, check=False).returncode == 0
 
 
 # ----------------------------------------------------------------------------------- earlier stages
