@@ -25,15 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS_FILE = Path(__file__).with_name("full_size_steps.py")
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "full-size.json"
 COLUMNS = (
-    "step",
-    "share",
-    "status",
-    "seconds",
-    "CPU seconds",
-    "peak MiB",
-    "private MiB",
-    "processes",
-    "parts",
+    *("step", "share", "status", "seconds", "CPU seconds"),
+    *("peak MiB", "private MiB", "processes", "parts"),
 )
 
 
@@ -70,9 +63,10 @@ def run_step(step: str, share: float, data: Path, work: Path, limit: float) -> M
 
     log, result = work / f"{step.replace('/', '_')}.log", result_file(work, step)
     result.unlink(missing_ok=True)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, str(STEPS_FILE), step, str(data), str(work)]
     with log.open("w") as output:
-        usage = measure([sys.executable, str(STEPS_FILE), step, str(data), str(work)], output, limit)
+        usage = measure(command, output, limit, {**os.environ, "PYTHONPATH": path})
     parts = files.read_json(result) if result.is_file() else {}
     lines = log.read_text(errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()] if usage.status == "failed" else []
@@ -158,7 +152,9 @@ def _prepare(folder: Path, share: float, data: Path, keep: bool, limit: float) -
     if not keep:
         shutil.rmtree(work, ignore_errors=True)
     files.make_folder(work)
-    if not predictions_made(work) and _run_and_tell(PREPARATION, share, data, work, limit).message:
+    if not predictions_made(work):
+        _run_and_tell(PREPARATION, share, data, work, limit)
+    if not predictions_made(work):
         raise click.ClickException(f"no predictions could be made; see {work / PREPARATION}.log")
     return work
 

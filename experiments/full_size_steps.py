@@ -34,13 +34,21 @@ SEED = 0
 
 
 class Parts(dict[str, float]):
-    """Seconds by the name of a step's part."""
+    """Seconds by the name of a step's part, in a file as soon as they are known: a step may be stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        files.write_json(path, self)
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        self[name] = round(time.monotonic() - start, 2)
+        self.note(name, time.monotonic() - start)
+
+    def note(self, name: str, seconds: float) -> None:
+        self[name] = round(seconds, 2)
+        files.write_json(self.path, self)
 
 
 # -------------------------------------------------------------------------------- data
@@ -121,7 +129,7 @@ def _first_iteration(metrics: Path, parts: Parts) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(0.1):
             if metrics.is_file() and metrics.stat().st_size:
-                parts["first iteration"] = round(time.monotonic() - start, 2)
+                parts.note("first iteration", time.monotonic() - start)
                 return
 
     thread = threading.Thread(target=watch)
@@ -261,13 +269,12 @@ def result_file(work: Path, step: str) -> Path:
 
 
 def main(step: str, data: Path, work: Path) -> None:
-    parts = Parts()
+    """Do one step; an error that the user can mend is one sentence, and exit status 1."""
+    do = make_predictions if step == PREPARATION else STEPS[step]
     try:
-        (make_predictions if step == PREPARATION else STEPS[step])(data, work, parts)
+        do(data, work, Parts(result_file(work, step)))
     except KitError as error:
         sys.exit(f"error: {error}")
-    finally:
-        files.write_json(result_file(work, step), parts)
 
 
 if __name__ == "__main__":

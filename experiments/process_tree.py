@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,16 +64,21 @@ class Usage:
     processes: int
 
 
-def measure(command: Sequence[str], output: TextIO, limit: float) -> Usage:
+def measure(
+    command: Sequence[str], output: TextIO, limit: float, environment: Mapping[str, str] | None = None
+) -> Usage:
     """Run a command to its end, or stop all of its processes at a time limit.
 
     Args:
         command: the program and its arguments.
         output: takes what the command prints.
         limit: seconds.
+        environment: variables of the command; those of this process where left out.
     """
     start = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+    )
     samples: list[tuple[Memory, int]] = []
     cpu: dict[int, float] = {}
     waited, stopped = None, False
