@@ -86,7 +86,9 @@ def check(submission: Path, data: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--images", type=int, help="Labelled training images.  [default: 24]")
-@click.option("--size", metavar="HxW", help="Height and width in pixels.  [default: 256x256, as published]")
+@click.option(
+    "--size", metavar="HxW", help="Height and width in pixels.  [default: 256x256; with --like 520x704]"
+)
 @click.option(
     "--like",
     type=click.Choice(["competition"]),

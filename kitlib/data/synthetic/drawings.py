@@ -45,10 +45,8 @@ class Drawing:
     masks: tuple[RLE, ...]
 
     def mirrored(self, upside_down: bool, left_right: bool) -> Drawing:
-        rows, columns = (
-            slice(None, None, -1 if upside_down else 1),
-            slice(None, None, -1 if left_right else 1),
-        )
+        """The drawing with its rows, its columns or both in reverse order."""
+        rows, columns = slice(None, None, 1 - 2 * upside_down), slice(None, None, 1 - 2 * left_right)
         height, width = self.pixels.shape
         boxes = rle.boxes(self.masks)
         masks = []
@@ -108,7 +106,8 @@ def cells_per_image(images: int, total: int, most: int, spread: float) -> NDArra
     """
     shape = np.exp(spread * stats.norm.ppf((np.arange(images) + 0.5) / images))
     low, high = 0.0, total + most
-    for _ in range(60):  # bisection on the factor that makes the sum right
+    # Bisection on the factor of ``shape`` that gives the total.
+    for _ in range(60):
         factor = (low + high) / 2
         counts = np.clip(np.floor(factor * shape), LEAST_CELLS, most).astype(np.int64)
         low, high = (low, factor) if counts.sum() > total else (factor, high)

@@ -119,12 +119,12 @@ def _some(listings: Sequence[Listing], number: int, rng: np.random.Generator) ->
 def _with_faulty_annotations(
     listings: list[Listing], share: float, rng: np.random.Generator
 ) -> list[Listing]:
-    """Of the fullest images, some are left with 1 to 9 cells; of all others, some are outlined twice."""
-    fullest = sorted(listings, key=lambda listing: -len(listing.shown.cells))
-    full = fullest[: 5 * scaled(published.HARDLY_ANNOTATED, share) : 5]
-    twice = _some([i for i in fullest if i not in full], scaled(published.OUTLINED_TWICE, share), rng)
+    """Of the fuller images, some are left with 1 to 9 cells; of all others, some are outlined twice."""
+    by_cells = sorted(listings, key=lambda listing: -len(listing.shown.cells))
+    hardly = _some(by_cells[: len(by_cells) // 4 + 1], scaled(published.HARDLY_ANNOTATED, share), rng)
+    twice = _some([i for i in by_cells if i not in hardly], scaled(published.OUTLINED_TWICE, share), rng)
     changed = {i.name: replace(i, outlined_twice=True) for i in twice}
-    for place, listing in enumerate(full):
+    for place, listing in enumerate(hardly):
         number = min(1 + place % 9, max(1, len(listing.shown.cells) // 10))
         shown = replace(listing.shown, cells=listing.shown.cells[:number])
         changed[listing.name] = replace(listing, shown=shown)
