@@ -61,10 +61,10 @@ def eda(data: Path, work: Path, parts: Parts) -> None:
 
 
 def livecell_read(data: Path, work: Path, parts: Parts) -> None:
-    """The training split of LIVECell, as notebook 02 reads it."""
+    """The training split of LIVECell, as notebook 02 reads it: the first time, and from the cache."""
     with parts.time("reading"):
-        frames = livecell.load(data, "train", categories="one")
-    print(f"{len(frames)} images")
+        cells = livecell.load(data, ["train"], cache=work / "livecell")
+    print(cells.summary)
 
 
 def fold_assignment(data: Path, work: Path, parts: Parts) -> None:
@@ -82,10 +82,10 @@ def fold_assignment(data: Path, work: Path, parts: Parts) -> None:
 def pretrain(data: Path, work: Path, parts: Parts) -> None:
     """Notebook 02 up to its 20th iteration, in two processes."""
     with parts.time("reading"):
-        frames = livecell.load(data, "train", categories="one")
+        frames = livecell.load(data, ["train"], cache=work / "cache").frames
     out = work / "02_pretrain_livecell"
     with parts.time("job file"):
-        job = records.write_frames(out / "train.jsonl", frames)
+        job = records.write_frames(out / "train.npz", frames)
     _train(out, job, (livecell.CATEGORY,), parts)
 
 
@@ -96,8 +96,8 @@ def finetune(data: Path, work: Path, parts: Parts) -> None:
     out = work / "03_train"
     with parts.time("job file"):
         training, held_out = folds.split(frames, 0, 5, SEED)
-        job = records.write_frames(out / "train.jsonl", training)
-        records.write_frames(out / "val.jsonl", held_out)
+        job = records.write_frames(out / "train.npz", training)
+        records.write_frames(out / "val.npz", held_out)
     _train(out, job, competition.CATEGORIES, parts)
 
 
@@ -154,27 +154,20 @@ def select(data: Path, work: Path, parts: Parts) -> None:
     with parts.time("writing"):
         out = files.make_folder(work / "04_pseudolabel")
         tables.write_annotations(out / "pseudo.csv", kept)
-        records.write_frames(out / "pseudo.jsonl", kept)
+        records.write_frames(out / "pseudo.npz", kept)
     print(f"{len(report.kept)} of {len(unlabelled)} images kept, {sum(report.cells.values())} cells")
 
 
 def retrain_job(data: Path, work: Path, parts: Parts) -> None:
     """Notebook 05's job file: the training images of 03's fold with the pseudo-labelled ones."""
     with parts.time("reading"):
-        kept = records.read_frames(_frames_file(work / "04_pseudolabel", "pseudo"))
-        training = records.read_frames(_frames_file(work / "03_train", "train"))
-        held_out = records.read_frames(_frames_file(work / "03_train", "val"))
+        kept = records.read_frames(work / "04_pseudolabel" / "pseudo.npz")
+        training = records.read_frames(work / "03_train" / "train.npz")
+        held_out = records.read_frames(work / "03_train" / "val.npz")
     with parts.time("job file"):
         together = training + folds.apart(kept, held_out)
-        records.write_frames(files.make_folder(work / "05_retrain") / "train.jsonl", together)
+        records.write_frames(files.make_folder(work / "05_retrain") / "train.npz", together)
     print(f"{len(together)} images")
-
-
-def _frames_file(folder: Path, name: str) -> Path:
-    found = [path for path in folder.glob(f"{name}.*") if path.suffix != ".csv"]
-    if not found:
-        raise KitError(f"{folder} has no frames file '{name}'; run the step {folder.name} first")
-    return found[0]
 
 
 # -------------------------------------------------------------------------------- predictions

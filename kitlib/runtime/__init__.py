@@ -1,1 +1,1 @@
-"""The machine that a run uses: its GPUs, their driver, and the lock on a run's folder. No torch at import."""
+"""The machine that a run uses, and the processes on it: GPUs, drivers, threads, signs of life, locks."""

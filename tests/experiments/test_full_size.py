@@ -94,11 +94,11 @@ def test_a_failed_step_tells_why() -> None:
 def test_pseudo_labels_reach_the_job_of_the_retraining(data: Path, work: Path) -> None:
     labelled = competition.labelled(data)
     for name, frames in {"train": labelled[1:], "val": labelled[:1]}.items():
-        records.write_frames(work / "03_train" / f"{name}.jsonl", frames)
+        records.write_frames(work / "03_train" / f"{name}.npz", frames)
     steps.main("04", data, work)
     steps.main("05", data, work)
-    kept = records.read_frames(steps._frames_file(work / "04_pseudolabel", "pseudo"))
-    together = records.read_frames(steps._frames_file(work / "05_retrain", "train"))
+    kept = records.read_frames(work / "04_pseudolabel" / "pseudo.npz")
+    together = records.read_frames(work / "05_retrain" / "train.npz")
     assert len(together) == len(labelled) - 1 + len(kept)
     assert json.loads((work / "05.json").read_text()).keys() == {"reading", "job file"}
 
