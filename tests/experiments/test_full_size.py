@@ -108,8 +108,8 @@ def test_the_submission_is_valid(data: Path, work: Path) -> None:
     assert submission.check(work / "06_submit" / "submission.csv", data) == []
 
 
-def test_a_step_whose_input_is_missing_says_which_step_makes_it(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="run the step 04_pseudolabel first"):
+def test_a_step_whose_input_is_missing_names_it(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="pseudo.npz does not exist; run the stage that writes it"):
         steps.main("05", data, tmp_path)
 
 
