@@ -80,7 +80,7 @@ LOSSES = {
 
 
 def flat(node, prefix=""):
-    """A nested configuration as one table: MODEL.RESNETS.DEPTH and so on."""
+    """A nested configuration as one table with keys such as MODEL.RESNETS.DEPTH."""
     table = {}
     for key, value in node.items():
         table |= flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value}
@@ -114,7 +114,12 @@ def training(stage):
     assert dataclasses.replace(augment, scale=(1.0, 1.0), flip_vertical=True, rot90=True) == AugmentConfig()
     assert optimiser.name == "sgd"
     assert max(augment.scale[1], *look.scales) * 704 <= 1333  # detectron2's longest side never matters
-    return {
+    fixed_in_the_kit = {
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
+        "INPUT.MASK_FORMAT": "bitmask",
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING": "range",
+    }
+    return fixed_in_the_kit | {
         "SOLVER.IMS_PER_BATCH": given["images_per_batch"],
         "SOLVER.MAX_ITER": given["max_iter"],
         "SOLVER.BASE_LR": schedule.max_lr,
@@ -126,10 +131,7 @@ def training(stage):
         "SOLVER.AMP.ENABLED": given["amp"] != "off",
         "SOLVER.CHECKPOINT_PERIOD": given["checkpoint_every"],
         "DATALOADER.NUM_WORKERS": given["workers"],
-        "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
-        "INPUT.MASK_FORMAT": "bitmask",
         "INPUT.MIN_SIZE_TRAIN": tuple(round(520 * scale) for scale in augment.scale),
-        "INPUT.MIN_SIZE_TRAIN_SAMPLING": "range",
         "INPUT.MIN_SIZE_TEST": round(520 * look.scales[0]),
         "TEST.AUG.ENABLED": (len(look.scales), look.tta, look.tile) != (1, ("none",), None),
         "TEST.DETECTIONS_PER_IMAGE": look.max_cells,
