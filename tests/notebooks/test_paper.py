@@ -62,19 +62,14 @@ def test_one_score_threshold_is_all_that_post_processing_tunes():
         assert (PARAMETERS[stage]["ways"], PARAMETERS[stage]["score_kinds"]) == (["score threshold"], ["box"])
     look = configs.from_dict(PredictConfig, PARAMETERS["03_train"]["predict_config"])
     assert (look.mask_threshold, look.levels, look.scales_by_type) == ({"default": 0.5}, (), {})
-    assert [PARAMETERS[s]["predict_config"] for s in ("04_pseudolabel", "05_retrain", "06_submit")] == [
-        {}
-    ] * 3
+    for stage in ("04_pseudolabel", "05_retrain", "06_submit"):  # which predict as 03 does
+        assert PARAMETERS[stage]["predict_config"] == {}
 
 
 def test_pseudo_labels_count_as_annotations_do():
     given = PARAMETERS["04_pseudolabel"]
-    assert (given["weight"], given["soft"], given["doubt"], given["min_cells"]) == (
-        1.0,
-        False,
-        {"default": 1.0},
-        1,
-    )
+    assert (given["weight"], given["soft"], given["min_cells"]) == (1.0, False, 1)
+    assert given["doubt"] == {"default": 1.0}  # nothing is ignored
 
 
 def test_the_page_names_every_parameter_of_the_profile():
@@ -86,7 +81,7 @@ def test_the_page_names_every_parameter_of_the_profile():
 
 
 def test_what_a_hundred_detections_cost_is_as_the_page_says(real_annotations):
-    """A perfect model that may name 100 cells of n scores min(1, 100 / n): every cell it names is a match at
+    """A perfect model that may predict 100 cells of n scores min(1, 100 / n): each of its cells is a match at
     every threshold, and the others are missed."""
     rows = pd.read_csv(real_annotations, usecols=["id", "cell_type"])
     images = rows.groupby("id").agg(cells=("cell_type", "size"), type=("cell_type", "first"))
