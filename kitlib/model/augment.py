@@ -36,6 +36,7 @@ class AugmentConfig:
         crop: size of what is then cut out; a smaller image is padded with its median grey.
         cell_centred: share of tiles and crops placed so that a randomly drawn cell lies in their middle half.
         flip: left-right and top-bottom, each half of the time.
+        flip_vertical: if False, ``flip`` is left-right only, as detectron2's default is.
         rot90: by 0, 90, 180 or 270 degrees.
         brightness: grey levels are multiplied by a factor from 1 - b to 1 + b.
         contrast: their distance from the mean is, by a factor from 1 - c to 1 + c.
@@ -56,6 +57,7 @@ class AugmentConfig:
     crop: Size | None = None
     cell_centred: float = 0.5
     flip: bool = True
+    flip_vertical: bool = True
     rot90: bool = True
     brightness: float = 0.0
     contrast: float = 0.0
@@ -185,7 +187,7 @@ def orient(patch: Patch, config: AugmentConfig, rng: Generator) -> Patch:
     if config.flip:
         flips = rng.random(2) < 0.5
         patch = flip_x(patch) if flips[0] else patch
-        patch = flip_y(patch) if flips[1] else patch
+        patch = flip_y(patch) if flips[1] and config.flip_vertical else patch
     return turn(patch, int(rng.integers(4))) if config.rot90 else patch
 
 

@@ -28,6 +28,8 @@ CHOICES: dict[str, Sequence[Any]] = {
     "split": ("keep_largest", "keep_all", "drop"),
     "max_area": (None, 4000, 2000, 1000),
 }
+#: Masks as the network gives them; of pixels that two claim, the better one's. A submission may not overlap.
+DISJOINT = Limits(min_area=1, max_clipped=1.0, split="keep_all")
 FEW = 100  # instances that are too few to calibrate on
 TOLERANCE = 0.004  # thresholds within this share of the best count as equally good
 
@@ -85,16 +87,30 @@ def check(truth: Sequence[Frame], levels: Mapping[float, Mapping[str, Frame]]) -
 
 def tune_held(held: Sequence[Held], start: PostConfig) -> Tuning:
     """As ``tune``, of frames that are held already: what they know of themselves is not computed again."""
-    groups = by_type(held)
     found = {"default": _score_and_area(held, _there(held, start.limits(None)))}  # for types not among these
-    found |= {name: search(group, start.limits(name)) for name, group in groups.items() if name != "default"}
-    config = replace(start, **tables(found))
+    groups = by_type(held).items()
+    found |= {name: search(group, start.limits(name)) for name, group in groups if name != "default"}
+    return _tuning(held, start, found)
+
+
+def tune_score(held: Sequence[Held], start: PostConfig) -> Tuning:
+    """One score threshold for all types, the middle of its plateau, and nothing else: masks are cut at 0.5
+    and made disjoint, whatever their size and shape."""
+    limits = _there(held, DISJOINT)
+    score = SCORES[plateau_centre(curve(held, limits))]
+    return _tuning(held, start, {"default": replace(limits, score=score)})
+
+
+def _tuning(held: Sequence[Held], start: PostConfig, found: Mapping[str, Limits]) -> Tuning:
+    """What tuning found, from the limits of each type; types that are not named take the default's."""
+    config, groups = replace(start, **tables(found)), by_type(held)
+    limits = {name: found.get(name, found["default"]) for name in groups}
     return Tuning(
         config=config,
         score=mean_score(held, config),
         before=mean_score(held, start),
         thresholds=SCORES,
-        curves={name: tuple(curve(group, found[name]).tolist()) for name, group in groups.items()},
+        curves={name: tuple(curve(group, limits[name]).tolist()) for name, group in groups.items()},
         frames={name: len(group) for name, group in groups.items()},
     )
 

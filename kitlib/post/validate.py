@@ -19,7 +19,8 @@ from kitlib.post.tune import Tuning
 from kitlib.records import Frame
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
-Way = Literal["limits for all", "limits by type", "expected gain"]
+Way = Literal["score threshold", "limits for all", "limits by type", "expected gain"]
+#: The ways that tune more than one score threshold for all types.
 WAYS: tuple[Way, ...] = ("limits for all", "limits by type", "expected gain")
 LEAST = 2  # folds
 
@@ -76,11 +77,12 @@ def cross_validate(
 ) -> Validation:
     """Tune on all folds but one, judge on that one, in turns; the best way is then tuned on everything.
 
-    Ways are no tuning at all, and for each kind of score limits for all types together (the surest where a
-    type has a handful of images), limits by type and expected gain. The learned score of an image always
-    comes from trees that were fitted on other folds, also while tuning. The best of many is expected a little
-    too well; where several are alike the first, and simplest, is taken. Images that make a single fold, as
-    one image does, are judged with what was tuned on them, and the row's name says so.
+    Ways are no tuning at all, and for each kind of score: one score threshold for all types and nothing else
+    (see ``tune.tune_score``), limits for all types together (the surest where a type has a handful of
+    images), limits by type, and expected gain. The learned score of an image always comes from trees that
+    were fitted on other folds, also while tuning. The best of many is expected a little too well; where
+    several are alike the first, and simplest, is taken. Images that make a single fold, as one image does,
+    are judged with what was tuned on them, and the row's name says so.
 
     Args:
         truth: held-out frames with their true cells.
@@ -96,10 +98,10 @@ def cross_validate(
     """
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
     if len(set(study.fold.values())) < LEAST:
-        return _on_the_same_images(study)
+        return _on_the_same_images(study, ways)
     rows, best = [_row("untuned", truth, study.judge(lambda _: study.start))], None
     for kind in kinds:
-        fits = _Fits(study, kind)
+        fits = _Fits(study, kind, ways)
         for way in ways:
             frames = study.judge(lambda fold, fits=fits, way=way: fits.without(fold).ways[way])
             rows.append(_row(f"{way}, {kind} score", truth, frames))
@@ -111,12 +113,13 @@ def cross_validate(
     return Validation(tuple(rows), row, tuned, frames, everything.tuning)
 
 
-def _on_the_same_images(study: _Study) -> Validation:
-    """Limits by type, for want of images to judge them on."""
-    tuning = _Fits(study, "box").without(None).tuning
+def _on_the_same_images(study: _Study, ways: Sequence[Way]) -> Validation:
+    """Limits by type, or the score threshold if only that is asked for: there are no images to judge on."""
+    tuning = _Fits(study, "box", ways).without(None).tuning
+    way = "limits by type" if set(ways) & set(WAYS) else "score threshold"
     frames = study.judge(lambda _: tuning.config)
     untuned = _row("untuned", study.truth, study.judge(lambda _: study.start))
-    row = _row("limits by type, tuned on these images", study.truth, frames)
+    row = _row(f"{way}, tuned on these images", study.truth, frames)
     return Validation((untuned, row), row, Tuned(tuning.config, row.mean, row.low, row.high), frames, tuning)
 
 
@@ -163,17 +166,17 @@ class _Study:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What tuning found: its curves, and the configuration of each of ``WAYS``."""
+    """What tuning found: its curves, and the configuration of each way that was asked for."""
 
     tuning: Tuning
-    ways: dict[str, PostConfig]
+    ways: dict[Way, PostConfig]
 
 
 class _Fits:
     """Fits to frames that are ranked by one kind of score."""
 
-    def __init__(self, study: _Study, kind: Kind) -> None:
-        self.study, self.kind = study, kind
+    def __init__(self, study: _Study, kind: Kind, ways: Sequence[Way]) -> None:
+        self.study, self.kind, self.ways = study, kind, frozenset(ways)
         self._fits: dict[int | None, _Fit] = {}
         self._held: dict[str, Held] = {}
 
@@ -181,11 +184,21 @@ class _Fits:
         """The fit to all frames but those of a fold; None for all."""
         if fold not in self._fits:
             held = [self._hold(f, fold) for f in self.study.truth if self.study.fold[f.id] != fold]
-            tuning = tune.tune_held(held, self._start(fold))
-            shared = replace(tuning.config, **tables({"default": tuning.config.limits(None)}))
-            found = (shared, tuning.config, tune.calibrated(held, tuning.config))
-            self._fits[fold] = _Fit(tuning, dict(zip(WAYS, found, strict=True)))
+            self._fits[fold] = self._fit(held, self._start(fold))
         return self._fits[fold]
+
+    def _fit(self, held: Sequence[Held], start: PostConfig) -> _Fit:
+        """Every way fitted to these frames; ``WAYS``, which take minutes, only if one is asked for."""
+        if self.ways.isdisjoint(WAYS):
+            tuning = tune.tune_score(held, start)
+            return _Fit(tuning, {"score threshold": tuning.config})
+        tuning = tune.tune_held(held, start)
+        shared = replace(tuning.config, **tables({"default": tuning.config.limits(None)}))
+        found = (shared, tuning.config, tune.calibrated(held, tuning.config))
+        configs: dict[Way, PostConfig] = dict(zip(WAYS, found, strict=True))
+        if "score threshold" in self.ways:
+            configs["score threshold"] = tune.tune_score(held, start).config
+        return _Fit(tuning, configs)
 
     def _hold(self, frame: Frame, without: int | None) -> Held:
         """The frame; its learned scores, other ones for each fold, are from trees that saw neither fold."""

@@ -133,7 +133,7 @@ def _after(parameters: dict[str, Any]) -> set[str]:
     """The parameters that come after a stage's training: they predict, tune and judge."""
     if "ways" not in parameters:
         return set()
-    after = {"score_kinds", "ways", "margin", "confidence"}
+    after = {"score_kinds", "ways", "margin", "confidence", "use_retrained"}
     # An evaluation within training predicts as well, and chooses the weights that are kept.
     return after if parameters.get("eval_every") else after | {"predict_config"}
 

@@ -42,6 +42,7 @@ class Choices:
     start_from: Literal["02_pretrain_livecell", "03_train"] = "03_train"
     fold: int = -1
     folds: int | None = None
+    use_retrained: Literal["if better", "always"] = "if better"
     generation: int = 1
     finetune_iter: int = 0
     eval_every: int = 0

@@ -87,8 +87,9 @@ class Stage:
         return chosen
 
     def chosen(self) -> str:
-        """The stage whose weights are the best known: 05_retrain if it was run and passed its gate, else what
-        that had to beat (``keep``), else 03_train."""
+        """The stage whose weights are the best known: 05_retrain if it was run and accepted them (its gate
+        let them pass, or ``use_retrained`` is "always"), else what they had to beat (``keep``), else
+        03_train."""
         last = self.out / "05_retrain"
         if record.has_results(last) and files.read_json(last / record.METRICS).get("accepted", False):
             return "05_retrain"

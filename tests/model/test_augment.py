@@ -176,6 +176,15 @@ def test_flips_and_turns_can_be_switched_off():
     flips = {orient(patch, AugmentConfig(rot90=False), rng).image.tobytes() for _ in range(60)}
     turns = {orient(patch, AugmentConfig(flip=False), rng).image.tobytes() for _ in range(60)}
     assert len(flips) == len(turns) == 4
+
+
+def test_flips_may_be_left_right_only():
+    patch = Patch(np.arange(6, dtype=np.uint8).reshape(2, 3), ())
+    rng, config = np.random.default_rng(0), AugmentConfig(flip_vertical=False, rot90=False)
+    seen = [orient(patch, config, rng).image.tolist() for _ in range(60)]
+    as_it_is, mirrored = [[0, 1, 2], [3, 4, 5]], [[2, 1, 0], [5, 4, 3]]
+    assert 20 < seen.count(mirrored) < 40
+    assert seen.count(as_it_is) + seen.count(mirrored) == 60
     assert orient(patch, OFF, rng) == patch
 
 

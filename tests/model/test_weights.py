@@ -12,11 +12,16 @@ import pytest
 import timm
 import torch
 import torchvision
+from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kitlib.errors import KitError
 from kitlib.model import build, weights
+from kitlib.model.architecture import to_cfg
+from kitlib.model.matching import STATISTICS, match
+from kitlib.model.presets import ModelConfig
+from kitlib.model.rcnn import WeightedRCNN
 
 MASK_HEAD = "roi_heads.mask_head."
 
@@ -288,3 +293,36 @@ def test_a_report_reads_as_a_table(one_class: nn.Module, tmp_path: Path) -> None
     assert rows["roi_heads.mask_head"] == ["8", "0", "0"]
     assert rows["backbone.fpn"] == ["24", "0", "0"]
     assert "not used: 16 (roi_heads.mask_head_stages.0" in str(report)
+
+
+# ------------------------------------------------------------------------ the paper's first weights
+
+
+def caffe2_names():
+    """Names and shapes of the published ImageNet file, by the rules of Caffe2's ResNeXt: no storage."""
+    shapes = {"conv1_w": (64, 3, 7, 7), "res_conv1_bn_s": (64,), "res_conv1_bn_b": (64,)}
+    shapes |= {"pred_w": (5000, 2048), "pred_b": (5000,)}
+    channels = 64
+    for stage, blocks in zip((2, 3, 4, 5), (3, 8, 36, 3), strict=True):
+        middle, out = 32 * 8 * 2 ** (stage - 2), 256 * 2 ** (stage - 2)
+        for block in range(blocks):
+            convs = {
+                "branch2a": (middle, channels, 1, 1),
+                "branch2b": (middle, middle // 32, 3, 3),
+                "branch2c": (out, middle, 1, 1),
+                **({"branch1": (out, channels, 1, 1)} if block == 0 else {}),
+            }
+            for branch, shape in convs.items():
+                name, channels = f"res{stage}_{block}_{branch}", out
+                shapes |= {f"{name}_w": shape, f"{name}_bn_s": shape[:1], f"{name}_bn_b": shape[:1]}
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+
+
+def test_the_published_imagenet_file_fills_the_whole_backbone():
+    with torch.device("meta"):
+        model = WeightedRCNN(to_cfg(ModelConfig("x152")))
+    tensors, _ = convert_c2_detectron_names(caffe2_names())
+    target = {n: t for n, t in model.state_dict().items() if n.startswith("backbone.bottom_up.")}
+    found = match(target, tensors)
+    assert {n for n in target if n not in found and not STATISTICS.search(n)} == set()
+    assert all(tensors[theirs].shape == target[name].shape for name, theirs in found.items())

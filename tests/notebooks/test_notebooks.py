@@ -132,6 +132,14 @@ def test_the_scores_are_in_the_table(run: Run) -> None:
     assert f"{run.metrics('03_train')['map']:.3f}" in lines[4]
 
 
+def test_what_submits_is_what_the_gate_let_pass(run: Run) -> None:
+    retrained = run.metrics("05_retrain")
+    assert retrained["accepted"] == retrained["gate_passed"]
+    chosen = "05_retrain" if retrained["accepted"] else "03_train"
+    folds = [str(run.out / chosen / name) for name in run.metrics(chosen)["weights"]]
+    assert run.metrics("06_submit")["weights"] == folds
+
+
 def test_the_submission_is_valid_and_names_every_test_image(run: Run) -> None:
     path = run.out / "06_submit" / "submission.csv"
     assert submission.check(path, run.data) == []
@@ -142,10 +150,13 @@ def test_the_submission_is_valid_and_names_every_test_image(run: Run) -> None:
 
 
 def test_a_second_run_skips_all_and_changed_parameters_what_comes_before(run: Run) -> None:
-    """The change is to all folds: each is trained, retrained and fine-tuned, and all label and submit."""
+    """The change is to all folds: each is trained, retrained and fine-tuned, and all label and submit.
+
+    No gain passes this gate, and ``use_retrained`` has the new weights used all the same.
+    """
     run()
     assert [row.skipped for row in run.rows] == [True] * 6
-    run("03.fold=-1", "03.folds=2", "05.finetune_iter=2")
+    run("03.fold=-1", "03.folds=2", "05.finetune_iter=2", "05.margin=1.0", "05.use_retrained=always")
     assert [row.skipped for row in run.rows] == [True, True, False, False, False, False]
     assert sorted(p.name for p in (run.out / "previous").iterdir()) == [f"{stage}-1" for stage in STAGES[2:]]
     retrained = run.metrics("05_retrain")
@@ -153,7 +164,7 @@ def test_a_second_run_skips_all_and_changed_parameters_what_comes_before(run: Ru
     predicted = tables.read_cells(run.out / "05_retrain" / "predictions.csv")
     assert {f.id for f in predicted} == {f.id for f in competition.labelled(run.data)}
     assert len(run.metrics("04_pseudolabel")["teacher"]) == 2
-    chosen = "05_retrain" if retrained["accepted"] else "03_train"
-    folds = [str(run.out / chosen / name) for name in run.metrics(chosen)["weights"]]
+    assert (retrained["accepted"], retrained["gate_passed"]) == (True, False)
+    folds = [str(run.out / "05_retrain" / name) for name in retrained["weights"]]
     assert run.metrics("06_submit")["weights"] == folds
     assert submission.check(run.out / "06_submit" / "submission.csv", run.data) == []

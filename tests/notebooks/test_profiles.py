@@ -12,7 +12,6 @@ from kitlib import stages, train
 from kitlib.errors import KitError
 from kitlib.model.presets import ModelConfig
 from kitlib.stages.names import NOTEBOOKS
-from kitlib.train.schedule import curve
 
 TRAININGS = ("02_pretrain_livecell", "03_train", "05_retrain")
 SHIPPED = sorted(p.stem for p in (NOTEBOOKS / "profiles").glob("*.yaml"))
@@ -75,32 +74,6 @@ def test_every_stage_predicts_at_scales_that_were_trained(profile: str) -> None:
             assert all(low <= scale <= high for scale in scales)
 
 
-@pytest.mark.parametrize("stage", TRAININGS)
-def test_paper_is_the_paper_s_recipe(stage: str) -> None:
-    """5,000 iterations, eq. 4 from 0.005 to 1e-5 with T_max 200, SGD, batch 16, X-152, every image alike."""
-    parameters = stages.plan("paper").parameters[stage]
-    config = configuration(parameters, ("cell",))
-    rates = curve(config.schedule, config.max_iter)
-    assert (config.max_iter, config.images_per_batch, config.optim.name) == (5000, 16, "sgd")
-    assert [rates[t] for t in (0, 100, 200, 400)] == pytest.approx([0.005, 0.002505, 1e-5, 0.005])
-    assert config.average.kind == "none"
-    assert (config.sampler.balance, config.sampler.pseudo_share) == (0.0, None)
-    if stage != "05_retrain":  # which takes the model of 03
-        assert (parameters["preset"], parameters["model_options"], parameters["mask_stages"]) == (
-            "x152",
-            {},
-            "all",
-        )
-
-
-def test_paper_holds_a_fifth_out_and_retrains_from_the_pretrained_weights() -> None:
-    plan = stages.plan("paper").parameters
-    assert (plan["03_train"]["fold"], plan["03_train"]["folds"]) == (0, 5)
-    assert plan["05_retrain"]["fold"] == -1  # those of 03
-    assert plan["05_retrain"]["start_from"] == "02_pretrain_livecell"
-    assert plan["04_pseudolabel"]["weight"] == plan["04_pseudolabel"]["doubt"]["default"] == 1.0
-
-
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
@@ -143,6 +116,10 @@ def test_paper_holds_a_fifth_out_and_retrains_from_the_pretrained_weights() -> N
         (
             "06.predict_config={'mask_threshold': {'default': 0.4}}",
             "06_submit.predict_config: the tuned limits",
+        ),
+        (
+            "05.use_retrained=allways",
+            "05_retrain: unknown value of use_retrained: 'allways': did you mean 'always'?",
         ),
         ("05.start_from=03", "05_retrain: unknown value of start_from: '03'"),
         ("05.confidence=80", "05_retrain: confidence must lie between 0 and 1, not 80"),

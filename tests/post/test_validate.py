@@ -87,12 +87,44 @@ def test_the_judged_image_has_no_part(kind):
     assert first == second
 
 
-@pytest.mark.parametrize("way", ["limits for all", "expected gain"])
+@pytest.mark.parametrize("way", ["score threshold", "limits for all", "expected gain"])
 def test_one_way_alone_may_be_asked_for(way):
     found = cross_validate(*held_out(), folds=3, kinds=["box"], ways=[way])
     assert [r.name for r in found.rows] == ["untuned", f"{way}, box score"]
     assert found.best.name == f"{way}, box score"
     assert bool(found.tuned.post.gain) == (way == "expected gain")
+
+
+def test_the_score_threshold_alone_leaves_masks_as_they_are():
+    """Two specks of 4 pixels at 0.8 and more, a third at 0.8 of which the first took most, and nonsense at
+    0.4: any threshold above 0.4 and up to 0.8 is as good, and 0.6 is in the middle."""
+
+    def cell(x, width, score):
+        return Cell(rle.from_crop(np.ones((2, width), bool), x, 10, *SIZE), "cort", score)
+
+    found = (cell(0, 2, 0.9), cell(20, 2, 0.8), cell(0, 3, 0.8), *(cell(x, 9, 0.4) for x in (40, 60, 80)))
+    true = (cell(0, 2, None), cell(20, 2, None), cell(2, 1, None))
+    truth = [Frame(str(n), None, *SIZE, true, "cort") for n in range(4)]
+    predictions = [replace(f, cells=found) for f in truth]
+    ways = ["score threshold", "limits by type"]
+    alone = cross_validate(truth, predictions, folds=2, kinds=["box"], ways=ways[:1])
+    limits = alone.tuned.post.limits("cort")
+    assert limits == thresholds.PostConfig(
+        score={"default": 0.6},
+        min_area={"default": 1},
+        max_clipped={"default": 1.0},
+        split={"default": "keep_all"},
+    ).limits("cort")
+    assert alone.best.mean == 1.0
+    assert {name: curve[0] for name, curve in alone.tuning.curves.items()} == {"default": 0.5, "cort": 0.5}
+    both = {r.name: r.mean for r in cross_validate(truth, predictions, 2, kinds=["box"], ways=ways).rows}
+    assert both["score threshold, box score"] == 1.0
+
+
+def test_of_a_single_image_the_score_threshold_alone_is_tuned_too():
+    validation = cross_validate(*held_out(frames=1), ways=["score threshold"])
+    assert validation.best.name == "score threshold, tuned on these images"
+    assert validation.tuned.post.limits(None).min_area == 1
 
 
 def test_the_order_of_the_frames_tells_nothing():
