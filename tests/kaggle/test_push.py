@@ -192,7 +192,7 @@ def test_a_version_that_is_still_on_its_way_is_not_taken_for_the_newest(run, kag
     push(run, every=QUICK)
     sent = kaggle.names()
     assert len(kaggle.datasets["ada/kit-demo"]) == 3
-    # Two looks that failed; between them and in the end the state; a look at the second, and one at the third.
+    # Two looks that failed, the state before two uploads, a look at the second and one at the third.
     assert sent[sent.index("CreateDatasetVersion") :].count("GetDataset") == 6
     assert versions(run)[0] == 3
 
@@ -252,7 +252,7 @@ def test_earlier_output_does_not_stay(run, kaggle, wrote):
     assert "submission.csv" not in fetched(run)
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/tmp/kit-out.txt", "a/../../out.txt", ".."])
+@pytest.mark.parametrize("name", ["../out.txt", "/tmp/kit-out.txt", "a\n/../../out.txt", ".."])
 def test_output_that_would_leave_its_folder_is_left_out(name, run, kaggle, wrote):
     kaggle.output[name] = b"out"
     kaggle.output["a..b/..c"] = b"a fit name"

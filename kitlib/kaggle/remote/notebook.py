@@ -18,7 +18,7 @@ RUNNING = ("queued", "running", "new_script", "cancel_requested")
 HOURS = 14.0  # to wait at most: a notebook may be queued, and then run for 9 h
 TAIL = 12  # lines of a failed run's log that are shown
 REASON = re.compile(r"Error|Exception|Killed|killed|No space left|exceeded|Traceback")
-BELOW = r"^(?!/)(?!(.*/)?\.\.(/|$))"  # file names that stay below the folder they are written to
+BELOW = r"(?s)^(?!/)(?!(.*/)?\.\.(/|$))"  # file names that stay below the folder they are written to
 
 
 def state_of(client: Client, bundle: Bundle) -> tuple[str, str]:
@@ -65,10 +65,10 @@ def fetch_output(client: Client, bundle: Bundle) -> str:
         page_size=100,
         page=bundle.kernel_page,
     )
-    _check_header(bundle.output / FILE)
     path = _log_path(bundle)
-    log = client.hide(log_text(path.read_text(encoding="utf-8") if path.is_file() else ""))
+    log = client.hide(log_text(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""))
     write_text(path, log)
+    _check_header(bundle.output / FILE)
     return log
 
 
