@@ -188,13 +188,13 @@ def download(folder: Path, competition: str, keep_archive: bool) -> None:
 @click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
 def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
     """Send RUN's bundle to Kaggle, run its notebook there and fetch what it writes."""
+    from kitlib.kaggle.remote import commands
     from kitlib.kaggle.remote import push as pushes
-    from kitlib.kaggle.remote.session import Patience
 
     if dry_run:
-        click.echo("\n".join(pushes.commands(run)))
+        click.echo("\n".join(commands.of_push(run)))
     else:
-        pushes.push(run, wait, patience=Patience(every), say=click.echo)
+        pushes.push(run, wait, every, say=click.echo)
 
 
 @kit.command()
@@ -206,13 +206,13 @@ def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
 @click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
 def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, every: float) -> None:
     """Submit what RUN's notebook wrote on Kaggle to the competition, and print its scores."""
+    from kitlib.kaggle.remote import commands
     from kitlib.kaggle.remote import submit as submits
-    from kitlib.kaggle.remote.session import Patience
 
     if dry_run:
-        click.echo("\n".join(submits.commands(run, message, version)))
+        click.echo("\n".join(commands.of_submit(run, message, version)))
         return
-    scores = submits.submit(run, message, version, wait, patience=Patience(every), say=click.echo)
+    scores = submits.submit(run, message, version, wait, every, say=click.echo)
     if scores:
         click.echo(
             f"public score {scores.public or 'not shown'}, private score {scores.private or 'not shown'}"

@@ -14,7 +14,6 @@ import kaggle_server
 import pytest
 
 from kitlib.kaggle.remote.client import Client, connect
-from kitlib.kaggle.remote.retry import Retry
 
 FORGET = (
     "KAGGLE_API_TOKEN",
@@ -23,12 +22,16 @@ FORGET = (
     "KAGGLE_CONFIG_DIR",
     "XDG_CONFIG_HOME",
     "VERBOSE",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "no_proxy",
 )
+NOBODY_LISTENS = "http://127.0.0.1:9"
 
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without credentials, where the client is in its TEST environment; no pauses to speak of."""
+    """A home without credentials, from where the official client reaches no Kaggle."""
     if int(metadata.version("kaggle").split(".")[0]) < 2:
         pytest.skip("needs kaggle 2.2, and that Python 3.11")
     home = tmp_path / "home"
@@ -38,9 +41,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in {
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
-        "KAGGLE_API_ENVIRONMENT": "TEST",
-        "KIT_RETRY_PAUSE": "0.02",
-        "NO_PROXY": "localhost",
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        "http_proxy": NOBODY_LISTENS,
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("tempfile.tempdir", None)  # where the client keeps notes on uploads
@@ -51,8 +53,15 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kaggle(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[kaggle_server.Kaggle]:
     """A Kaggle that listens, and a home with a token that it knows."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", kaggle_server.TOKEN)
-    with kaggle_server.serving() as state:
+    with kaggle_server.serving() as (state, address):
+        monkeypatch.setenv("http_proxy", address)
         yield state
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between the attempts of the official client."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def client(kaggle: kaggle_server.Kaggle, said: list[str]) -> Client:
-    return connect(said.append, Retry(pause=0.01))
+    return connect(said.append)
 
 
 @pytest.fixture
@@ -87,14 +96,13 @@ def kit() -> Callable[..., subprocess.CompletedProcess]:
 def killed(kaggle: kaggle_server.Kaggle) -> Callable[..., None]:
     """Run kit, and kill it where the server stalls, once a file has grown as long as is said."""
 
-    def run(*arguments: object, path: Path | None = None, size: int = 0) -> None:
+    def run(*arguments: object, path: Path, size: int) -> None:
         line = [sys.executable, "-m", "kitlib.cli", *map(str, arguments)]
         with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
             assert kaggle.stalled.wait(60)
-            while path is not None and not (path.exists() and path.stat().st_size >= size):
+            while not (path.exists() and path.stat().st_size >= size):
                 assert process.poll() is None
                 time.sleep(0.02)
             process.kill()
-        kaggle.stalled.clear()
 
     return run

@@ -1,31 +1,27 @@
 """A small Kaggle on the loopback: what the official client asks for, in the forms it expects.
 
-Its place is that of the client's environment TEST: port 7777, one server at a time. It answers the client's
-POSTs, signs (``?sig=``) and serves files with Range as the storage does, and takes resumable uploads.
+The client's environment LOCALHOST asks ``http://localhost``; ``http_proxy`` leads that to this server, at any
+port. It answers the client's POSTs, signs (``?sig=``) and serves files with Range as the storage does, and
+takes uploads.
 
-Faults are queued by the request's name: ``kaggle.fail("GetDatasetStatus", Fault(503), Fault(429, after=1))``.
-Those of downloads are ``BODY name`` for the file itself, ``GET name`` for a look at its length or a part.
+Faults are queued by the request's name: ``kaggle.fail("GetDatasetStatus", Fault(503), Fault(cut=0))``. Those
+of files are ``GET name`` and ``PUT name``.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import re
-import tempfile
 import threading
-import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
-PORT = 7777
-LOCK = Path(tempfile.gettempdir()) / f"kit-tests-port-{PORT}.lock"
 TOKEN = "KGAT_0123456789abcdef0123456789abcdef"
 USER = "ada"
 
@@ -37,27 +33,16 @@ class Fault:
     Attributes:
         code: the status to answer with; 0: answer as usual, but see ``cut``.
         message: what the JSON says.
-        after: the Retry-After header.
-        cut: break the connection off after this many bytes of the body (of the request, for an upload).
+        cut: break the connection off after this many bytes of the body.
         forever: stay.
         stall: where it is cut, wait for the process at the other end to go away.
     """
 
     code: int = 0
     message: str = ""
-    after: float | str | None = None
     cut: int | None = None
     forever: bool = False
     stall: bool = False
-
-
-@dataclass
-class Stored:
-    """A file that can be downloaded."""
-
-    data: bytes
-    tag: str | None = '"v1"'
-    ranges: bool = True
 
 
 @dataclass
@@ -73,14 +58,14 @@ class Upload:
 class Kaggle:
     """What is on the server, and what it was asked."""
 
-    files: dict[str, Stored] = field(default_factory=dict)
-    archives: dict[str, str] = field(default_factory=dict)  # competition -> name in files
+    files: dict[str, bytes] = field(default_factory=dict)  # what can be downloaded
+    listed: dict[str, dict[str, int]] = field(default_factory=dict)  # competition -> sizes of its files
     uploads: dict[str, Upload] = field(default_factory=dict)  # token -> upload
     datasets: dict[str, list[dict]] = field(default_factory=dict)  # id -> versions
     kernels: dict[str, list[dict]] = field(default_factory=dict)  # id -> versions
     states: list[str] = field(default_factory=lambda: ["QUEUED", "RUNNING", "COMPLETE"])
     failure: str = ""
-    output: dict[str, str] = field(default_factory=dict)  # name -> name in files
+    output: dict[str, bytes] = field(default_factory=dict)  # what the notebook wrote, by name
     log: str = ""
     submissions: list[dict] = field(default_factory=list)
     scores: list[dict] = field(
@@ -105,9 +90,6 @@ class Kaggle:
     def names(self) -> list[str]:
         return [name for name, _ in self.asked]
 
-    def put(self, name: str, data: bytes, **options: Any) -> None:
-        self.files[name] = Stored(data, **options)
-
     # ------------------------------------------------------------- the requests, by their names
 
     def IntrospectToken(self, values: dict) -> dict:
@@ -116,7 +98,18 @@ class Kaggle:
     def StartBlobUpload(self, values: dict) -> dict:
         token = f"blob{len(self.uploads)}"
         self.uploads[token] = Upload(values["name"], values["contentLength"])
-        return {"token": token, "createUrl": f"http://localhost:{PORT}/upload/{token}?sig=secret-signature"}
+        return {"token": token, "createUrl": f"http://localhost/upload/{token}?sig=secret-signature"}
+
+    def ListDataFiles(self, values: dict) -> dict:
+        if values["competitionName"] not in self.listed:
+            raise Refusal(404, "Not found")
+        sizes = self.listed[values["competitionName"]]
+        files = [{"name": name, "totalBytes": size} for name, size in sizes.items()]
+        return page_of(files, "files", values)
+
+    def ListDatasetFiles(self, values: dict) -> dict:
+        newest = self._versions(values)[-1]
+        return page_of([{"name": name} for name in sorted(newest["files"])], "datasetFiles", values)
 
     def GetDatasetStatus(self, values: dict) -> dict:
         versions = self._versions(values)
@@ -173,11 +166,8 @@ class Kaggle:
         return {"status": state, "failureMessage": self.failure}
 
     def ListKernelSessionOutput(self, values: dict) -> dict:
-        names = sorted(self.output)  # two a page
-        start = int(values.get("pageToken") or 0)
-        files = [{"fileName": name, "url": address(self.output[name])} for name in names[start : start + 2]]
-        after = str(start + 2) if start + 2 < len(names) else ""
-        return {"files": files, "log": self.log, "nextPageToken": after}
+        files = [{"fileName": name, "url": address(f"output/{name}")} for name in sorted(self.output)]
+        return {**page_of(files, "files", values), "log": self.log}
 
     def CreateCodeSubmission(self, values: dict) -> dict:
         self.submissions.insert(0, values)
@@ -201,7 +191,14 @@ class Cut(Exception):
 
 
 def address(name: str) -> str:
-    return f"http://localhost:{PORT}/storage/{name}?sig=secret-signature"
+    return f"http://localhost/storage/{quote(name)}?sig=secret-signature"
+
+
+def page_of(entries: list[dict], name: str, values: dict, size: int = 3) -> dict:
+    """Three entries a page, however many are asked for."""
+    start = int(values.get("pageToken") or 0)
+    after = str(start + size) if start + size < len(entries) else ""
+    return {name: entries[start : start + size], "nextPageToken": after}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -227,12 +224,12 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.kaggle.fault(name)
         if fault and fault.cut is not None:
             raise Cut
-        if fault:
+        if fault and fault.code:
             self._error(fault)
         elif name != "IntrospectToken" and self.headers["Authorization"] != f"Bearer {self.kaggle.token}":
             self._error(Fault(401, "Unauthenticated"))
         elif name == "DownloadDataFiles":
-            self._redirect(values["competitionName"])
+            self._send(302, b"", {"Location": address(f"{values['competitionName']}.zip")})
         else:
             try:
                 self._json(200, getattr(self.kaggle, name)(values))
@@ -240,17 +237,10 @@ class Handler(BaseHTTPRequestHandler):
                 self._error(Fault(*refusal.args))
 
     def _error(self, fault: Fault) -> None:
-        after = {} if fault.after is None else {"Retry-After": str(fault.after)}
-        self._json(fault.code, {"code": fault.code, "message": fault.message}, after)
+        self._json(fault.code, {"code": fault.code, "message": fault.message})
 
-    def _json(self, code: int, values: dict, headers: dict[str, str] | None = None) -> None:
-        self._send(code, json.dumps(values).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-    def _redirect(self, competition: str) -> None:
-        if competition not in self.kaggle.archives:
-            self._error(Fault(404, f"Competition not found: {competition}"))
-        else:
-            self._send(302, b"", {"Location": address(self.kaggle.archives[competition])})
+    def _json(self, code: int, values: dict) -> None:
+        self._send(code, json.dumps(values).encode(), {"Content-Type": "application/json"})
 
     def _send(self, code: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)
@@ -262,120 +252,60 @@ class Handler(BaseHTTPRequestHandler):
     # ------------------------------------------------------------------------------ the storage
 
     def do_GET(self) -> None:
-        name = self.path.split("?")[0].removeprefix("/storage/")
+        name = unquote(self.path.split("?")[0].partition("/storage/")[2])
         with self.kaggle.lock:
-            self.kaggle.asked.append((f"GET {name}", dict(self.headers)))
-        whole = self.headers["Accept-Encoding"] == "identity" and not re.search(
-            r"-\d", self.headers.get("Range", "")
-        )
-        fault = self.kaggle.fault(f"BODY {name}" if whole else f"GET {name}")
-        stored = self.kaggle.files.get(name)
+            self.kaggle.asked.append((f"GET {name}", self.headers.get("Range", "all")))
+        fault = self.kaggle.fault(f"GET {name}")
+        stored = {**self.kaggle.files, **{f"output/{key}": data for key, data in self.kaggle.output.items()}}
         if fault and fault.code:
             self._send(fault.code, b"<html>trouble</html>", {"Content-Type": "text/html"})
-        elif stored is None:
+        elif name not in stored:
             self._send(404, b"<Error>NoSuchKey</Error>", {"Content-Type": "application/xml"})
         else:
-            self._serve(stored, fault)
+            self._serve(stored[name], fault)
 
-    def _serve(self, stored: Stored, fault: Fault | None) -> None:
-        size, headers = len(stored.data), {"Content-Type": "application/octet-stream"}
-        if stored.tag:
-            headers["ETag"] = stored.tag
-        if stored.ranges:
-            headers["Accept-Ranges"] = "bytes"
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        fresh = self.headers.get("If-Range", stored.tag) == stored.tag
-        code, start, end = 200, 0, size
-        if asked and stored.ranges and fresh:
-            code, start, end = 206, int(asked[1]), min(size, int(asked[2] or size) + 1)
-            if start >= size:
-                self._send(416, b"", {"Content-Range": f"bytes */{size}"})
-                return
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        body = stored.data[start:end]
-        self.send_response(code)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+    def _serve(self, data: bytes, fault: Fault | None) -> None:
+        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        headers |= {"ETag": f'"{zlib.crc32(data)}"', "Last-Modified": "Wed, 01 Dec 2021 00:00:00 GMT"}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked and self.headers.get("If-Range") == headers["ETag"] else 0
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self.send_response(206 if start else 200)
+        for name, value in {**headers, "Content-Length": str(len(data) - start)}.items():
             self.send_header(name, value)
         self.end_headers()
-        cut = fault.cut if fault else None
-        self.wfile.write(body[:cut])
-        if cut is not None:
-            self.wfile.flush()
-            self._break_off(fault)
-
-    def do_PUT(self) -> None:
-        token = self.path.split("?")[0].removeprefix("/upload/")
-        upload, length = self.kaggle.uploads[token], int(self.headers["Content-Length"])
-        span = self.headers.get("Content-Range", "")
-        with self.kaggle.lock:
-            self.kaggle.asked.append((f"PUT {upload.name}", span))
-        fault = self.kaggle.fault(f"PUT {upload.name}")
-        if span.startswith("bytes */"):
-            self._state_of(upload, fault)
+        if fault is None:
+            self.wfile.write(data[start:])
             return
-        start = int(re.match(r"bytes (\d+)-", span)[1]) if span else 0
-        kept = length if fault is None or fault.cut is None else fault.cut
-        upload.data = upload.data[:start] + self.rfile.read(kept)
-        if fault and fault.code:
-            self.rfile.read(length - kept)
-            self._send(fault.code, b"", {})
-        elif fault:
-            self._break_off(fault)
-        else:
-            self._send(200, b"", {})
-
-    def _break_off(self, fault: Fault) -> None:
+        self.wfile.write(data[start:][: fault.cut])
+        self.wfile.flush()
         if fault.stall:
             self.kaggle.stalled.set()
-            while self.rfile.read(1 << 16):
-                pass  # what was sent before the other end went away
+            self.rfile.read()  # until the other end goes away
         raise Cut
 
-    def _state_of(self, upload: Upload, fault: Fault | None) -> None:
-        """What has come of an upload, as the storage tells it."""
-        if fault:
-            self._send(fault.code, b"", {})
-        elif len(upload.data) == upload.size:
-            self._send(200, b"", {})
-        else:
-            got = {"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
-            self._send(308, b"", got)
+    def do_PUT(self) -> None:
+        upload = self.kaggle.uploads[self.path.split("?")[0].partition("/upload/")[2]]
+        with self.kaggle.lock:
+            self.kaggle.asked.append((f"PUT {upload.name}", ""))
+        upload.data = self.rfile.read(int(self.headers["Content-Length"]))
+        fault = self.kaggle.fault(f"PUT {upload.name}")
+        self._send(fault.code if fault else 200, b"", {})
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = True
 
     def handle_error(self, *_: object) -> None:
         pass
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Have the port to oneself: tests of other processes wait."""
-    with LOCK.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def serving(patience: float = 60) -> Iterator[Kaggle]:
-    """Serve on the port of the client's TEST environment."""
+def serving() -> Iterator[tuple[Kaggle, str]]:
+    """A Kaggle that listens, and its address as a proxy."""
     kaggle = Kaggle()
-    handler = type("Handler", (Handler,), {"kaggle": kaggle})
-    with alone(), _bound(handler, patience) as server:
+    with Server(("127.0.0.1", 0), type("Handler", (Handler,), {"kaggle": kaggle})) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield kaggle
+        yield kaggle, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-def _bound(handler: type, patience: float) -> Server:
-    """The server, once the port is free: one that has just been closed may still hold it."""
-    begun = time.monotonic()
-    while True:
-        try:
-            return Server(("127.0.0.1", PORT), handler)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() - begun > patience:
-                raise
-            time.sleep(0.1)

@@ -5,82 +5,55 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 import requests
-from kaggle_server import TOKEN, Fault, alone
+from kaggle_server import TOKEN, Fault, Handler
 
 from kitlib.errors import KitError
-from kitlib.kaggle.remote import retry
-from kitlib.kaggle.remote.answers import explain
-from kitlib.kaggle.remote.client import connect, hide
-from kitlib.kaggle.remote.retry import Retry
+from kitlib.kaggle.remote.client import connect, hide, wait_while
+from kitlib.kaggle.remote.failures import Unavailable, explain
 
-QUICK = Retry(pause=0.01)
 COMPETITION = "https://www.kaggle.com/competitions/cells"
-
-
-def status(client, name="ada/kit-demo"):
-    """A call that only reads."""
-    return client.call(
-        f"ask for {name}", client.api.dataset_status, name, page="https://www.kaggle.com/datasets/x"
-    )
 
 
 # ------------------------------------------------------------------------------------- signing in
 
 
-def test_signs_in_once_and_knows_the_user(client, kaggle):
+def test_signs_in_and_knows_the_user(client, kaggle):
     assert client.user == "ada"
-    assert kaggle.names() == ["IntrospectToken"]
+    assert set(kaggle.names()) == {"IntrospectToken"}
 
 
 def test_token_from_the_file(kaggle, bare, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     (bare / ".kaggle").mkdir(exist_ok=True)
     (bare / ".kaggle" / "access_token").write_text(TOKEN + "\n")
-    assert connect(retry=QUICK).user == "ada"
-
-
-def test_a_refused_token_of_the_file_is_hidden_too(kaggle, bare, monkeypatch):
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
-    (bare / ".kaggle").mkdir(exist_ok=True)
-    (bare / ".kaggle" / "access_token").write_text(TOKEN + "\n")
+    assert connect().user == "ada"
     kaggle.fail("IntrospectToken", Fault(401, f"Unauthenticated: {TOKEN}"))
     with pytest.raises(KitError, match=r"\(401: Unauthenticated: \(hidden\)\)"):
-        connect(retry=QUICK)
+        connect()
 
 
-@pytest.mark.parametrize("where", ["variables", "file"])
-def test_legacy_credentials_need_no_call(where, kaggle, bare, monkeypatch, kit):
+def test_older_credentials_need_no_call(kaggle, monkeypatch):
     """Basic authorisation instead of a token: the server refuses it, but it was sent."""
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    if where == "variables":
-        monkeypatch.setenv("KAGGLE_USERNAME", "ada")
-        monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
-    else:
-        (bare / ".kaggle").mkdir()
-        (bare / ".kaggle" / "kaggle.json").write_text(
-            json.dumps({"username": "ada", "key": "0123456789abcdef"})
-        )
-    done = kit("download", bare / "data")
-    assert kaggle.names() == ["DownloadDataFiles"]
-    assert "does not accept your credentials (401: Unauthenticated)" in done.stderr
+    monkeypatch.setenv("KAGGLE_USERNAME", "eve")
+    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
+    client = connect()
+    assert (client.user, kaggle.names()) == ("eve", [])
+    with pytest.raises(KitError, match=r"does not accept your credentials \(401: Unauthenticated\)"):
+        client.call("look", client.api.dataset_status, "eve/kit-demo")
 
 
 def test_without_credentials(bare, kit):
     done = kit("download", bare / "data")
-    assert done.returncode == 1
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(
-        "error: no Kaggle credentials found; make a token at https://www.kaggle.com/settings"
+        "error: cannot sign in to Kaggle: no Kaggle credentials that are valid were found; make a token at https://"
     )
     assert "KAGGLE_API_TOKEN" in done.stderr
     assert "~/.kaggle/access_token" in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("code", [None, 400, 403, 404])
@@ -88,18 +61,10 @@ def test_a_token_that_kaggle_does_not_know(code, kaggle):
     """Kaggle says that it is not active, or refuses to look at it."""
     kaggle.token = "another"
     if code:
-        kaggle.fail("IntrospectToken", Fault(code, f"bad token {TOKEN}"))
+        kaggle.fail("IntrospectToken", Fault(code, f"bad token {TOKEN}", forever=True))
     with pytest.raises(KitError, match="does not know the token in KAGGLE_API_TOKEN") as caught:
-        connect(retry=QUICK)
+        connect()
     assert TOKEN not in str(caught.value)
-
-
-def test_401_while_signing_in(kaggle):
-    kaggle.fail("IntrospectToken", Fault(401, f"Unauthenticated: {TOKEN}"))
-    with pytest.raises(
-        KitError, match=r"does not accept your credentials \(401: Unauthenticated: \(hidden\)\)"
-    ):
-        connect(retry=QUICK)
 
 
 def test_a_token_too_long_for_a_path(kaggle, monkeypatch):
@@ -107,37 +72,26 @@ def test_a_token_too_long_for_a_path(kaggle, monkeypatch):
     token = "eyJ" + "a" * 5000
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     with pytest.raises(KitError) as caught:
-        connect(retry=QUICK)
+        connect()
     assert token not in str(caught.value)
     assert "(hidden)" in str(caught.value)
 
 
 def test_without_network(bare, monkeypatch):
-    """Nothing listens on the port."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-    said = []
-    unreached = "cannot sign in to Kaggle: Kaggle cannot be reached; check the network"
-    with alone(), pytest.raises(KitError, match=unreached):
-        connect(said.append, QUICK)
-    assert len(said) == 2  # three attempts
+    with pytest.raises(
+        Unavailable, match="cannot sign in to Kaggle: the connection to Kaggle failed; check the"
+    ):
+        connect()
 
 
-def test_unknown_environment(kaggle, monkeypatch):
-    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "MARS")
-    with pytest.raises(KitError, match="MARS"):
-        connect(retry=QUICK)
-
-
-def test_importing_the_client_neither_signs_in_nor_prints(kaggle):
-    """Another program part that imports kaggle afterwards finds what it expects."""
-    code = (
-        "from kitlib.kaggle.remote import official\n"
-        "import kaggle, sys\n"
-        "assert kaggle.__version__ and kaggle.KaggleApi and not kaggle.api._authenticated\n"
-        "assert kaggle.api.config_dir\n"
+def test_an_answer_that_is_not_kaggles(client, kaggle, monkeypatch):
+    """A page of HTML with status 200, as a hotel's network gives."""
+    monkeypatch.setattr(
+        Handler, "_json", lambda self, *_: self._send(200, b"<html>", {"Content-Type": "text/html"})
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr, kaggle.asked) == ("", "", [])
+    with pytest.raises(KitError, match="the answer is not Kaggle's, but perhaps the login page"):
+        connect()
 
 
 def test_commands_that_need_no_kaggle_do_not_import_it():
@@ -145,11 +99,10 @@ def test_commands_that_need_no_kaggle_do_not_import_it():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("variable", ["VERBOSE", "VERBOSE_OUTPUT"])
-def test_verbose_client_prints_no_token(variable, kaggle, bare, monkeypatch, kit):
+def test_verbose_client_prints_no_token(kaggle, bare, monkeypatch, kit):
     """With it set, the client would print every request with its headers."""
-    monkeypatch.setenv(variable, "1")
-    kaggle.archives["cells"] = "cells.zip"
+    monkeypatch.setenv("VERBOSE", "1")
+    kaggle.listed["cells"] = {"a": 1}
     assert kit("download", bare / "data", "--competition", "cells").returncode == 1  # there is no such file
 
 
@@ -160,24 +113,25 @@ def test_home_that_cannot_be_written(kaggle, bare, monkeypatch, kit):
     assert "set KAGGLE_CONFIG_DIR to a folder that can be written" in done.stderr
 
 
-@pytest.mark.parametrize("harm", ["old", "gone"])
-def test_a_client_that_is_too_old_or_not_there(harm, kaggle, bare, monkeypatch, kit):
-    """Python 3.10 gets kaggle 1.7, which lacks what is needed."""
-    package = bare / "packages" / "kaggle"
-    (package / "api").mkdir(parents=True)
-    (package / "__init__.py").write_text("")
+@pytest.mark.parametrize("harm", ["old", "broken"])
+def test_a_client_that_cannot_be_used(harm, kaggle, bare, monkeypatch, kit):
+    """Python 3.10 gets kaggle 1.7, which lacks what is needed; ``six`` may not be there."""
+    packages = bare / "packages"
+    (packages / "kaggle").mkdir(parents=True)
+    (packages / "kaggle" / "__init__.py").write_text("import a_module_that_is_not_there\n")
     if harm == "old":
-        (package / "api" / "kaggle_api_extended.py").write_text("class KaggleApi: pass\n")
-    monkeypatch.setenv("PYTHONPATH", str(bare / "packages"))
+        (packages / "kaggle-1.7.4.5.dist-info").mkdir()
+        (packages / "kaggle-1.7.4.5.dist-info" / "METADATA").write_text("Name: kaggle\nVersion: 1.7.4.5\n")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
     done = kit("download", bare / "data")
-    assert done.returncode == 1
-    assert "cannot be used; `pip install 'kaggle>=2.2'`, which needs Python 3.11" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    why = "it is version 1.7.4.5" if harm == "old" else "No module named 'a_module_that_is_not_there'"
+    assert f"cannot be used ({why}); `pip install 'kaggle>=2.2' six`, which needs Python 3.11" in done.stderr
 
 
 def test_hide_leaves_short_words_alone(monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "a")
-    assert hide("a banana with a secretsecret", ["secretsecret", ""]) == "a banana with a (hidden)"
+    assert hide("a banana with a secretsecret", ["secretsecret", "", None]) == "a banana with a (hidden)"
 
 
 # ---------------------------------------------------------------------------------- what it refuses
@@ -199,148 +153,102 @@ def test_hide_leaves_short_words_alone(monkeypatch):
             Fault(403, "Phone verification is required"),
             "verify your phone number at https://www.kaggle.com/settings",
         ),
-        (
-            Fault(404, "Not found"),
-            f"or not for you (404: Not found); check the name, or look at {COMPETITION}",
-        ),
+        (Fault(404, "Not found"), f"or not for you (404: Not found); check the name at {COMPETITION}"),
         (Fault(400, "Bad\nrequest"), "Kaggle refuses it (400: Bad request)"),
+        (Fault(429), "Kaggle asks for fewer requests (429); try again in some minutes"),
+        (Fault(500, "We are down"), "Kaggle is in trouble (500: We are down); try again later"),
+        (Fault(cut=0), "the connection to Kaggle failed; check the network, try again later"),
     ],
 )
-def test_refusals_name_the_mend(fault, words, client, kaggle):
-    kaggle.fail("DownloadDataFiles", fault)
+def test_failures_say_what_to_do(fault, words, client, kaggle):
+    kaggle.fail("ListSubmissions", fault)
     with pytest.raises(KitError) as caught:
-        client.call("do it", client.api.competition_archive, "cells", page=COMPETITION)
+        client.call("do it", client.api.competition_submissions, "cells", page=COMPETITION)
+    assert str(caught.value).startswith("cannot do it: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert kaggle.names().count("DownloadDataFiles") == 1  # no second attempt: it would be refused again
+    assert kaggle.names().count("ListSubmissions") == 1
+
+
+@pytest.mark.parametrize("fault", [Fault(500), Fault(502), Fault(cut=0)])
+@pytest.mark.parametrize("name", ["CreateCodeSubmission", "SaveKernel"])
+def test_what_must_not_be_done_twice_is_sent_once(name, fault, client, kaggle, tmp_path):
+    """It may have been taken before the answer was lost, and there are but a few submissions a day."""
+    kaggle.fail(name, fault)
+    (tmp_path / "a.py").write_text("")
+    metadata = {"id": "ada/kernel", "code_file": "a.py", "language": "python", "kernel_type": "script"}
+    (tmp_path / "kernel-metadata.json").write_text(json.dumps(metadata))
+    function, arguments = {
+        "CreateCodeSubmission": (
+            client.api.competition_submit_code,
+            ("s.csv", "m", "cells", "ada/kernel", 1),
+        ),
+        "SaveKernel": (client.api.kernels_push, (str(tmp_path),)),
+    }[name]
+    with pytest.raises(KitError, match=f"it may have been done: look at {COMPETITION} before you try again"):
+        client.call("do it", function, *arguments, page=COMPETITION, repeatable=False)
+    assert kaggle.names().count(name) == 1
 
 
 def test_refusal_that_the_client_turns_into_another_error(client, kaggle):
     """kernels_status makes a ValueError of a 403, with advice on benchmarks."""
     with pytest.raises(
-        KitError, match=r"403: Permission 'kernels.get' was denied\); check that the user"
+        KitError, match=r"403: Permission 'kernels.get' was denied\); check that it belongs to the user"
     ) as caught:
         client.call("look", client.api.kernels_status, "ada/kit-demo-submit")
     assert "benchmark" not in str(caught.value)
 
 
-def test_an_answer_that_is_not_kaggles(client, kaggle, monkeypatch):
-    """A page of HTML with status 200, as a hotel's network gives."""
-    from kaggle_server import Handler
-
-    monkeypatch.setattr(
-        Handler, "_json", lambda self, *_: self._send(200, b"<html>", {"Content-Type": "text/html"})
-    )
-    with pytest.raises(KitError, match="the answer is not Kaggle's; a proxy or the login page"):
-        status(client)
-
-
-# ----------------------------------------------------------------------------------- trying again
-
-
-@pytest.fixture
-def dataset(kaggle):
-    kaggle.datasets["ada/kit-demo"] = [{"looks": 5}]
-
-
 @pytest.mark.parametrize(
-    "faults",
+    ("error", "words"),
     [
-        [Fault(429)],
-        [Fault(500), Fault(502), Fault(503), Fault(504)],
-        [Fault(cut=0)],
-        [Fault(cut=0), Fault(503), Fault(429, after=0)],
+        (requests.exceptions.SSLError("bad"), "set REQUESTS_CA_BUNDLE"),
+        (requests.TooManyRedirects("https://storage/x?sig=s"), "the client failed (TooManyRedirects); try"),
+        (OSError(28, "No space left on device"), "the disk is full; free some space and run again"),
+        (ValueError("no\n good."), "cannot do it: no good"),
     ],
 )
-def test_failures_that_pass(faults, client, kaggle, dataset, said):
-    kaggle.fail("GetDatasetStatus", *faults)
-    assert status(client) == "ready"
-    assert len(said) == len(faults)
-    assert all("trying again in" in line for line in said)
+def test_errors_of_the_client_itself(error, words):
+    said = str(explain(error, "do it"))
+    assert words in said
+    assert "sig=" not in said
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_kept(form, client, kaggle, dataset):
-    after = (
-        "0.6" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
-    )  # a date has whole seconds
-    kaggle.fail("GetDatasetStatus", Fault(429, after=after))
-    begun = time.monotonic()
-    assert status(client) == "ready"
-    assert 0.5 < time.monotonic() - begun < 4
+# ------------------------------------------------------------------------------------------ waiting
 
 
-def test_retry_after_an_hour_is_not_waited_for(client, kaggle, dataset):
-    kaggle.fail("GetDatasetStatus", Fault(429, after=3600))
-    with pytest.raises(KitError, match=r"asks for fewer requests .* try again in 3600 s"):
-        status(client)
+def looks(*answers):
+    """A look that gives one after the other; those that are errors are raised."""
+    left = list(answers)
+
+    def look() -> str:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return look
 
 
-def test_trouble_that_stays(client, kaggle, dataset, said):
-    kaggle.fail("GetDatasetStatus", Fault(503, "We are down", forever=True))
-    with pytest.raises(KitError, match=r"Kaggle is in trouble \(503: We are down\); try again later"):
-        status(client)
-    assert kaggle.names().count("GetDatasetStatus") == 6
-    assert len(said) == 5
+def test_waiting_says_each_change_once():
+    said = []
+    look = looks("queued", "queued", "running", "running", "done")
+    assert wait_while(("queued", "running"), look, "it", 0, 1, said.append) == "done"
+    assert said == ["it: queued", "it: running", "it: done"]
 
 
-def test_line_that_stays_broken(client, kaggle, dataset):
-    kaggle.fail("GetDatasetStatus", Fault(cut=0, forever=True))
-    with pytest.raises(KitError, match="the connection to Kaggle broke off; check the network and run again"):
-        status(client)
+def test_waiting_bears_trouble_that_passes():
+    trouble = Unavailable("Kaggle is in trouble")
+    look = looks("running", *[trouble] * 9, "running", *[trouble] * 9, "done")
+    assert wait_while(("running",), look, "it", 0, 1, lambda line: None) == "done"
 
 
-@pytest.mark.parametrize("fault", [Fault(500), Fault(502), Fault(cut=0)])
-def test_a_submission_is_never_sent_twice(fault, client, kaggle):
-    """It may have been taken before the answer was lost, and there are but a few a day."""
-    kaggle.fail("CreateCodeSubmission", fault)
-    with pytest.raises(KitError, match=f"it may have been done all the same: look at {COMPETITION}"):
-        client.call(
-            "submit",
-            client.api.competition_submit_code,
-            "s.csv",
-            "m",
-            "cells",
-            "ada/kernel",
-            1,
-            page=COMPETITION,
-        )
-    assert kaggle.names().count("CreateCodeSubmission") == 1
+@pytest.mark.parametrize("error", [Unavailable("Kaggle is in trouble"), KitError("Kaggle refuses it")])
+def test_waiting_ends_with_trouble_that_stays(error):
+    with pytest.raises(KitError, match=str(error)):
+        wait_while(("running",), looks(error), "it", 0, 1, lambda line: None)
 
 
-@pytest.mark.parametrize("fault", [Fault(429), Fault(503)])
-def test_a_submission_that_was_not_looked_at_is_sent_again(fault, client, kaggle):
-    kaggle.fail("CreateCodeSubmission", fault)
-    client.call("submit", client.api.competition_submit_code, "s.csv", "m", "cells", "ada/kernel", 1)
-    assert len(kaggle.submissions) == 1
-
-
-def test_a_certificate_that_cannot_be_verified():
-    """As where a proxy has one of its own: it is not tried again."""
-    said = explain(requests.exceptions.SSLError("bad"), "do it", "", str)
-    assert "set REQUESTS_CA_BUNDLE" in str(said)
-    assert Retry().wait(requests.exceptions.SSLError("bad"), 1) is None
-
-
-def test_errors_of_the_client_show_no_address():
-    said = explain(requests.TooManyRedirects("https://storage/x?sig=secret"), "do it", "", str)
-    assert str(said) == "cannot do it: the client failed (TooManyRedirects); run again"
-
-
-def test_pauses_double_up_to_a_bound():
-    patience = Retry(tries=6, pause=1, longest=5)
-    error = requests.exceptions.ChunkedEncodingError()
-    assert [patience.wait(error, attempt) for attempt in range(1, 7)] == [1, 2, 4, 5, 5, None]
-
-
-@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
-def test_pause_from_the_environment_is_checked(text, monkeypatch):
-    monkeypatch.setenv("KIT_RETRY_PAUSE", text)
-    with pytest.raises(KitError, match="KIT_RETRY_PAUSE is"):
-        retry.default()
-
-
-def test_the_real_address_is_kaggles(client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.delenv("KAGGLE_API_ENVIRONMENT")
-    http = client.api.build_kaggle_client().http_client()
-    assert http._get_request_url("a.B", "C") == "https://api.kaggle.com/v1/a.B/C"
+def test_waiting_has_an_end():
+    with pytest.raises(KitError, match="it is still 'running' after 1e-06 h; look at it on Kaggle"):
+        wait_while(("running",), looks("running"), "it", 0.01, 1e-6, lambda line: None)

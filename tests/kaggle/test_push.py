@@ -15,13 +15,13 @@ from kaggle_server import TOKEN, Fault
 from kitlib.errors import KitError
 from kitlib.files import read_json
 from kitlib.kaggle import bundled
-from kitlib.kaggle.remote import pushed, session
+from kitlib.kaggle.remote import commands
+from kitlib.kaggle.remote.notebook import log_text, tail
 from kitlib.kaggle.remote.push import push
-from kitlib.kaggle.remote.session import Patience
 from kitlib.kaggle.remote.submit import submit
 
 SARTORIUS = "sartorius-cell-instance-segmentation"
-QUICK = Patience(every=0.01)
+QUICK = 0.01  # seconds between two looks
 WEIGHTS = random.Random(0).randbytes(700_000)
 BLOBS = {
     "bundle.json": json.dumps({"run": "demo", "competition": SARTORIUS}).encode(),
@@ -61,7 +61,7 @@ FAILED_LOG = json.dumps(
             "time": 2.5,
             "data": "\x1b[0;31mTraceback\x1b[0m (most recent call last):\n",
         },
-        {"stream_name": "stderr", "time": 2.6, "data": "RuntimeError: CUDA out of memory\n"},
+        {"stream_name": "stderr", "time": 2.6, "data": f"RuntimeError: CUDA out of memory {TOKEN}\n"},
         {
             "stream_name": "stderr",
             "time": 3.0,
@@ -95,9 +95,7 @@ def wrote(kaggle):
         "timing.csv": b"a,b\n",
         "empty.txt": b"",
     }
-    for name, data in files.items():
-        kaggle.output[name] = f"output/{name}"
-        kaggle.put(f"output/{name}", data)
+    kaggle.output.update(files)
     kaggle.log = json.dumps([{"stream_name": "stdout", "time": 1, "data": "all is well\n"}])
     return files
 
@@ -109,8 +107,9 @@ def fetched(run: Path) -> dict[str, bytes]:
     }
 
 
-def state(run: Path) -> dict:
-    return read_json(run / "kaggle" / "pushed.json")
+def versions(run: Path) -> tuple[int, int, int]:
+    values = read_json(run / "kaggle" / "pushed.json")
+    return values["dataset_version"], values["kernel_version"], values["fetched_version"]
 
 
 # ------------------------------------------------------------------------------------------- push
@@ -129,277 +128,270 @@ def test_push_from_end_to_end(run, kaggle, wrote, kit):
     assert kernel["competitionDataSources"] == [SARTORIUS]
     assert json.loads(kernel["text"])["cells"][0]["source"] == "print(1)\nprint(2)"
     assert fetched(run) == {**wrote, "kit-demo-submit.log": b"all is well\n"}
-    lines = done.stdout.splitlines()
-    assert "uploading fold_0.pth (700.0 kB)" in lines
-    assert [line for line in lines if line.startswith("notebook ada/kit-demo-submit: ")] == [
+    submission = run / "kaggle" / "output" / "submission.csv"
+    assert done.stdout.splitlines() == [
+        "dataset ada/kit-demo: sending a new one (0.7 MB)",
+        "dataset ada/kit-demo: processing",
+        "dataset ada/kit-demo: ready",
         "notebook ada/kit-demo-submit: version 1 pushed, https://www.kaggle.com/code/ada/kit-demo-submit",
         "notebook ada/kit-demo-submit: queued",
         "notebook ada/kit-demo-submit: running",
         "notebook ada/kit-demo-submit: complete",
+        f"{submission} is the submission; `kit submit {run}` sends it to {SARTORIUS}",
     ]
-    submission = run / "kaggle" / "output" / "submission.csv"
-    assert lines[-1] == f"{submission} is the submission; `kit submit {run}` sends it to {SARTORIUS}"
 
 
-def test_the_user_is_filled_in_and_no_secret_is_kept(run, kaggle, wrote, client):
-    push(run, client=client, patience=QUICK)
+def test_the_user_is_filled_in_and_no_secret_is_kept(run, kaggle, wrote):
+    push(run, every=QUICK)
     kernel = read_json(run / "kaggle" / "kernel" / "kernel-metadata.json")
     assert kernel == json.loads(json.dumps(KERNEL).replace("INSERT_USER_HERE", "ada"))
-    assert {**state(run), "dataset_sum": "", "kernel_sum": ""} == {
-        "dataset_sum": "",
-        "dataset_version": 1,
-        "kernel_sum": "",
-        "kernel_version": 1,
-        "fetched_version": 1,
-        "kernel": "ada/kit-demo-submit",
-        "competition": SARTORIUS,
-    }
+    assert versions(run) == (1, 1, 1)
     assert not any(TOKEN.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
-def test_the_dataset_is_ready_before_the_notebook_is_pushed(run, kaggle, wrote, client):
-    push(run, client=client, patience=QUICK)
-    names = kaggle.names()
-    assert names.index("CreateDataset") < names.index("SaveKernel")
-    assert names[names.index("CreateDataset") : names.index("SaveKernel")].count("GetDatasetStatus") > 1
-
-
-def test_another_push_makes_a_version(run, kaggle, wrote, client, said):
-    push(run, client=client, patience=QUICK)
+def test_another_push_makes_a_version(run, kaggle, wrote):
+    push(run, every=QUICK)
     (run / "kaggle" / "dataset" / "post.yaml").write_bytes(b"a: 2\n")
-    push(run, client=client, patience=QUICK)
+    push(run, every=QUICK)
     _, second = kaggle.datasets["ada/kit-demo"]
     assert second["files"] == {**BLOBS, "post.yaml": b"a: 2\n"}
     assert second["versionNotes"] == "kit bundle of demo"
-    assert "dataset ada/kit-demo: a new version" in said
-    assert (state(run)["dataset_version"], state(run)["kernel_version"]) == (2, 2)
+    assert versions(run) == (2, 2, 2)
 
 
-def test_a_dataset_as_it_was_is_not_sent_again(run, kaggle, wrote, client, said):
-    push(run, client=client, patience=QUICK)
+def test_a_dataset_as_it_was_is_not_sent_again(run, kaggle, wrote, capsys):
+    push(run, every=QUICK)
     kaggle.asked.clear()
-    push(run, client=client, patience=QUICK)
+    push(run, every=QUICK)
     assert not {"StartBlobUpload", "CreateDatasetVersion"} & set(kaggle.names())
-    assert "dataset ada/kit-demo: version 1 is as it is here" in said
-    assert (
-        len(kaggle.kernels["ada/kit-demo-submit"]) == 2
-    )  # who pushes a finished notebook wants it run again
+    assert "dataset ada/kit-demo: version 1 was sent before\n" in capsys.readouterr().out
+    # Who pushes a finished notebook wants it run again.
+    assert len(kaggle.kernels["ada/kit-demo-submit"]) == 2
 
 
-def test_no_wait_and_then_wait(run, kaggle, wrote, kit):
-    """The second push goes on with the run of the first."""
-    first = kit("push", run, "--no-wait", "--every", 0.05)
-    assert first.stdout.splitlines()[-1].endswith(f"`kit push {run}` waits for it and fetches what it writes")
-    assert "GetKernelSessionStatus" not in kaggle.names()
-    second = kit("push", run, "--every", 0.05)
-    assert second.returncode == 0
-    assert len(kaggle.kernels["ada/kit-demo-submit"]) == 1
-    assert fetched(run)["submission.csv"] == SUBMISSION
+def test_a_dataset_that_someone_else_changed_is_sent_again(run, kaggle, wrote):
+    push(run, every=QUICK)
+    kaggle.datasets["ada/kit-demo"].append({"looks": 5, "files": {}})
+    push(run, every=QUICK)
+    assert [version["files"] for version in kaggle.datasets["ada/kit-demo"]] == [BLOBS, {}, BLOBS]
 
 
-def test_a_notebook_that_ended_while_nobody_waited_is_fetched(run, kaggle, wrote, client):
-    push(run, wait=False, client=client, patience=QUICK)
+def test_a_version_that_is_still_on_its_way_is_not_taken_for_the_newest(run, kaggle, wrote, monkeypatch):
+    """The wait for the second one was interrupted; then a third was sent."""
+    push(run, every=QUICK)
+    monkeypatch.setattr(type(kaggle), "GetDatasetStatus", lambda *_: {"status": "READY"})
+    post = run / "kaggle" / "dataset" / "post.yaml"
+    for text in (b"a: 2\n", b"a: 3\n"):
+        post.write_bytes(text)
+        kaggle.fail("GetDataset", Fault(), Fault(400))
+        with pytest.raises(KitError, match="400"):
+            push(run, every=QUICK)
+    kaggle.datasets["ada/kit-demo"][1]["looks"] = 5
+    monkeypatch.setattr("time.sleep", lambda seconds: kaggle.datasets["ada/kit-demo"][2].update(looks=5))
     kaggle.states[:] = ["COMPLETE"]
-    push(run, client=client, patience=QUICK)
+    push(run, every=QUICK)
+    sent = kaggle.names()
+    assert len(kaggle.datasets["ada/kit-demo"]) == 3
+    # Two looks that failed, the state before two uploads, a look at the second and one at the third.
+    assert sent[sent.index("CreateDatasetVersion") :].count("GetDataset") == 6
+    assert versions(run)[0] == 3
+
+
+def test_a_record_of_another_version_of_the_kit(run, kaggle, wrote):
+    push(run, every=QUICK)
+    path = run / "kaggle" / "pushed.json"
+    path.write_text(json.dumps({**read_json(path), "kernel": "ada/kit-demo-submit"}))
+    push(run, every=QUICK)
+    assert len(kaggle.datasets["ada/kit-demo"]) == 1
+    path.write_text("[]")
+    with pytest.raises(KitError, match=r"pushed.json is not an object of JSON; delete it and push again"):
+        push(run, every=QUICK)
+
+
+def test_no_wait_and_then_wait(run, kaggle, wrote, capsys):
+    """The second push goes on with the run of the first, which ends in between or not."""
+    assert push(run, wait=False, every=QUICK) is None
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"`kit push {run}` waits for it and fetches what it writes")
+    assert "GetKernelSessionStatus" not in kaggle.names()
+    push(run, every=QUICK)
     assert len(kaggle.kernels["ada/kit-demo-submit"]) == 1
     assert fetched(run)["submission.csv"] == SUBMISSION
 
 
-def test_earlier_output_does_not_stay(run, kaggle, wrote, client):
-    push(run, client=client, patience=QUICK)
+def test_a_notebook_that_ended_while_nobody_waited_is_fetched(run, kaggle, wrote):
+    push(run, wait=False, every=QUICK)
+    kaggle.states[:] = ["COMPLETE"]
+    push(run, every=QUICK)
+    assert len(kaggle.kernels["ada/kit-demo-submit"]) == 1
+    assert fetched(run)["submission.csv"] == SUBMISSION
+
+
+def test_the_end_of_an_earlier_run_is_not_taken_for_this_one(run, kaggle, wrote, monkeypatch):
+    """Right after the push, Kaggle may still give the state of the version before."""
+    push(run, every=QUICK)
+    kaggle.states[:] = ["COMPLETE", "ERROR"]
+    (run / "kaggle" / "dataset" / "post.yaml").write_bytes(b"a: 2\n")
+    monkeypatch.setattr("time.sleep", lambda seconds: kaggle.states.pop(0))
+    monkeypatch.setattr(type(kaggle), "GetDatasetStatus", ready_at_once)
+    with pytest.raises(KitError, match="ended with 'error'"):
+        push(run, every=QUICK)
+
+
+def ready_at_once(kaggle, values: dict) -> dict:
+    for version in kaggle._versions(values):
+        version["looks"] = 5
+    return {"status": "READY"}
+
+
+def test_earlier_output_does_not_stay(run, kaggle, wrote):
+    push(run, every=QUICK)
     del kaggle.output["submission.csv"]
     with pytest.raises(KitError, match=r"wrote no submission.csv; .*kit-demo-submit.log says why"):
-        push(run, client=client, patience=QUICK)
+        push(run, every=QUICK)
     assert "submission.csv" not in fetched(run)
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/tmp/out.txt", "a/../../out.txt"])
-def test_output_that_leaves_its_folder(name, run, kaggle, wrote, client):
-    kaggle.output[name] = "output/submission.csv"
-    with pytest.raises(KitError, match="leaves its folder"):
-        push(run, client=client, patience=QUICK)
-
-
-# ----------------------------------------------------------------------------------------- uploads
-
-
-@pytest.mark.parametrize(
-    "faults",
-    [
-        [Fault(cut=300_000)],
-        [Fault(cut=300_000), Fault(cut=100_000)],
-        [Fault(503, cut=300_000)],
-        [Fault(503, cut=0), Fault()],
-        [Fault(500, cut=300_000)],
-        [Fault(503, cut=300_000), Fault(404)],
-    ],
-    ids=["cut", "cut twice", "half taken", "none taken", "refused", "half taken, then forgotten"],
-)
-def test_a_half_written_upload_comes_whole(faults, run, kaggle, wrote, client):
-    kaggle.fail("PUT fold_0.pth", *faults)
-    push(run, client=client, patience=QUICK)
-    assert kaggle.datasets["ada/kit-demo"][0]["files"] == BLOBS
-
-
-def test_a_broken_upload_shows_no_signed_address(run, kaggle, wrote, kit):
-    """urllib3 warns of each of its own attempts, with the address."""
-    kaggle.fail("PUT fold_0.pth", Fault(cut=300_000), Fault(500))
-    done = kit("push", run, "--no-wait", "--every", 0.05)  # looks for the signature in what is printed
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Kaggle did not take fold_0.pth; trying again in 0.02 s" in done.stdout
-
-
-def test_the_end_of_an_earlier_run_is_not_taken_for_this_one(run, kaggle, wrote, client, said):
-    kaggle.states[:] = ["COMPLETE", "QUEUED", "RUNNING", "ERROR"]
-    with pytest.raises(KitError, match="ended with 'error'"):
-        push(run, client=client, patience=QUICK)
-
-
-def test_what_has_come_is_not_sent_twice(run, kaggle, wrote, client):
-    kaggle.fail("PUT fold_0.pth", Fault(503, cut=300_000))
-    push(run, client=client, patience=QUICK)
-    spans = [span for name, span in kaggle.asked if name == "PUT fold_0.pth"]
-    assert spans == ["", "bytes */700000", "bytes 300000-699999/700000"]
-
-
-def test_a_file_that_kaggle_never_takes_stops_the_push(run, kaggle, client, said):
-    """The client by itself would make the dataset without it."""
-    kaggle.fail("PUT fold_0.pth", Fault(500, forever=True))
-    with pytest.raises(KitError, match=r"cannot upload fold_0.pth: Kaggle did not take it in 6 attempts"):
-        push(run, client=client, patience=QUICK)
-    assert "CreateDataset" not in kaggle.names()
-    kaggle.faults.clear()
-    push(run, wait=False, client=client, patience=QUICK)
-    assert kaggle.datasets["ada/kit-demo"][0]["files"] == BLOBS
-
-
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_an_upload_whose_process_is_killed(forgotten, run, kaggle, kit, killed):
-    """The client's note of it serves the next run, or is thrown away when the server knows nothing of it."""
-    kaggle.fail("PUT fold_0.pth", Fault(cut=300_000, stall=True), *([Fault(404)] if forgotten else []))
-    killed("push", run, "--no-wait")
-    assert "CreateDataset" not in kaggle.names()
-    kaggle.asked.clear()
-    done = kit("push", run, "--no-wait", "--every", 0.05)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert kaggle.datasets["ada/kit-demo"][0]["files"] == BLOBS
-    spans = [span for name, span in kaggle.asked if name == "PUT fold_0.pth"]
-    assert spans == ["bytes */700000", "" if forgotten else "bytes 300000-699999/700000"]
+@pytest.mark.parametrize("name", ["../out.txt", "/tmp/kit-out.txt", "a\n/../../out.txt", ".."])
+def test_output_that_would_leave_its_folder_is_left_out(name, run, kaggle, wrote):
+    kaggle.output[name] = b"out"
+    kaggle.output["a..b/..c"] = b"a fit name"
+    push(run, every=QUICK)
+    assert fetched(run) == {**wrote, "a..b/..c": b"a fit name", "kit-demo-submit.log": b"all is well\n"}
+    assert not list(run.rglob("out.txt"))
+    assert not Path("/tmp/kit-out.txt").exists()
 
 
 # --------------------------------------------------------------------------------------- failures
 
 
-def test_a_notebook_that_fails(run, kaggle, kit):
+def test_a_file_that_kaggle_did_not_take(run, kaggle, wrote):
+    """The client makes the dataset without it, and says nothing."""
+    kaggle.fail("PUT fold_0.pth", Fault(500))
+    with pytest.raises(
+        KitError, match=r"fold_0.pth did not arrive in the dataset at .*ada/kit-demo; push again"
+    ):
+        push(run, every=QUICK)
+    assert "SaveKernel" not in kaggle.names()
+    push(run, every=QUICK)
+    assert kaggle.datasets["ada/kit-demo"][-1]["files"] == BLOBS
+    assert fetched(run)["submission.csv"] == SUBMISSION
+
+
+def test_a_notebook_that_fails(run, kaggle):
     kaggle.states[:] = ["RUNNING", "ERROR"]
-    kaggle.failure, kaggle.log = "Notebook Exceeded  Memory", FAILED_LOG
-    done = kit("push", run, "--every", 0.05)
-    assert done.returncode == 1
+    kaggle.failure, kaggle.log = f"Notebook Exceeded  Memory {TOKEN}", FAILED_LOG
+    with pytest.raises(KitError) as caught:
+        push(run, every=QUICK)
     log = run / "kaggle" / "output" / "kit-demo-submit.log"
-    assert done.stderr.splitlines() == [
-        "error: the notebook's run at https://www.kaggle.com/code/ada/kit-demo-submit ended with 'error' "
-        f"(Notebook Exceeded Memory); its log is {log}",
+    assert str(caught.value).splitlines() == [
+        "the notebook's run at https://www.kaggle.com/code/ada/kit-demo-submit ended with 'error' "
+        f"(Notebook Exceeded Memory (hidden)); its log is {log}",
         "  KIT_KAGGLE is /kaggle",
         "  Traceback (most recent call last):",
-        "  RuntimeError: CUDA out of memory",
+        "  RuntimeError: CUDA out of memory (hidden)",
     ]
     assert "NbConvertApp" in log.read_text()
+    assert not any(TOKEN.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
-def test_a_failed_notebook_is_pushed_again(run, kaggle, wrote, client):
+def test_a_failed_notebook_is_pushed_again(run, kaggle, wrote):
     kaggle.states[:] = ["ERROR"]
-    with pytest.raises(KitError, match="ended with 'error'"):
-        push(run, client=client, patience=QUICK)
-    with pytest.raises(KitError, match="ended with 'error'"):
-        push(run, client=client, patience=QUICK)
+    for _ in range(2):
+        with pytest.raises(KitError, match="ended with 'error'"):
+            push(run, every=QUICK)
     assert len(kaggle.kernels["ada/kit-demo-submit"]) == 2
 
 
-def test_a_dataset_that_kaggle_cannot_take_in(run, kaggle, client, monkeypatch):
+@pytest.mark.parametrize("fault", [Fault(503), Fault(cut=5)])
+def test_a_submission_that_comes_broken(fault, run, kaggle, wrote):
+    """It is fetched again by the next push, which runs no second version."""
+    kaggle.fail("GET output/submission.csv", fault)
+    words = "connection to Kaggle failed" if fault.cut else "not with id,predicted; push again to fetch it"
+    with pytest.raises(KitError, match=words):
+        push(run, every=QUICK)
+    push(run, every=QUICK)
+    assert len(kaggle.kernels["ada/kit-demo-submit"]) == 1
+    assert fetched(run)["submission.csv"] == SUBMISSION
+
+
+def test_a_dataset_that_kaggle_cannot_take_in(run, kaggle, monkeypatch):
     monkeypatch.setattr(
         type(kaggle), "GetDatasetStatus", lambda self, v: self._versions(v) and {"status": "FAILED"}
     )
     with pytest.raises(KitError, match="Kaggle could not take in the dataset"):
-        push(run, client=client, patience=QUICK)
+        push(run, every=QUICK)
     assert "SaveKernel" not in kaggle.names()
 
 
-def test_a_title_that_is_taken(run, kaggle, client, monkeypatch):
-    said = {"status": "error", "error": "The requested title is already in use"}
-    monkeypatch.setattr(type(kaggle), "CreateDataset", lambda *_: said)
-    with pytest.raises(
-        KitError, match="cannot send the dataset ada/kit-demo: Kaggle says 'The requested title is al"
-    ):
-        push(run, client=client, patience=QUICK)
-
-
-def test_rules_that_were_not_accepted_before_the_push(run, kaggle, client, monkeypatch):
-    """Kaggle would run the notebook without the competition's data."""
-    said = {"versionNumber": 1, "url": "x", "invalidCompetitionSources": [SARTORIUS]}
-    monkeypatch.setattr(type(kaggle), "SaveKernel", lambda *_: said)
-    with pytest.raises(KitError, match=f"it cannot see {SARTORIUS}; accept the rules at .*{SARTORIUS}/rules"):
-        push(run, client=client, patience=QUICK)
-
-
-def test_a_bad_title_is_the_clients_own_complaint(run, kaggle, client):
-    path = run / "kaggle" / "dataset" / "dataset-metadata.json"
-    path.write_text(json.dumps({**DATASET, "title": "kit"}))
-    with pytest.raises(KitError, match="The dataset title must be between 6 and 50 characters"):
-        push(run, client=client, patience=QUICK)
-
-
 @pytest.mark.parametrize(
-    "request_name", ["GetDatasetStatus", "CreateDatasetVersion", "GetKernelSessionStatus"]
+    ("request_name", "answer", "words"),
+    [
+        (
+            "CreateDataset",
+            {"status": "error", "error": "The requested title is already in use"},
+            "cannot send the dataset ada/kit-demo: Kaggle says 'The requested title is already in use'",
+        ),
+        (  # Kaggle would run the notebook without the competition's data.
+            "SaveKernel",
+            {"versionNumber": 1, "url": "x", "invalidCompetitionSources": [SARTORIUS]},
+            f"it cannot see {SARTORIUS}; accept the rules at .*{SARTORIUS}/rules",
+        ),
+    ],
 )
-@pytest.mark.parametrize("fault", [Fault(429, after=0), Fault(503), Fault(502), Fault(cut=0)], ids=str)
-def test_trouble_that_passes(fault, request_name, run, kaggle, wrote, client):
+def test_what_kaggle_refuses_in_an_answer(request_name, answer, words, run, kaggle, monkeypatch):
+    monkeypatch.setattr(type(kaggle), request_name, lambda *_: answer)
+    if request_name == "SaveKernel":
+        monkeypatch.setattr(type(kaggle), "GetDatasetStatus", ready_at_once)
+        kaggle.datasets["ada/kit-demo"] = [{"looks": 5}]
+    with pytest.raises(KitError, match=words):
+        push(run, every=QUICK)
+
+
+@pytest.mark.parametrize("fault", [Fault(503), Fault(cut=0)])
+def test_a_notebook_of_which_it_is_not_sure_that_it_came(fault, run, kaggle, wrote):
+    kaggle.fail("SaveKernel", fault)
+    with pytest.raises(KitError, match=r"may have been done: look at .*/ada/kit-demo-submit before you try"):
+        push(run, every=QUICK)
+    assert kaggle.names().count("SaveKernel") == 1
+
+
+def test_trouble_that_passes_while_waiting(run, kaggle, wrote):
     kaggle.datasets["ada/kit-demo"] = [{"looks": 5}]
-    kaggle.fail(request_name, fault)
-    assert push(run, client=client, patience=QUICK).read_bytes() == SUBMISSION
+    kaggle.fail("GetDatasetStatus", Fault(), Fault(429), Fault(503), Fault(cut=0))
+    kaggle.fail("GetKernelSessionStatus", Fault(502), Fault(cut=0))
+    assert push(run, every=QUICK).read_bytes() == SUBMISSION
     assert len(kaggle.datasets["ada/kit-demo"]) == 2
 
 
-def test_trouble_is_not_taken_for_a_dataset_that_is_not_there(run, kaggle, wrote, client):
+def test_trouble_is_not_taken_for_a_dataset_that_is_not_there(run, kaggle, wrote):
     """The client's own create takes any error for "not there"."""
     kaggle.datasets["ada/kit-demo"] = [{"looks": 5}]
-    kaggle.fail("GetDatasetStatus", Fault(500, forever=True))
+    kaggle.fail("GetDatasetStatus", Fault(500))
     with pytest.raises(KitError, match="Kaggle is in trouble"):
-        push(run, client=client, patience=QUICK)
+        push(run, every=QUICK)
     assert "StartBlobUpload" not in kaggle.names()
 
 
-def test_a_dataset_that_was_not_ready_yet_is_not_sent_twice(run, kaggle, wrote, client):
+def test_a_dataset_that_was_not_ready_yet_is_not_sent_twice(run, kaggle, wrote):
     # It is not there, nor is it when the client looks; then one fails while waiting for it.
     kaggle.fail("GetDatasetStatus", Fault(403), Fault(403), Fault(400))
     with pytest.raises(KitError, match="400"):
-        push(run, client=client, patience=QUICK)
-    push(run, client=client, patience=QUICK)
+        push(run, every=QUICK)
+    push(run, every=QUICK)
     assert kaggle.names().count("CreateDataset") == 1
     assert "CreateDatasetVersion" not in kaggle.names()
 
 
-def test_output_that_comes_broken(run, kaggle, wrote, client):
-    kaggle.put("output/submission.csv", SUBMISSION * 10_000)
-    kaggle.fail("BODY output/submission.csv", Fault(cut=100_000), Fault(500))
-    assert push(run, client=client, patience=QUICK).read_bytes() == SUBMISSION * 10_000
-
-
-def test_waiting_has_an_end(run, kaggle, client):
-    kaggle.states[:] = ["RUNNING"]
-    with pytest.raises(KitError, match="is still 'running' after 1e-05 h"):
-        push(run, client=client, patience=Patience(every=0.01, hours=1e-5))
-
-
-@pytest.mark.parametrize("command", ["push", "submit"])
-@pytest.mark.parametrize("options", [[], ["--dry-run"]])
-def test_without_a_bundle(command, options, bare, tmp_path, kit):
+@pytest.mark.parametrize("command", [push, submit, commands.of_push, commands.of_submit])
+def test_without_a_bundle(command, tmp_path):
     (tmp_path / "demo").mkdir()
-    done = kit(command, tmp_path / "demo", *options)
-    assert done.returncode == 1
-    assert done.stderr.endswith(
-        f"dataset-metadata.json does not exist; run `kit bundle {tmp_path / 'demo'}` first\n"
-    )
-    assert "is not a run's folder" in kit(command, tmp_path / "nothing").stderr
+    with pytest.raises(
+        KitError, match=r"dataset-metadata.json does not exist; run `kit bundle .*/demo` first"
+    ):
+        command(tmp_path / "demo")
+    with pytest.raises(KitError, match="is not a run's folder"):
+        command(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"id": "kit"}', '{"id": "a/b/../c"}', '{"title": "x"}'])
@@ -407,30 +399,6 @@ def test_metadata_that_is_not_whole(text, run):
     (run / "kaggle" / "kernel" / "kernel-metadata.json").write_text(text)
     with pytest.raises(KitError, match=r"kernel-metadata.json"):
         bundled.load(run)
-
-
-def test_state_of_another_kit(run, bare):
-    (run / "kaggle" / "pushed.json").write_text('{"verson": 1}')
-    with pytest.raises(KitError, match=r"pushed.json is not one of this version"):
-        submit(run)
-
-
-@pytest.mark.parametrize("command", ["push", "submit"])
-def test_without_credentials(command, run, bare, kit):
-    pushed.write(bundled.load(run), pushed.Pushed(kernel_version=1))
-    done = kit(command, run)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no Kaggle credentials found; make a token at")
-    assert done.stderr.count("\n") == 1
-
-
-def test_the_token_is_hidden_where_the_server_or_the_log_shows_it(run, kaggle, kit):
-    kaggle.states[:] = ["ERROR"]
-    kaggle.failure, kaggle.log = f"failed with {TOKEN}", f"Error: {TOKEN}"
-    done = kit("push", run, "--every", 0.05)  # looks for the token in what is printed
-    assert done.returncode == 1
-    assert "(failed with (hidden))" in done.stderr
-    assert not any(TOKEN.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
 # ------------------------------------------------------------------------------------------- logs
@@ -446,7 +414,7 @@ def test_the_token_is_hidden_where_the_server_or_the_log_shows_it(run, kaggle, k
     ],
 )
 def test_tail_of_a_log(log, expected):
-    assert session.tail(log) == expected
+    assert tail(log) == expected
 
 
 @pytest.mark.parametrize(
@@ -460,16 +428,16 @@ def test_tail_of_a_log(log, expected):
     ],
 )
 def test_text_of_a_log(log, expected):
-    assert "".join(session.lines(log)) == expected
+    assert log_text(log) == expected
 
 
 # ----------------------------------------------------------------------------------------- submit
 
 
 @pytest.fixture
-def ran(run, kaggle, wrote, client):
+def ran(run, kaggle, wrote):
     """A run whose notebook has been pushed and has run."""
-    push(run, client=client, patience=QUICK)
+    push(run, every=QUICK)
     kaggle.asked.clear()
     return run
 
@@ -500,16 +468,15 @@ def test_submit_and_the_scores(ran, kaggle, kit):
     ]
 
 
-def test_submit_without_waiting(ran, kaggle, kit):
-    done = kit("submit", ran, "--no-wait")
-    assert done.returncode == 0
+def test_submit_without_waiting(ran, kaggle):
+    assert submit(ran, wait=False) is None
     assert kaggle.submissions[0]["submissionDescription"] == "demo, version 1"
     assert "ListSubmissions" not in kaggle.names()
 
 
-def test_submit_another_version(ran, kaggle, client):
+def test_submit_another_version(ran, kaggle):
     kaggle.scores[:] = [{**DONE, "privateScore": None}]
-    scores = submit(ran, version=7, client=client, patience=QUICK)
+    scores = submit(ran, version=7, every=QUICK)
     assert kaggle.submissions[0]["kernelVersion"] == 7
     assert (scores.public, scores.private) == ("0.312", "")
 
@@ -522,41 +489,35 @@ def test_submit_before_any_push(run, bare):
 @pytest.mark.parametrize(
     ("state", "words"), [("RUNNING", "still running at"), ("ERROR", "ended with 'error'; see")]
 )
-def test_submit_of_a_notebook_that_has_not_run_well(state, words, ran, kaggle, client):
+def test_submit_of_a_notebook_that_has_not_run_well(state, words, ran, kaggle):
     kaggle.states[:] = [state]
     with pytest.raises(KitError, match=words):
-        submit(ran, client=client, patience=QUICK)
+        submit(ran, every=QUICK)
     assert kaggle.submissions == []
 
 
-def test_submission_that_fails(ran, kaggle, client):
+def test_submission_that_fails(ran, kaggle):
     kaggle.scores[:] = [
         {"status": "PENDING"},
         {"status": "ERROR", "errorDescription": "Notebook Threw Exception"},
     ]
     with pytest.raises(KitError, match=r"could not score the submission \(Notebook Threw Exception\); see"):
-        submit(ran, client=client, patience=QUICK)
+        submit(ran, every=QUICK)
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (
-            Fault(400, "Submission not allowed: your team has used its daily allowance"),
-            "used its daily allowance",
-        ),
-        (Fault(401, "Unauthenticated"), "make a token at"),
-        (Fault(403, "Accept the rules"), f"competitions/{SARTORIUS}/rules"),
-        (Fault(404, "Not found"), "check the name"),
-        (Fault(500), "it may have been done all the same: look at"),
-    ],
-)
-def test_submission_that_is_refused(fault, words, ran, kaggle, kit):
+def test_a_submission_that_is_refused(ran, kaggle):
+    said = "Submission not allowed: your team has used its daily allowance"
+    kaggle.fail("CreateCodeSubmission", Fault(400, said))
+    with pytest.raises(KitError, match=said):
+        submit(ran, every=QUICK)
+    assert kaggle.submissions == []
+
+
+@pytest.mark.parametrize("fault", [Fault(503), Fault(cut=0)])
+def test_a_submission_of_which_it_is_not_sure_that_it_came(fault, ran, kaggle):
     kaggle.fail("CreateCodeSubmission", fault)
-    done = kit("submit", ran)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(KitError, match=r"may have been done: look at .*/submissions before you try again"):
+        submit(ran, every=QUICK)
     assert kaggle.names().count("CreateCodeSubmission") == 1
 
 
@@ -573,6 +534,7 @@ def test_dry_run_needs_nothing_and_does_nothing(run, bare, kit):
         f"kaggle datasets create -p {dataset} -r zip -t",
         f"kaggle datasets version -p {dataset} -r zip -t -m 'kit bundle of demo'",
         "kaggle datasets status INSERT_USER_HERE/kit-demo --format json",
+        "kaggle datasets files INSERT_USER_HERE/kit-demo --page-size 200",
         f"kaggle kernels push -p {kernel}",
         "kaggle kernels status INSERT_USER_HERE/kit-demo-submit",
         f"kaggle kernels output INSERT_USER_HERE/kit-demo-submit -p {run / 'kaggle' / 'output'} -o",
@@ -587,63 +549,41 @@ def test_dry_run_needs_nothing_and_does_nothing(run, bare, kit):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-#: The official command line, led to the loopback: by itself it knows no environment but the real Kaggle's.
-OFFICIAL = """
-import sys
-from kagglesdk.kaggle_env import KaggleEnv, _env_to_endpoint
-_env_to_endpoint[KaggleEnv.PROD] = _env_to_endpoint[KaggleEnv.TEST]
-sys.argv = ["kaggle", *sys.argv[1:]]
-from kaggle.cli import main
-main()
-"""
-
-
-def typed(lines: str) -> None:
-    """Run the command lines as a user would who types them."""
-    for line in lines.splitlines():
+def typed(lines: list[str]) -> None:
+    """Run the command lines with the official client's program, as a user would who types them."""
+    for line in lines:
         if not line.startswith("#"):
             name, *arguments = shlex.split(line)
-            assert name == "kaggle"
-            subprocess.run(
-                [sys.executable, "-c", OFFICIAL, *arguments], capture_output=True, check=True, timeout=120
-            )
+            program = Path(sys.executable).with_name(name)
+            subprocess.run([program, *arguments], capture_output=True, check=True, timeout=120)
 
 
-def told(kaggle) -> list:
-    """What changed anything on the server, in order; the files of a dataset come in the folder's order."""
-    changes = ("CreateDataset", "CreateDatasetVersion", "SaveKernel", "CreateCodeSubmission")
-    found = [(name, values) for name, values in kaggle.asked if name in changes]
+def changes(kaggle) -> list:
+    """What changed anything on the server, in order."""
+    names = ("CreateDataset", "CreateDatasetVersion", "SaveKernel", "CreateCodeSubmission")
+    found = [(name, values) for name, values in kaggle.asked if name in names]
     kaggle.asked.clear()
     return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("there", [False, True], ids=["new", "there already"])
-def test_the_printed_commands_do_what_push_and_submit_do(there, run, kaggle, wrote, kit):
-    def begin() -> None:
-        kaggle.datasets.clear()
-        kaggle.kernels.clear()
-        kaggle.uploads.clear()
-        kaggle.submissions.clear()
-        kaggle.states[:] = ["COMPLETE"]
-        kaggle.scores[:] = [DONE]
-        if there:
-            kaggle.datasets["ada/kit-demo"] = [{"looks": 5}]
+def test_the_printed_commands_do_what_push_and_submit_do(run, kaggle, wrote):
+    kaggle.states[:], kaggle.scores[:] = ["COMPLETE"], [DONE]
+    push(run, every=QUICK)
+    submit(run, "it's mine", every=QUICK)
+    ours, output = changes(kaggle), fetched(run)
 
-    bundled.fill_user(bundled.load(run), "ada")
-    begin()
-    assert kit("push", run, "--every", 0.05).returncode == 0
-    assert kit("submit", run, "-m", "it's mine", "--every", 0.05).returncode == 0
-    ours, files, output = told(kaggle), kaggle.datasets["ada/kit-demo"][-1]["files"], fetched(run)
-
-    push_lines = kit("push", run, "--dry-run").stdout
-    submit_lines = kit("submit", run, "-m", "it's mine", "--dry-run").stdout
-    skipped = "datasets create" if there else "datasets version"
-    begin()
-    lines = [text for text in push_lines.splitlines() if skipped not in text]
-    typed("\n".join(lines if there else lines[1:]))  # the first asks for a dataset that is not there
-    typed(submit_lines)
-    assert told(kaggle) == ours
-    assert kaggle.datasets["ada/kit-demo"][-1]["files"] == files == BLOBS
+    kaggle.datasets.clear()
+    kaggle.uploads.clear()
+    _, *lines = commands.of_push(run)  # the first asks for a dataset that is not there
+    new_version = next(line for line in lines if "datasets version" in line)
+    typed([line for line in lines if line != new_version] + commands.of_submit(run, "it's mine"))
+    assert changes(kaggle) == ours
+    assert kaggle.datasets["ada/kit-demo"][-1]["files"] == BLOBS
     output.pop("kit-demo-submit.log")  # the client writes the log as JSON
     assert {name: data for name, data in fetched(run).items() if not name.endswith(".log")} == output
+
+    typed([new_version])
+    (name, values), *_ = changes(kaggle)
+    assert (name, values["body"]["versionNotes"]) == ("CreateDatasetVersion", "kit bundle of demo")
+    assert kaggle.datasets["ada/kit-demo"][-1]["files"] == BLOBS

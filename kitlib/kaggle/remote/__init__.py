@@ -1,1 +1,1 @@
-"""Kaggle itself, through its official client: downloads, pushes, submissions."""
+"""Kaggle itself, through its official client: download, push, submit."""

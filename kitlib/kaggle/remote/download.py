@@ -1,152 +1,157 @@
-"""``kit download``: a competition's data, whole and unpacked, however often the line breaks."""
+"""``kit download``: a competition's data, whole and unpacked."""
 
 from __future__ import annotations
 
-import io
+import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import requests
-
 from kitlib.data.competition import FOLDER
 from kitlib.errors import KitError
-from kitlib.files import make_folder
-from kitlib.kaggle.remote import archive
-from kitlib.kaggle.remote.answers import SITE, explain
+from kitlib.files import cannot_write, make_folder
 from kitlib.kaggle.remote.client import Client, connect
-from kitlib.kaggle.remote.source import RemoteFile, Source
-from kitlib.kaggle.remote.transfer import discard, fetch, size_text
+from kitlib.kaggle.remote.failures import SITE
 
 IMAGES = {"train": 606, "train_semi_supervised": 1972, "test": 3}
 """PNG images that the folders of the Sartorius competition hold."""
 SPARE = 100_000_000  # bytes of the disk to leave free
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def download(
     folder: Path | str,
     competition: str = FOLDER,
     keep_archive: bool = False,
-    client: Client | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """The competition's data in ``folder``; of what is there already, only what is missing is fetched.
+    """The competition's data in ``folder``; nothing is downloaded where all of its files are there.
+
+    The archive is downloaded and unpacked in a folder of its own: ``.NAME.download`` beside a new ``folder``,
+    ``.download`` in one that exists. It stays after a failure, so that the next run goes on with it.
 
     Args:
+        competition: its name in the address of its page.
         keep_archive: leave the archive in ``folder`` as well.
-        client: left out: signed in with the user's credentials.
-        say: prints a line of progress; a given ``client`` has its own.
+        say: prints a line of progress.
 
     Raises:
-        KitError: no credentials, rules not accepted, no network, no room, an archive that is damaged or would
-            leave the folder, or data that is not what the competition's should be.
+        KitError: no credentials, rules not accepted, no network, no room, a damaged archive, or data that is
+            not what the competition's should be.
     """
     if not re.fullmatch(r"[\w-]+", competition):
         raise KitError(
-            f"'{competition}' is not a competition's name; take the one in its address, such as {FOLDER}"
+            f"'{competition[:80]}' is not a competition's name; take the one in its address, such as {FOLDER}"
         )
-    folder = make_folder(folder)
-    client = client or connect(say)
-    name, page = f"{competition}.zip", f"{SITE}/competitions/{competition}"
-    doing = f"download the data of {competition}"
-
-    def ask() -> requests.PreparedRequest:
-        answer = client.api.competition_archive(competition)
-        answer.close()
-        return answer.request
-
-    source = client.call(doing, Source, ask, client.retry, page=page)
-    path = folder / name
-    with _Guard(client, doing, page):
-        unpacked = _from_afar(source, folder, name, client, keep_archive)
-        if not unpacked:
-            if not _same_size(path, source):
-                fetch(source, path, client.retry, name)
-            _unpack(path, folder, client.say)
-    if not keep_archive:
-        discard(path)
+    folder = Path(folder)
+    if folder.is_file():
+        raise KitError(f"{folder} is a file; choose another folder")
+    client = connect(say)
+    sizes = _sizes(client, competition)
+    missing = [name for name, size in sizes.items() if not _is_there(folder / name, size)]
+    if missing or not sizes or (keep_archive and not (folder / f"{competition}.zip").is_file()):
+        say(f"{len(missing)} of {len(sizes)} files are missing ({size_text(sum(sizes.values()))} in all)")
+        _fetch(client, competition, folder, sum(sizes.values()), keep_archive)
+    else:
+        say(f"{folder} holds all {len(sizes)} files")
     check(folder, competition)
     return folder
 
 
-class _Guard:
-    """Turns what the network raises into a sentence."""
-
-    def __init__(self, client: Client, doing: str, page: str) -> None:
-        self.client, self.doing, self.page = client, doing, page
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, requests.RequestException):
-            raise explain(error, self.doing, self.page, self.client.hide) from error
+def _sizes(client: Client, competition: str) -> dict[str, int]:
+    """The length in bytes of each of the competition's files, by its path."""
+    doing = f"list the data of {competition}"
+    answers = client.pages(doing, client.api.competition_list_files, competition, _page(competition))
+    return {file.name: file.total_bytes for answer in answers for file in answer.files}
 
 
-def _same_size(path: Path, source: Source) -> bool:
-    return path.is_file() and source.size is not None and path.stat().st_size == source.size
+def _page(competition: str) -> str:
+    return f"{SITE}/competitions/{competition}"
 
 
-def _from_afar(source: Source, folder: Path, name: str, client: Client, keep_archive: bool) -> bool:
-    """Whether all is there without the archive: nothing was missing, or so little that it was read from afar.
-
-    The archive's directory lies at its end and tells, before anything is downloaded, whether there is room.
-    """
-    part = folder / f".{name}.part"
-    have = part.stat().st_size if part.is_file() else 0
-    if not source.ranges:
-        _make_sure_of_room(folder, (source.size or 0) - have, name)
-        return False
-    try:
-        remote = zipfile.ZipFile(io.BufferedReader(RemoteFile(source, client.retry), 1 << 20))
-    except zipfile.BadZipFile as error:
-        raise KitError(f"{name} is not a whole zip at Kaggle ({error}); try again later") from error
-    with remote:
-        found = archive.entries(remote, folder, name)
-        wanted = archive.missing(found)
-        size = archive.size_of(wanted.values())
-        packed = sum(info.compress_size for info in wanted.values())
-        few = wanted != found and packed < source.size / 10 and not have
-        if not wanted or (few and not keep_archive):
-            if wanted:
-                _make_sure_of_room(folder, size, name)
-                client.say(f"fetching {len(wanted)} files that are missing of {len(found)}")
-                archive.unpack(remote, wanted, name)
-            client.say(f"{folder} holds all {len(found)} files")
-            return not keep_archive or _same_size(folder / name, source)
-        there = source.size if _same_size(folder / name, source) else have
-        _make_sure_of_room(folder, source.size - there + size, name)
-        files = f"{len(wanted)} of {len(found)} files to unpack ({size_text(size)})"
-        client.say(f"{name}: {size_text(source.size)}, {files}")
-    return False
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
-def _unpack(path: Path, folder: Path, say: Callable[[str], None]) -> None:
-    """Unpack what is missing; a damaged archive is removed, so that the next run fetches it anew."""
-    try:
-        with zipfile.ZipFile(path) as local:
-            found = archive.entries(local, folder, path.name)
-            wanted = archive.missing(found)
-            if wanted:
-                _make_sure_of_room(folder, archive.size_of(wanted.values()), path.name)
-            archive.unpack(local, wanted, path.name)
-            say(f"{folder} holds all {len(found)} files, {len(wanted)} of them new")
-    except (zipfile.BadZipFile, archive.Damaged) as error:
-        path.unlink()
-        raise KitError(
-            f"{path} is no whole zip ({error}); it was removed, run again to download it anew"
-        ) from error
+def _fetch(client: Client, competition: str, folder: Path, size: int, keep_archive: bool) -> None:
+    """Download the archive and put its files into ``folder``, whose files have ``size`` bytes together."""
+    beside = folder.parent / f".{folder.name}.download"
+    work = make_folder(folder / ".download" if folder.is_dir() else beside)
+    archive, kept = work / f"{competition}.zip", folder / f"{competition}.zip"
+    if kept.is_file():
+        os.replace(kept, archive)
+    _check_room(work, 2 * size - (archive.stat().st_size if archive.is_file() else 0))
+    _download_archive(client, competition, archive)
+    unpacked = _unpack(archive, work / "unpacked")
+    _move(unpacked, folder)
+    if keep_archive:
+        os.replace(archive, kept)
+    shutil.rmtree(work)
 
 
-def _make_sure_of_room(folder: Path, needed: int, name: str) -> None:
+def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:
         raise KitError(
-            f"no room in {folder} for {name}: {size_text(needed)} are needed for the archive and its files, "
-            f"{size_text(free)} are free; free some space, or choose another disk"
+            f"no room in {folder}: the archive and its files need {size_text(needed)}, {size_text(free)} are "
+            "free; free some space, or choose another disk"
         )
+
+
+def _download_archive(client: Client, competition: str, archive: Path) -> None:
+    """The client goes on with a partial archive, and leaves a whole one of the same date as it is."""
+    try:
+        client.call(
+            f"download the data of {competition}",
+            client.api.competition_download_files,
+            competition,
+            str(archive.parent),
+            quiet=client.quiet,
+            page=_page(competition),
+        )
+    except KitError as error:
+        if isinstance(error.__cause__, ValueError):  # another length than announced: nothing to go on with
+            archive.unlink(missing_ok=True)
+        raise
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack into a new ``folder``. ``zipfile`` writes below it alone, and makes no links.
+
+    Raises:
+        KitError: the archive is damaged, in which case it is removed; or the disk is full.
+    """
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    except DAMAGED as error:
+        archive.unlink()
+        raise KitError(
+            f"{archive} is not a whole zip ({error}); it was removed, run again to download it anew"
+        ) from error
+    except OSError as error:
+        raise cannot_write(error.filename or folder, error) from error
+    return folder
+
+
+def _move(unpacked: Path, folder: Path) -> None:
+    """Move the files of ``unpacked`` to ``folder``: at once where it is new, else one by one."""
+    try:
+        if not folder.exists():
+            os.replace(unpacked, folder)
+            return
+        for path in sorted(path for path in unpacked.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(unpacked)
+            if not target.parent.resolve().is_relative_to(folder.resolve()):
+                raise KitError(f"{target.parent} leads out of {folder} through a link; remove the link")
+            make_folder(target.parent)
+            os.replace(path, target)
+    except OSError as error:
+        raise cannot_write(error.filename2 or folder, error) from error
 
 
 def check(folder: Path, competition: str = FOLDER) -> None:
@@ -158,15 +163,26 @@ def check(folder: Path, competition: str = FOLDER) -> None:
     if competition != FOLDER:
         return
     if not (folder / "train.csv").is_file():
-        raise KitError(
-            f"{folder} has no train.csv, though all was unpacked; see {SITE}/competitions/{FOLDER}/data"
-        )
+        raise KitError(f"{folder} has no train.csv, though all was unpacked; see {_page(FOLDER)}/data")
     for name, expected in IMAGES.items():
         count = sum(1 for _ in (folder / name).glob("*.png"))
         if count != expected:
-            mend = (
-                "take out the ones that are not Kaggle's"
+            advice = (
+                "remove the ones that are not Kaggle's"
                 if count > expected
                 else "Kaggle may have changed its data"
             )
-            raise KitError(f"{folder / name} holds {count} images, the competition has {expected}; {mend}")
+            raise KitError(f"{folder / name} holds {count} images, the competition has {expected}; {advice}")
+
+
+def size_text(size: int) -> str:
+    """Bytes as people say them.
+
+    Example:
+        >>> size_text(0), size_text(1234), size_text(2_500_000_000)
+        ('0 B', '1.2 kB', '2.5 GB')
+    """
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if size >= 1000**power:
+            return f"{size / 1000**power:.1f} {unit}"
+    return f"{size} B"

@@ -3,203 +3,204 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from kitlib.errors import KitError
+from kitlib.files import fingerprint, read_json, write_json
 from kitlib.kaggle import bundled
-from kitlib.kaggle.bundled import NOBODY, Bundle
-from kitlib.kaggle.remote import pushed, session
-from kitlib.kaggle.remote.client import Client, connect
-from kitlib.kaggle.remote.pushed import Pushed
-from kitlib.kaggle.remote.retry import status
-from kitlib.kaggle.remote.session import Patience
+from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle.remote import notebook
+from kitlib.kaggle.remote.client import Client, connect, wait_while
 
 ABSENT = "absent"
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """RUN/kaggle/pushed.json: what is on Kaggle, so that a second push sends only what is new.
+
+    Attributes:
+        dataset_sum, kernel_sum: fingerprints of what was sent.
+        dataset_version, kernel_version: the numbers of these versions on Kaggle.
+        fetched_version: the version of the notebook whose output lies in RUN/kaggle/output.
+    """
+
+    dataset_sum: str = ""
+    dataset_version: int = 0
+    kernel_sum: str = ""
+    kernel_version: int = 0
+    fetched_version: int = 0
+
+
+def read_pushed(bundle: Bundle) -> Pushed:
+    """What has been pushed; nothing where there is no such file.
+
+    Raises:
+        KitError: the file is not whole.
+    """
+    path = _pushed_path(bundle)
+    values = read_json(path) if path.is_file() else {}
+    if not isinstance(values, dict):
+        raise KitError(f"{path} is not an object of JSON; delete it and push again")
+    return Pushed(**{field.name: values[field.name] for field in fields(Pushed) if field.name in values})
+
+
+def _write_pushed(bundle: Bundle, **changes: object) -> None:
+    write_json(_pushed_path(bundle), asdict(replace(read_pushed(bundle), **changes)))
+
+
+def _pushed_path(bundle: Bundle) -> Path:
+    return bundle.folder / "pushed.json"
+
+
 def push(
-    run: Path | str,
-    wait: bool = True,
-    client: Client | None = None,
-    patience: Patience | None = None,
-    say: Callable[[str], None] = print,
+    run: Path | str, wait: bool = True, every: float = 20.0, say: Callable[[str], None] = print
 ) -> Path | None:
     """Send the dataset and the notebook, wait for its run and fetch what it wrote.
 
     What is as it was is not sent again: neither a dataset, nor a notebook that runs or was not fetched yet.
 
     Args:
+        run: the run's folder, which holds a bundle.
         wait: for the notebook's run; for the dataset it waits in any case, as the notebook needs it.
-        client: left out: signed in with the user's credentials.
-        say: prints a line of progress; a given ``client`` has its own.
+        every: seconds between two looks at a state.
+        say: prints a line of progress.
 
     Returns:
         The submission's path; None without waiting.
 
     Raises:
-        KitError: no bundle, no credentials, Kaggle refuses, or the notebook failed there.
+        KitError: no bundle, no credentials, Kaggle refuses, a file of the dataset did not arrive, or the
+            notebook failed there.
     """
-    bundle, patience = bundled.load(run), patience or Patience()
-    client = client or connect(say)
+    bundle = bundled.load(run)
+    client = connect(say)
     bundle = bundled.fill_user(bundle, client.user)
-    _send_dataset(client, bundle, patience)
-    fresh = _send_kernel(client, bundle)
+    _send_dataset(client, bundle, every)
+    is_new = _send_notebook(client, bundle)
     if not wait:
-        client.say(
-            f"running at {bundle.kernel_page}; `kit push {run}` waits for it and fetches what it writes"
-        )
+        say(f"running at {bundle.kernel_page}; `kit push {run}` waits for it and fetches what it writes")
         return None
-    submission = session.finish(client, bundle, patience, fresh)
-    client.say(f"{submission} is the submission; `kit submit {run}` sends it to {bundle.competition}")
+    state = notebook.wait_for_end(client, bundle, every, is_new)
+    log = notebook.fetch_output(client, bundle)
+    _write_pushed(bundle, fetched_version=read_pushed(bundle).kernel_version)
+    submission = notebook.submission_of(client, bundle, state, log)
+    say(f"{submission} is the submission; `kit submit {run}` sends it to {bundle.competition}")
     return submission
 
 
-def _send_dataset(client: Client, bundle: Bundle, patience: Patience) -> None:
-    known, digest = pushed.read(bundle), pushed.sum_of(bundle.dataset)
-    state, version = _dataset(client, bundle)
-    if state == "ready" and (known.dataset_sum, known.dataset_version) == (digest, version):
-        client.say(f"dataset {bundle.dataset_id}: version {version} is as it is here")
-        return
-    if state != ABSENT and known.dataset_sum == digest and known.dataset_version <= 0:
-        before = -known.dataset_version
-        client.say(f"dataset {bundle.dataset_id}: sent before, and not ready then")
+def _send_dataset(client: Client, bundle: Bundle, every: float) -> None:
+    """Send the dataset where it is new, or another version is on Kaggle, and wait until it is ready there."""
+    pushed, digest = read_pushed(bundle), _sum_of(bundle.dataset)
+    state, version = _dataset_state(client, bundle)
+    if state != ABSENT and pushed.dataset_sum == digest and version <= pushed.dataset_version:
+        client.say(f"dataset {bundle.dataset_id}: version {pushed.dataset_version} was sent before")
     else:
-        before = version
-        _upload(client, bundle, state == ABSENT)
-        pushed.write(bundle, replace(known, dataset_sum=digest, dataset_version=-before))
-    version = _until_ready(client, bundle, before, patience)
-    pushed.write(bundle, replace(known, dataset_sum=digest, dataset_version=version))
+        _upload(client, bundle, is_new=state == ABSENT)
+        # One that was sent before may still be on its way, and is not to be taken for this one.
+        newest = 0 if state == ABSENT else max(version, pushed.dataset_version)
+        _write_pushed(bundle, dataset_sum=digest, dataset_version=newest + 1)
+    try:
+        _wait_until_ready(client, bundle, every)
+        _check_files(client, bundle)
+    except DatasetError:
+        _write_pushed(bundle, dataset_sum="", dataset_version=0)  # the next push sends it again
+        raise
 
 
-def _upload(client: Client, bundle: Bundle, new: bool) -> None:
+class DatasetError(KitError):
+    """The dataset on Kaggle is not what was sent."""
+
+
+def _upload(client: Client, bundle: Bundle, is_new: bool) -> None:
     """Send a new dataset, or a new version of it."""
-    client.say(f"dataset {bundle.dataset_id}: {'a new one' if new else 'a new version'}")
-    if new:
-        sent = (client.api.dataset_create_new, str(bundle.dataset), False, True, False, "zip")
+    size = sum(path.stat().st_size for path in bundle.dataset.iterdir())
+    what = "a new one" if is_new else "a new version"
+    client.say(f"dataset {bundle.dataset_id}: sending {what} ({size / 1e6:.1f} MB)")
+    options = {"quiet": client.quiet, "convert_to_csv": False, "dir_mode": "zip"}
+    folder, doing = str(bundle.dataset), f"send the dataset {bundle.dataset_id}"
+    if is_new:
+        create, arguments = client.api.dataset_create_new, (folder,)
     else:
-        sent = (
-            client.api.dataset_create_version,
-            str(bundle.dataset),
-            notes(bundle),
-            True,
-            False,
-            False,
-            "zip",
-        )
-    doing = f"send the dataset {bundle.dataset_id}"
-    answer = client.call(doing, *sent, page=bundle.dataset_page)
+        create, arguments = client.api.dataset_create_version, (folder, version_notes(bundle))
+    answer = client.call(doing, create, *arguments, page=bundle.dataset_page, **options)
     if (answer.status or "").lower() != "ok" or answer.error:
         raise KitError(f"cannot {doing}: Kaggle says '{client.hide(answer.error or answer.status or '')}'")
 
 
-def _until_ready(client: Client, bundle: Bundle, before: int, patience: Patience) -> int:
-    """Wait until a version later than ``before`` is ready, and return its number."""
+def _wait_until_ready(client: Client, bundle: Bundle, every: float) -> None:
+    expected = read_pushed(bundle).dataset_version
 
     def look() -> str:
-        state, version = _dataset(client, bundle)
-        return (
-            "ready"
-            if state == "ready" and version > before
-            else "failed"
-            if state == "failed"
-            else "processing"
-        )
+        state, version = _dataset_state(client, bundle)
+        return state if state == "failed" or (state == "ready" and version >= expected) else "processing"
 
-    what = f"dataset {bundle.dataset_id}"
-    if session.wait(look, ("processing",), what, replace(patience, hours=1.0), client.say) == "failed":
-        pushed.write(bundle, replace(pushed.read(bundle), dataset_sum=""))  # it has to be sent again
-        raise KitError(f"Kaggle could not take in the dataset; see {bundle.dataset_page}, and push again")
-    return _dataset(client, bundle)[1]
+    if wait_while(("processing",), look, f"dataset {bundle.dataset_id}", every, 1.0, client.say) == "failed":
+        raise DatasetError(f"Kaggle could not take in the dataset; see {bundle.dataset_page}, and push again")
 
 
-def _dataset(client: Client, bundle: Bundle) -> tuple[str, int]:
-    """The dataset's state and version; Kaggle says 403 of a dataset that is not there."""
+def _check_files(client: Client, bundle: Bundle) -> None:
+    """Make sure that no file is missing: the client leaves one out whose upload failed, without an error."""
+    doing, function = f"list the files of {bundle.dataset_id}", client.api.dataset_list_files
+    answers = client.pages(doing, function, bundle.dataset_id, bundle.dataset_page)
+    there = {file.name for answer in answers for file in answer.files}
+    sent = {path.name for path in bundle.dataset.iterdir() if path.is_file()} - {bundled.DATASET}
+    missing = ", ".join(sorted(sent - there))
+    if missing:
+        raise DatasetError(f"{missing} did not arrive in the dataset at {bundle.dataset_page}; push again")
+
+
+def _dataset_state(client: Client, bundle: Bundle) -> tuple[str, int]:
+    """The dataset's state and the number of its newest version that is ready; 0 where there is none."""
+    doing, function = f"ask for the state of {bundle.dataset_id}", client.api.dataset_status
     try:
-        text = client.call(
-            f"ask for the state of {bundle.dataset_id}",
-            client.api.dataset_status,
-            bundle.dataset_id,
-            "json",
-            page=bundle.dataset_page,
-        )
+        text = client.call(doing, function, bundle.dataset_id, "json", page=bundle.dataset_page)
     except KitError as error:
-        if error.__cause__ is not None and status(error.__cause__) in (403, 404):
+        answer = getattr(error.__cause__, "response", None)
+        # Kaggle says 403 of a dataset that is not there.
+        if answer is not None and answer.status_code in (403, 404):
             return ABSENT, 0
         raise
     values = json.loads(text)
     return values["status"], values["current_version_number"] or 0
 
 
-def _send_kernel(client: Client, bundle: Bundle) -> bool:
+def _send_notebook(client: Client, bundle: Bundle) -> bool:
     """Push the notebook; whether there was a need to."""
-    known, digest = pushed.read(bundle), pushed.sum_of(bundle.kernel) + pushed.sum_of(bundle.dataset)
-    if known.kernel_sum == digest and _is_under_way(client, bundle, known):
-        client.say(f"notebook {bundle.kernel_id}: version {known.kernel_version} is as it is here")
+    pushed, digest = read_pushed(bundle), _sum_of(bundle.kernel) + _sum_of(bundle.dataset)
+    if pushed.kernel_sum == digest and _is_under_way(client, bundle, pushed):
+        client.say(f"notebook {bundle.kernel_id}: version {pushed.kernel_version} was pushed before")
         return False
-    doing = f"push the notebook {bundle.kernel_id}"
-    answer = client.call(doing, client.api.kernels_push, str(bundle.kernel), page=bundle.kernel_page)
-    left_out = [*(answer.invalid_dataset_sources or []), *(answer.invalid_competition_sources or [])]
-    if answer.error or left_out:
-        said = answer.error or f"it cannot see {', '.join(left_out)}"
+    doing, function = f"push the notebook {bundle.kernel_id}", client.api.kernels_push
+    answer = client.call(doing, function, str(bundle.kernel), page=bundle.kernel_page, repeatable=False)
+    unseen = [*(answer.invalid_dataset_sources or []), *(answer.invalid_competition_sources or [])]
+    if answer.error or unseen:
+        said = answer.error or f"it cannot see {', '.join(unseen)}"
         raise KitError(
             f"cannot {doing}: {client.hide(said)}; accept the rules at {bundle.competition_page}/rules"
         )
     version = answer.version_number or 0
     client.say(f"notebook {bundle.kernel_id}: version {version} pushed, {bundle.kernel_page}")
-    new = replace(
-        known,
-        kernel_sum=digest,
-        kernel_version=version,
-        kernel=bundle.kernel_id,
-        competition=bundle.competition,
-    )
-    pushed.write(bundle, new)
+    _write_pushed(bundle, kernel_sum=digest, kernel_version=version)
     return True
 
 
-def _is_under_way(client: Client, bundle: Bundle, known: Pushed) -> bool:
+def _is_under_way(client: Client, bundle: Bundle, pushed: Pushed) -> bool:
     """Whether the last version pushed still runs, or has ended well without its output being fetched."""
-    state, _ = session.state(client, bundle)
-    return state in session.RUNNING or (state == "complete" and known.fetched_version < known.kernel_version)
+    state, _ = notebook.state_of(client, bundle)
+    return state in notebook.RUNNING or (
+        state == "complete" and pushed.fetched_version < pushed.kernel_version
+    )
 
 
-def notes(bundle: Bundle) -> str:
+def _sum_of(folder: Path) -> str:
+    """A fingerprint of the files of a folder, by name and contents."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return fingerprint(*(part for path in paths for part in (path.relative_to(folder).as_posix(), path)))
+
+
+def version_notes(bundle: Bundle) -> str:
     """What a dataset's version is called."""
     return f"kit bundle of {bundle.run.resolve().name}"
-
-
-def commands(run: Path | str) -> list[str]:
-    """What ``push`` does, as command lines of the official client; lines with # say when.
-
-    Raises:
-        KitError: there is no bundle.
-    """
-    bundle = bundled.load(run)
-    dataset, kernel = bundle.dataset_id, bundle.kernel_id
-    status_of = ("kaggle", "datasets", "status", dataset, "--format", "json")
-    options = ("-p", str(bundle.dataset), "-r", "zip", "-t")
-    return [
-        *user_lines(bundle),
-        shlex.join(status_of),
-        "# where that fails, as there is none yet:",
-        shlex.join(("kaggle", "datasets", "create", *options)),
-        "# otherwise:",
-        shlex.join(("kaggle", "datasets", "version", *options, "-m", notes(bundle))),
-        '# again until it is "ready", in a later version than before:',
-        shlex.join(status_of),
-        shlex.join(("kaggle", "kernels", "push", "-p", str(bundle.kernel))),
-        "# again until it is COMPLETE or ERROR:",
-        shlex.join(("kaggle", "kernels", "status", kernel)),
-        shlex.join(("kaggle", "kernels", "output", kernel, "-p", str(bundle.output), "-o")),
-    ]
-
-
-def user_lines(bundle: Bundle) -> list[str]:
-    """A word on the user's name, where the bundle has none yet."""
-    if NOBODY not in bundle.dataset_id + bundle.kernel_id:
-        return []
-    paths = " and ".join(map(str, bundle.metadata))
-    return [f"# {NOBODY} is your name on Kaggle: put it into {paths} first"]

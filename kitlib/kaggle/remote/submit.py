@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kitlib.errors import KitError
 from kitlib.kaggle import bundled
 from kitlib.kaggle.bundled import Bundle
-from kitlib.kaggle.remote import pushed, session
-from kitlib.kaggle.remote.client import Client, connect
-from kitlib.kaggle.remote.push import user_lines
-from kitlib.kaggle.remote.session import Patience
-
-FILE = "submission.csv"
+from kitlib.kaggle.remote import notebook
+from kitlib.kaggle.remote.client import Client, connect, wait_while
+from kitlib.kaggle.remote.push import read_pushed
 
 
 @dataclass(frozen=True)
@@ -32,18 +28,18 @@ def submit(
     message: str = "",
     version: int = 0,
     wait: bool = True,
-    client: Client | None = None,
-    patience: Patience | None = None,
+    every: float = 20.0,
     say: Callable[[str], None] = print,
 ) -> Scores | None:
     """Submit what a version of the run's notebook wrote; Kaggle runs it again on the hidden images.
 
     Args:
+        run: the run's folder, which holds a bundle.
         message: left out: the run and the version.
         version: of the notebook; left out: the one that was pushed last.
         wait: for the scores.
-        client: left out: signed in with the user's credentials.
-        say: prints a line of progress; a given ``client`` has its own.
+        every: seconds between two looks at the submission.
+        say: prints a line of progress.
 
     Returns:
         The scores; None without waiting.
@@ -52,89 +48,66 @@ def submit(
         KitError: nothing pushed, its run not complete, Kaggle refuses, or the submission failed there.
     """
     bundle = bundled.load(run)
-    version, own = _version(bundle, version)
-    client, patience = client or connect(say), patience or Patience()
-    bundle = bundled.fill_user(bundle, client.user)
-    if own:
-        _make_sure_it_ran(client, bundle, run)
-    page = f"{bundle.competition_page}/submissions"
-    answer = client.call(
-        f"submit version {version} of {bundle.kernel_id} to {bundle.competition}",
-        client.api.competition_submit_code,
-        FILE,
-        message or _message(bundle, version),
-        bundle.competition,
-        bundle.kernel_id,
-        version,
-        True,
-        page=bundle.competition_page,
-    )
-    client.say(f"submitted version {version} of {bundle.kernel_id} to {bundle.competition}; {page}")
-    return _scores(client, bundle, answer.ref, page, patience) if wait else None
-
-
-def _version(bundle: Bundle, version: int) -> tuple[int, bool]:
-    """The version to submit, and whether it is the last one pushed from here."""
-    last = pushed.read(bundle).kernel_version
+    last = read_pushed(bundle).kernel_version
     if not (version or last):
-        raise KitError(
-            f"no notebook of {bundle.run} was pushed; run `kit push {bundle.run}`, or give --version"
-        )
-    return version or last, version in (0, last)
+        raise KitError(f"no notebook of {run} was pushed; run `kit push {run}`, or give --version")
+    client = connect(say)
+    bundle = bundled.fill_user(bundle, client.user)
+    if version in (0, last):
+        _check_that_it_ran(client, bundle, run)
+    ref = _send(client, bundle, version or last, message)
+    return _scores(client, bundle, ref, every) if wait else None
 
 
-def _make_sure_it_ran(client: Client, bundle: Bundle, run: Path | str) -> None:
-    state, _ = session.state(client, bundle)
-    if state in session.RUNNING:
+def _check_that_it_ran(client: Client, bundle: Bundle, run: Path | str) -> None:
+    state, _ = notebook.state_of(client, bundle)
+    if state in notebook.RUNNING:
         raise KitError(
             f"the notebook is still {state} at {bundle.kernel_page}; `kit push {run}` waits for it"
         )
     if state != "complete":
         raise KitError(
-            f"the notebook's run ended with '{state}'; see {bundle.kernel_page}, mend it and push again"
+            f"the notebook's run ended with '{state}'; see {bundle.kernel_page}, correct it and push again"
         )
 
 
-def _message(bundle: Bundle, version: int | str) -> str:
+def _send(client: Client, bundle: Bundle, version: int, message: str) -> int:
+    """Submit, once, and return Kaggle's number of the submission."""
+    answer = client.call(
+        f"submit version {version} of {bundle.kernel_id} to {bundle.competition}",
+        client.api.competition_submit_code,
+        notebook.FILE,
+        message or submission_message(bundle, version),
+        bundle.competition,
+        bundle.kernel_id,
+        version,
+        quiet=True,
+        page=_page(bundle),
+        repeatable=False,
+    )
+    client.say(f"submitted version {version} of {bundle.kernel_id} to {bundle.competition}; {_page(bundle)}")
+    return answer.ref
+
+
+def _page(bundle: Bundle) -> str:
+    return f"{bundle.competition_page}/submissions"
+
+
+def submission_message(bundle: Bundle, version: int | str) -> str:
+    """What a submission is called where the user gives no name."""
     return f"{bundle.run.resolve().name}, version {version}"
 
 
-def _scores(client: Client, bundle: Bundle, ref: int, page: str, patience: Patience) -> Scores:
+def _scores(client: Client, bundle: Bundle, ref: int, every: float) -> Scores:
     found: list[Any] = []
 
     def look() -> str:
-        submissions = client.call(
-            "ask for the submission's score",
-            client.api.competition_submissions,
-            bundle.competition,
-            page=page,
-        )
+        doing, function = "ask for the submission's score", client.api.competition_submissions
+        submissions = client.call(doing, function, bundle.competition, page=_page(bundle))
         found[:] = [one for one in submissions or [] if one.ref == ref or not ref][:1]
         return found[0].status.name.lower() if found else "pending"
 
-    ended = session.wait(look, ("pending",), "submission", replace(patience, hours=24.0), client.say)
-    if ended != "complete":
+    if wait_while(("pending",), look, "submission", every, 24.0, client.say) != "complete":
         said = client.hide(found[0].error_description or "without a reason")
-        raise KitError(f"Kaggle could not score the submission ({said}); see {page}")
+        raise KitError(f"Kaggle could not score the submission ({said}); see {_page(bundle)}")
     return Scores(found[0].public_score or "", found[0].private_score or "")
-
-
-def commands(run: Path | str, message: str = "", version: int = 0) -> list[str]:
-    """What ``submit`` does, as command lines of the official client.
-
-    Raises:
-        KitError: there is no bundle.
-    """
-    bundle = bundled.load(run)
-    number = str(version or pushed.read(bundle).kernel_version or "VERSION")
-    text = message or _message(bundle, number)
-    options = ("-k", bundle.kernel_id, "-v", number, "-f", FILE, "-m", text)
-    lines = user_lines(bundle)
-    if number == "VERSION":
-        lines.append("# VERSION is the number that `kaggle kernels push` gave")
-    return [
-        *lines,
-        shlex.join(("kaggle", "competitions", "submit", bundle.competition, *options)),
-        "# again until it has a score:",
-        shlex.join(("kaggle", "competitions", "submissions", bundle.competition)),
-    ]
