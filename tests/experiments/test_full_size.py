@@ -109,7 +109,7 @@ def test_the_submission_is_valid(data: Path, work: Path) -> None:
 
 
 def test_a_step_whose_input_is_missing_names_it(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="pseudo.npz does not exist; run the stage that writes it"):
+    with pytest.raises(SystemExit, match=r"pseudo\.npz does not exist; run the stage that writes it"):
         steps.main("05", data, tmp_path)
 
 
