@@ -73,7 +73,9 @@ def test_pseudo_labels_count_as_annotations_do():
 
 
 def test_the_page_names_every_parameter_of_the_profile():
-    for stage, given in configs.read_yaml(NOTEBOOKS / "profiles/paper.yaml").items():
+    profile = configs.read_yaml(NOTEBOOKS / "profiles/paper.yaml")
+    assert f"`device: {profile.pop('device')}`" in PAGE
+    for stage, given in profile.items():
         assert f"`{stage}`" in PAGE
         nested = [key for value in given.values() if isinstance(value, dict) for key in value]
         for name in {*given, *nested} - {"default"}:
