@@ -98,7 +98,8 @@ class PredictJob:
         weights: checkpoints of ``kitlib.train``, an ensemble if several.
         frames: a file of ``records.write_frames``.
         out: the predictions.csv to write.
-        until: the time (``time.time()``) at which it must have ended; where that is short, less is done, see
+        until: the time (``time.monotonic()``, which all processes of a host share and which no change of its
+            clock moves) at which it must have ended; where that is short, less is done, see
             ``kitlib.predict.budget``.
     """
 
