@@ -59,7 +59,11 @@ class Absent(NamedTuple):
 ABSENT: dict[str, Absent] = {
     "pkg_resources": Absent(
         "install setuptools<82 for it",
-        {"resource_filename": lambda package, name: str(importlib.resources.files(package) / name)},
+        {
+            "resource_filename": lambda package, name: str(importlib.resources.files(package) / name),
+            # pytest calls it whenever a module of this name was imported.
+            "fixup_namespace_packages": lambda path_item, parent=None: None,
+        },
     ),
     "detectron2._C": Absent(
         "this detectron2 has no compiled part, which deformable convolution, rotated boxes and the fast COCO "

@@ -176,7 +176,7 @@ def test_polygons_lie_in_their_image_and_ids_are_unique(full_size_folder: Path, 
     assert {annotation["image_id"] for annotation in coco["annotations"]} == {i["id"] for i in coco["images"]}
     for annotation in coco["annotations"]:
         (points,) = annotation["segmentation"]
-        mask = rle.from_polygons([points], *SIZE)
+        (mask,) = rle.from_polygons([[points]], *SIZE)
         assert rle.areas([mask])[0] == pytest.approx(annotation["area"], rel=0.3, abs=15)
 
 
