@@ -45,8 +45,8 @@ train.run(config.load(train.TrainConfig, sys.argv[1]), processes=2)
 @pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [64, 1])
 def test_two_processes_with_workers_train(make_config, tmp_path, megabytes):
-    # Samples of 2 MP: as tensors of three channels, what the workers read ahead would be 100 MB.
-    augment = AugmentConfig(scale=(3, 3), crop=(1400, 1400))
+    # As tensors of three channels, what the workers read ahead would be 5 MB.
+    augment = AugmentConfig(scale=(3, 3), crop=(320, 320))
     fields = {"max_iter": 2, "val": "", "workers": 2, "images_per_batch": 4, "augment": augment}
     job = configs.save(make_config(**fields), tmp_path / "job.yaml")
     in_container(megabytes, TRAIN, str(job))
