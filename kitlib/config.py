@@ -212,8 +212,9 @@ def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
 
 
 def _sentence(error: pydantic.ValidationError, cls: type, values: Any, where: str) -> str:
-    """The first of pydantic's findings as one sentence that names the field."""
-    found = error.errors(include_url=False)[0]
+    """One of pydantic's findings as a sentence that names the field."""
+    findings = error.errors(include_url=False)
+    found = max(findings, key=lambda finding: len(finding["loc"]))  # of alternatives, the one that fits best
     kind, place, context = found["type"], found["loc"], found.get("ctx", {})
     keys, value = _follow(values, place)
     path = ".".join(filter(None, [where, *keys]))
@@ -221,8 +222,11 @@ def _sentence(error: pydantic.ValidationError, cls: type, values: Any, where: st
         section = ".".join(filter(None, [where, *keys[:-1]]))
         names = [field.name for field in dataclasses.fields(_class_at(cls, keys[:-1]))]
         return str(unknown(f"key in {section}" if section else "key", keys[-1], names))
-    if kind in ("missing", "missing_argument") and isinstance(place[-1], str):
-        return f"{path or cls.__name__} lacks '{place[-1]}', which has no default; give it a value"
+    if kind in ("missing", "missing_argument"):
+        if isinstance(place[-1], str):
+            return f"{path or cls.__name__} lacks '{place[-1]}', which has no default; give it a value"
+        length = 1 + max(other["loc"][-1] for other in findings if other["loc"][:-1] == place[:-1])
+        return f"{path} must hold {length} values, not {_quoted(value)}"
     if kind == "literal_error":
         choices = [text.strip("'") for text in re.findall(r"'[^']*'|\d+", context["expected"])]
         return str(unknown(f"value of {path}:", value, choices))
@@ -236,8 +240,6 @@ def _need(found: Any) -> str:
     kind, context = found["type"], found.get("ctx", {})
     if kind in _NEEDS:
         return _NEEDS[kind].format(**context)
-    if kind in ("missing", "missing_argument"):
-        return "hold more values"
     wanted = next((words for start, words in _TYPES.items() if kind.startswith(start)), None)
     return wanted or f"be right ({found['msg'].removeprefix('Value error, ')})"
 
