@@ -49,9 +49,11 @@ def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None
     from kitlib import metric
     from kitlib.data import tables
 
-    frames = tables.read_cells(truth)
-    found = tables.read_cells(predictions, {f.id: (f.height, f.width) for f in frames})
-    result = metric.score(frames, found)
+    sizes = {} if tables.has_sizes(predictions) else tables.read_sizes(truth)
+    try:
+        result = metric.score_in_step(tables.iter_cells(truth), tables.iter_cells(predictions, sizes))
+    except tables.ScatteredRows:
+        result = metric.score(tables.read_cells(truth), tables.read_cells(predictions, sizes))
     parts = {
         "image": result.by_image,
         "category": result.by_category,

@@ -63,8 +63,9 @@ def configuration(cls: type[T]) -> type[T]:
 
     @functools.wraps(checked)
     def init(self: Any, *args: Any, **values: Any) -> None:
+        values |= dict(zip((field.name for field in dataclasses.fields(made)), args, strict=False))
         try:
-            checked(self, *args, **values)
+            checked(self, **values)
         except pydantic.ValidationError as error:
             raise KitError(_sentence(error, made, values, "")) from None
 
@@ -190,7 +191,7 @@ _NEEDS = {
     "greater_than": "be above {gt:g}",
     "less_than_equal": "be at most {le:g}",
     "less_than": "be below {lt:g}",
-    "too_short": "hold at least {min_length}",
+    "too_short": "hold at least {min_length} value(s)",
     "too_long": "hold at most {max_length} values",
     "value_error": "be a number",
 }

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
+from kitlib.offline import out_of_memory, reason
 from kitlib.runtime import heartbeat, lock, threads
 
 Row = dict[str, Any]
@@ -67,7 +68,7 @@ def launch(
         torchrun: options passed through for several hosts, as ``["--nnodes", "2", "--rdzv-backend", "c10d",
             "--rdzv-endpoint", "host0:29400"]``; (): what torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``
             and so on say. None: this host alone, whatever those say.
-        until: the time (``time.time()``) at which a child that still runs is stopped.
+        until: the time (``time.monotonic()``) at which a child that still runs is stopped.
 
     Raises:
         Died: the child failed without a sentence of its own, or one of its processes hung; what is known, and
@@ -88,6 +89,7 @@ def launch(
         raise files.cannot_write(log, error) from error
     with handle, closing(heartbeat.Watch()) as watch:
         environment = _environment(error_file, gpus, count, alone=torchrun is None)
+        log_start = handle.tell()
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -103,10 +105,10 @@ def launch(
             watch.kill()
     if hanging is not None:
         raise Died(f"{module} was stopped: {hanging}; the whole story is in {log}")
-    if process.returncode != 0 and until is not None and time.time() >= until:
+    if process.returncode != 0 and until is not None and time.monotonic() >= until:
         raise KitError(f"{module} was stopped, as its time was over; what it has done is kept")
     if process.returncode != 0:
-        raise _failure(module, process.returncode, error_file, log)
+        raise _failure(module, process.returncode, error_file, log, log_start)
 
 
 class Bar:
@@ -154,7 +156,7 @@ def child(main: Callable[[], None]) -> None:
     except KitError as error:
         _fail(error, str(error))
     except Exception as error:
-        _fail(error, f"{type(error).__name__}: {error}")
+        _fail(error, reason(error))
 
 
 def gpus_asked() -> int | None:
@@ -222,7 +224,7 @@ def _follow_to_the_end(
 ) -> str | None:
     """Hand on the rows until the child has ended or its time is over; what hangs, where something does."""
     running = True
-    while running and (until is None or time.time() < until):
+    while running and (until is None or time.monotonic() < until):
         try:
             process.wait(POLL_SECONDS)
             running = False
@@ -269,17 +271,26 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _failure(module: str, status: int, error_file: Path, log: Path) -> KitError:
-    """What to tell the user about a failed child."""
+def _failure(module: str, status: int, error_file: Path, log: Path, log_start: int = 0) -> KitError:
+    """What to tell the user about a failed child, whose output begins at ``log_start`` of the log."""
     try:
         found = files.read_json(error_file)
     except KitError:
         if shutil.disk_usage(log.parent).free < _A_LOG:  # it could not even say so
             return files.cannot_write(log, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         found = {"kind": "", "error": f"exit status {status}"}
+        if out_of_memory(_tail(log, log_start)):
+            found["error"] = "there is not enough memory; close other programs or use a larger machine"
     if found["kind"] == "KitError":
         return KitError(found["error"])
     return Died(f"{module} stopped: {found['error']}; the whole story is in {log}")
+
+
+def _tail(log: Path, start: int) -> str:
+    """The last part of what a log holds from ``start`` on."""
+    with log.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - _A_LOG, start))
+        return file.read().decode(errors="replace")
 
 
 def _fail(error: BaseException, sentence: str) -> NoReturn:

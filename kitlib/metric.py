@@ -8,6 +8,7 @@ of the cells.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from kitlib.rle import RLE
 
 #: 0.50, 0.55, ..., 0.95 as the doubles nearest to them: an IoU of exactly 11/20 does not pass 0.55.
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20
+PAIRS_AT_ONCE = 1 << 22  # of true and predicted cells, whose IoUs are held at a time
 
 
 class Counts(NamedTuple):
@@ -62,41 +64,100 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
     Raises:
         KitError: no true frames, or a prediction for an image that is not among them or of another size.
     """
-    if not truth:
-        raise KitError("there is no true frame to score against; give at least one annotated image")
-    found = {frame.id: [cell.mask for cell in frame.cells] for frame in predictions}
-    extra = sorted(found.keys() - {frame.id for frame in truth})
+    truth = list(truth)
+    found = {frame.id: frame for frame in predictions}
+    _refuse_extra(found.keys() - {frame.id for frame in truth})
+    tally = _Tally()
+    for place, frame in enumerate(truth):
+        tally.add(place, frame, found.get(frame.id))
+    return tally.score()
+
+
+def score_in_step(truth: Iterable[Frame], predictions: Iterable[Frame]) -> Score:
+    """As ``score``, of frames that are read while they are scored, each id once.
+
+    A frame is held until its partner comes, so that memory is that of a few images where both have the same
+    order.
+
+    Raises:
+        KitError: as ``score``.
+    """
+    tally = _Tally()
+    waiting: dict[str, tuple[int, Frame]] = {}
+    found: dict[str, Frame] = {}
+    for place, (frame, predicted) in enumerate(itertools.zip_longest(truth, predictions)):
+        if frame is not None:
+            waiting[frame.id] = place, frame
+        if predicted is not None:
+            found[predicted.id] = predicted
+        for name in {each.id for each in (frame, predicted) if each is not None}:
+            if name in waiting and name in found:
+                tally.add(*waiting.pop(name), found.pop(name))
+    _refuse_extra(found.keys())
+    for place, frame in waiting.values():
+        tally.add(place, frame, None)
+    return tally.score()
+
+
+def _refuse_extra(ids: Iterable[str]) -> None:
+    extra = sorted(ids)
     if extra:
         raise KitError(
             f"predictions for {len(extra)} images without truth, the first is '{extra[0]}'; remove them"
         )
-    _check_sizes(truth, predictions)
-    sizes = np.array([(len(frame.cells), len(found.get(frame.id, ()))) for frame in truth])
-    tp = np.stack([true_positives([c.mask for c in frame.cells], found.get(frame.id, ())) for frame in truth])
-    precisions = precision(tp, sizes[:, :1], sizes[:, 1:])
-    by_image = precisions.mean(axis=1)
-    totals, (cells, predicted) = tp.sum(axis=0), sizes.sum(axis=0)
-    return Score(
-        mean=float(by_image.mean()),
-        by_image={frame.id: float(value) for frame, value in zip(truth, by_image, strict=True)},
-        by_category=_by_category(truth, by_image),
-        by_threshold=dict(zip(THRESHOLDS.tolist(), precisions.mean(axis=0).tolist(), strict=True)),
-        counts=tuple(
-            Counts(float(t), int(n), int(predicted - n), int(cells - n))
-            for t, n in zip(THRESHOLDS, totals, strict=True)
-        ),
-    )
 
 
-def _check_sizes(truth: Iterable[Frame], predictions: Iterable[Frame]) -> None:
-    sizes = {frame.id: (frame.height, frame.width) for frame in truth}
-    for frame in predictions:
-        if sizes[frame.id] != (frame.height, frame.width):
-            height, width = sizes[frame.id]
-            raise KitError(
-                f"the predictions for image '{frame.id}' are of a frame {frame.width} wide, {frame.height} "
-                f"high, but the true one is {width} wide, {height} high; predict it at its own size"
-            )
+class _Image(NamedTuple):
+    """What counts of one image: its matches at each threshold (10,) and its numbers of cells."""
+
+    frame_id: str
+    category: str
+    tp: NDArray[np.int64]
+    cells: int
+    predicted: int
+
+
+class _Tally:
+    """Images that were scored one after the other, by their place in the result."""
+
+    def __init__(self) -> None:
+        self._images: dict[int, _Image] = {}
+
+    def add(self, place: int, truth: Frame, predicted: Frame | None) -> None:
+        if predicted is not None:
+            _check_size(truth, predicted)
+        masks = [cell.mask for cell in predicted.cells] if predicted else []
+        tp = true_positives([cell.mask for cell in truth.cells], masks)
+        category = truth.category or "unknown"
+        self._images[place] = _Image(truth.id, category, tp, len(truth.cells), len(masks))
+
+    def score(self) -> Score:
+        if not self._images:
+            raise KitError("there is no true frame to score against; give at least one annotated image")
+        images = [self._images[place] for place in sorted(self._images)]
+        ids, categories, tp, cells, predicted = zip(*images, strict=True)
+        precisions = precision(np.stack(tp), np.array(cells)[:, None], np.array(predicted)[:, None])
+        by_image = precisions.mean(axis=1)
+        totals = np.sum(tp, axis=0)
+        return Score(
+            mean=float(by_image.mean()),
+            by_image=dict(zip(ids, by_image.tolist(), strict=True)),
+            by_category=_by_category(categories, by_image),
+            by_threshold=dict(zip(THRESHOLDS.tolist(), precisions.mean(axis=0).tolist(), strict=True)),
+            counts=tuple(
+                Counts(float(t), int(n), int(sum(predicted) - n), int(sum(cells) - n))
+                for t, n in zip(THRESHOLDS, totals, strict=True)
+            ),
+        )
+
+
+def _check_size(truth: Frame, predicted: Frame) -> None:
+    if (truth.height, truth.width) != (predicted.height, predicted.width):
+        raise KitError(
+            f"the predictions for image '{truth.id}' are of a frame {predicted.width} wide, "
+            f"{predicted.height} high, but the true one is {truth.width} wide, {truth.height} high; "
+            "predict it at its own size"
+        )
 
 
 def precision(tp: NDArray, cells: NDArray | int, predicted: NDArray | int) -> NDArray[np.float64]:
@@ -107,13 +168,25 @@ def precision(tp: NDArray, cells: NDArray | int, predicted: NDArray | int) -> ND
 
 def true_positives(truth: Sequence[RLE], predicted: Sequence[RLE]) -> NDArray[np.int64]:
     """The number of matched pairs of one image at each of the ten thresholds, (10,)."""
-    return matches(rle.iou(truth, predicted))
+    number = max(PAIRS_AT_ONCE // max(len(predicted), 1), 1)
+    starts = range(0, max(len(truth), 1), number)
+    parts = [_candidates(rle.iou(truth[start : start + number], predicted), start) for start in starts]
+    return _count(*(parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))))
 
 
 def matches(iou: NDArray) -> NDArray[np.int64]:
     """The largest one-to-one matching of an IoU matrix (T, P) at each of the ten thresholds, (10,)."""
+    return _count(*_candidates(iou))
+
+
+def _candidates(iou: NDArray, first_row: int = 0) -> tuple[NDArray, NDArray, NDArray]:
+    """Rows, columns and IoUs of the pairs above the lowest threshold."""
     rows, columns = np.nonzero(iou > THRESHOLDS[0])
-    values = iou[rows, columns]
+    return rows + first_row, columns, iou[rows, columns]
+
+
+def _count(rows: NDArray, columns: NDArray, values: NDArray) -> NDArray[np.int64]:
+    """``matches`` of the pairs that ``_candidates`` gives."""
     alone = (np.bincount(rows, minlength=1)[rows] == 1) & (np.bincount(columns, minlength=1)[columns] == 1)
     number = (values[alone, None] > THRESHOLDS).sum(axis=0)
     return number if alone.all() else number + _largest(rows[~alone], columns[~alone], values[~alone])
@@ -172,8 +245,8 @@ def _take(
         column = present[row]
 
 
-def _by_category(truth: Iterable[Frame], by_image: NDArray) -> dict[str, float]:
+def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, float]:
     values: dict[str, list[float]] = {}
-    for frame, value in zip(truth, by_image, strict=True):
-        values.setdefault(frame.category or "unknown", []).append(float(value))
+    for category, value in zip(categories, by_image, strict=True):
+        values.setdefault(category, []).append(float(value))
     return {category: float(np.mean(values[category])) for category in sorted(values)}

@@ -106,10 +106,10 @@ def test_a_killed_rank_ends_the_whole_run(module, tmp_path):
 
 
 def test_a_child_is_stopped_when_its_time_is_over(module, tmp_path):
-    start = time.time()
+    start = time.monotonic()
     with pytest.raises(KitError, match="kit_child was stopped, as its time was over"):
         launch.launch(module, ["sleep", str(tmp_path)], tmp_path, until=start + 1)
-    assert time.time() - start < 60  # it would sleep for 120 s
+    assert time.monotonic() - start < 60  # it would sleep for 120 s
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
@@ -200,3 +200,18 @@ def test_the_bar_follows_the_rows_and_shows_notes(capsys):
         assert bar.bar.n == 3
         assert bar.latest == {"total_loss": "0.512"}
     assert "skipped a step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("ImportError: libtorch.so: failed to map segment from shared object", "there is not enough memory"),
+        ("Traceback: something else", "exit status 1"),
+    ],
+)
+def test_a_child_that_ends_for_want_of_memory_is_understood_by_its_own_output(tmp_path, printed, expected):
+    log = tmp_path / "log.txt"
+    earlier = "an earlier child: MemoryError\n"
+    log.write_text(earlier + printed)
+    error = launch._failure("kit_child", 1, tmp_path / "error.json", log, len(earlier))
+    assert f"kit_child stopped: {expected}" in str(error)

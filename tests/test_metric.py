@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,3 +206,56 @@ def test_a_thousand_predictions_of_the_same_two_cells_take_no_longer() -> None:
     """Every search but two is in vain; each would walk through all candidates again."""
     assert metric.matches(np.full((2, 1000), 0.9)).tolist() == [2] * 8 + [0] * 2
     assert metric.matches(np.full((1000, 300), 0.9)).tolist() == [300] * 8 + [0] * 2
+
+
+# ------------------------------------------------------------------------------------------- in step
+
+TRUTH = [frame("a", (0, 10)), frame("b", (0, 10), (20, 10), category="astro"), frame("c"), frame("d", (5, 9))]
+FOUND = [frame("a", (0, 9)), frame("b", (20, 10)), frame("c", (0, 5))]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_frames_that_are_scored_as_they_come_score_alike(order: tuple[int, ...]) -> None:
+    predictions = [FOUND[i] for i in order]
+    assert metric.score_in_step(iter(TRUTH), iter(predictions)) == metric.score(TRUTH, FOUND)
+    expected = metric.score(TRUTH[::-1], FOUND)
+    assert metric.score_in_step(iter(TRUTH[::-1]), iter(predictions)) == expected
+    assert list(expected.by_image) == ["d", "c", "b", "a"]
+
+
+def test_frames_in_the_same_order_are_not_held() -> None:
+    alive = weakref.WeakSet()
+    most = 0
+
+    class Watched(Frame):
+        __slots__ = ("__weakref__",)
+
+    def watched():
+        nonlocal most
+        for number in range(50):
+            each = Watched(str(number), None, 1, 400)
+            alive.add(each)
+            most = max(most, len(alive))
+            yield each
+            del each
+
+    assert metric.score_in_step(watched(), watched()).mean == 1.0
+    assert most <= 6
+
+
+def test_in_step_the_same_is_refused() -> None:
+    with pytest.raises(KitError, match="1 images without truth, the first is 'c'"):
+        metric.score_in_step(iter(TRUTH[:2]), iter(FOUND))
+    with pytest.raises(KitError, match="'a' are of a frame 400 wide, 2 high"):
+        metric.score_in_step(iter(TRUTH), iter([replace(FOUND[0], height=2)]))
+    with pytest.raises(KitError, match="no true frame"):
+        metric.score_in_step(iter([]), iter([]))
+
+
+def test_a_crowd_is_matched_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, found = ([c.mask for c in frame("a", *bars).cells] for bars in (
+        [(i * 10, 9) for i in range(30)], [(i * 10 + i % 3, 9) for i in range(40)]))  # fmt: skip
+    whole = metric.true_positives(truth, found)
+    monkeypatch.setattr(metric, "PAIRS_AT_ONCE", 7 * 40)
+    assert metric.true_positives(truth, found).tolist() == whole.tolist()
+    assert whole[0] == 30

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from kitlib import offline
 from kitlib.data import tables
 from kitlib.data.folders import check_size, image_files, some, whole_size
 from kitlib.errors import KitError
 from kitlib.records import Frame
 
-FOLDER = "sartorius-cell-instance-segmentation"
+FOLDER = offline.COMPETITION
 CATEGORIES = ("astro", "cort", "shsy5y")
-COLUMNS = ("id", "annotation", "width", "height", "cell_type")
+COLUMNS = offline.TABLES["train.csv"]
 """What train.csv must have; the other columns may be blank or absent."""
 
-SAMPLE = "sample_submission.csv"
 SIZE = (520, 704)
 """(height, width) of every image of the competition."""
 
@@ -97,7 +97,7 @@ def test(data: Path | str) -> list[Frame]:
     frames = [Frame(name, path, *whole_size(path)) for name, path in images.items()]
     for name, row in _missing(root, images).items():
         raise KitError(
-            f"{root / SAMPLE} row {row} asks for {name}, but {root / 'test'} holds no such image; "
+            f"{root / offline.SAMPLE} row {row} asks for {name}, but {root / 'test'} holds no such image; "
             "copy or download it again"
         )
     return frames
@@ -106,7 +106,8 @@ def test(data: Path | str) -> list[Frame]:
 def submitted(data: Path | str) -> list[Frame]:
     """The images that a submission must have rows for: those of ``test``, in whatever state they are.
 
-    One that is truncated, or not there but asked for, has the competition's size. Predicting leaves it out.
+    One that cannot be read, or is not there but asked for, has the competition's size. Predicting leaves it
+    out.
 
     Raises:
         KitError: there is none.
@@ -118,17 +119,17 @@ def submitted(data: Path | str) -> list[Frame]:
 
 
 def _test_images(root: Path) -> dict[str, Path]:
-    images = image_files(root / "test")
+    images = offline.test_images(root)
     if not images:
+        if not (root / "test").is_dir():
+            raise KitError(f"{root / 'test'} is not a folder; check the path, or download the data again")
         raise KitError(f"{root / 'test'} holds no images; copy or download them again")
     return images
 
 
 def _missing(root: Path, there: dict[str, Path]) -> dict[str, int]:
     """The images that the sample submission asks for and that are not there, with their row."""
-    sample = root / SAMPLE
-    asked = _rows(sample, "id") if sample.is_file() else ()
-    return {name: row for row, (name,) in asked if name not in there}
+    return {name: row for name, row in offline.asked_ids(root).items() if name not in there}
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -144,7 +145,7 @@ def truth(data: Path | str) -> list[Frame] | None:
     path = root / "test_truth.csv"
     if not path.is_file():
         return None
-    return _with_images(tables.read_cells(path), image_files(root / "test"), path, root / "test")
+    return _with_images(tables.read_cells(path), offline.test_images(root), path, root / "test")
 
 
 def category_of(name: str) -> str | None:

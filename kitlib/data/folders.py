@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kitlib.data.images import image_size, read_pixels
 from kitlib.errors import KitError
-
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+from kitlib.offline import SUFFIXES as SUFFIXES
+from kitlib.offline import is_image
 
 
 def image_files(folder: Path | str) -> dict[str, Path]:
@@ -22,7 +22,7 @@ def image_files(folder: Path | str) -> dict[str, Path]:
         raise KitError(f"{folder} is not a folder; check the path, or download the data again")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        if not is_image(path):
             continue
         if path.stem in found:
             raise KitError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from kitlib.errors import KitError
+from kitlib.offline import out_of_memory
+
+#: What Pillow raises for files that are cut short, damaged, or whose headers claim too many pixels.
+UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, struct.error, Image.DecompressionBombError)
 
 
 def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> NDArray[np.uint8]:
@@ -51,17 +56,26 @@ def read_pixels(path: Path | str) -> NDArray:
             elif image.mode in ("1", "LA"):
                 image = image.convert("L")
             elif image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
-                # Pillow would keep the high bytes alone
-                return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., 2::-1]
+                return _read_16_bit_colours(path)
             return np.asarray(image)
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
     except UnidentifiedImageError:
         raise KitError(f"{path} is not an image that can be read; replace it") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, MemoryError, cv2.error) as error:
+        if out_of_memory(error):
+            raise KitError(f"there is not enough memory to read {path}; give it a smaller image") from error
         raise KitError(
             f"{path} cannot be read ({error}); it may be cut short: copy or download it again"
         ) from error
+
+
+def _read_16_bit_colours(path: Path | str) -> NDArray[np.uint16]:
+    """(H, W, 3) red, green, blue; Pillow would keep the high bytes alone."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError("its pixels cannot be decoded")
+    return pixels[..., 2::-1]
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -75,7 +89,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise KitError(f"{path} is not an image that can be read ({error}); replace it") from error
 
 

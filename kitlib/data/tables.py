@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import gc
 import gzip
+import itertools
 import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -27,10 +29,11 @@ ANNOTATION_COLUMNS = (
 )
 #: Columns of predictions.csv: one row an instance, before post-processing.
 PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
-Table = dict[str, Sequence[str]]  # columns by name
+Columns = dict[str, Sequence[str]]
 Size = tuple[int, int]  # height, width
 #: The size of every image of the competition: height, width.
 FRAME_SIZE = (520, 704)
+ROWS_AT_ONCE = 1 << 14  # parsed together: enough to be fast, little to hold
 
 
 @contextmanager
@@ -45,8 +48,11 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-@_collector_at_rest()
-def read_cells(path: Path | str, sizes: Mapping[str, tuple[int, int]] | None = None) -> list[Frame]:
+class ScatteredRows(KitError):
+    """The rows of one image do not stand together."""
+
+
+def read_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> list[Frame]:
     """Read frames and their cells from a table, in the order in which the ids first appear.
 
     The masks stand in column ``annotation`` (train.csv) or ``predicted`` (predictions and submissions); a row
@@ -61,17 +67,69 @@ def read_cells(path: Path | str, sizes: Mapping[str, tuple[int, int]] | None = N
     Raises:
         KitError: file or column missing, or a bad row, which is named with its number, id and the mend.
     """
-    table = _read(path)
-    mask = _mask_column(path, table)
-    frame_sizes = _sizes(path, table, sizes or {})
-    cells: dict[str, list[Cell]] = {frame_id: [] for frame_id in frame_sizes}
-    for frame_id, cell in _cells(path, table, mask, frame_sizes):
-        cells[frame_id].append(cell)
-    groups = dict(zip(table["id"], _texts(table, "sample_id"), strict=True))
-    return [
-        Frame(frame_id, None, *frame_sizes[frame_id], tuple(found), _majority(found), groups[frame_id])
-        for frame_id, found in cells.items()
-    ]
+    images: dict[str, _Image] = {}
+    with _collector_at_rest():
+        for block in _blocks(path, sizes or {}):
+            for name, image in block.items():
+                if name in images:
+                    images[name].extend(image)
+                else:
+                    images[name] = image
+        return [image.frame(name) for name, image in images.items()]
+
+
+def iter_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> Iterator[Frame]:
+    """The frames of ``read_cells`` one after the other, in the memory of a few thousand rows.
+
+    Raises:
+        ScatteredRows: the rows of an image do not stand together; ``read_cells`` reads such a table.
+        KitError: as ``read_cells``.
+    """
+    begun: set[str] = set()
+    name, image = "", _Image((0, 0))
+    for block in _blocks(path, sizes or {}):
+        for next_name, rows in block.items():
+            if next_name == name:
+                image.extend(rows)
+                continue
+            if next_name in begun:
+                raise ScatteredRows(f"{path}: the rows of image {next_name} do not stand together")
+            begun.add(next_name)
+            if name:
+                yield image.frame(name)
+            name, image = next_name, rows
+    if name:
+        yield image.frame(name)
+
+
+def read_sizes(path: Path | str) -> dict[str, Size]:
+    """Height and width of each id of a table, as ``read_cells`` takes them for another table."""
+    sizes: dict[str, Size] = {}
+    for block in _tables(path):
+        _add_sizes(block, sizes, {})
+    return sizes
+
+
+def has_sizes(path: Path | str) -> bool:
+    """Whether a table gives the sizes of its images."""
+    with open_text(path) as lines:
+        return {"width", "height"} <= {name.strip() for name in next(csv.reader(lines), [])}
+
+
+@dataclass
+class _Image:
+    """What the rows of one image hold, up to now."""
+
+    size: Size
+    group: str | None = None
+    cells: list[Cell] = field(default_factory=list)
+
+    def extend(self, further: _Image) -> None:
+        self.group = further.group
+        self.cells += further.cells
+
+    def frame(self, name: str) -> Frame:
+        return Frame(name, None, *self.size, tuple(self.cells), _majority(self.cells), self.group)
 
 
 def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
@@ -130,92 +188,137 @@ def open_text(path: Path | str) -> Iterator[TextIO]:
         ) from error
 
 
-def _read(path: Path | str) -> Table:
-    """The whole table by columns, which 40,000 rows make several times faster to read than by rows."""
+@dataclass(frozen=True)
+class _Table:
+    """Some of the rows of a table, by columns, which makes 40,000 rows several times faster to read than one
+    by one; ``start`` is the number of the first of them."""
+
+    path: Path | str
+    start: int
+    columns: Columns
+
+    def texts(self, name: str) -> Sequence[str | None]:
+        """A column's texts without blanks around them; None where there is nothing."""
+        column = self.columns.get(name)
+        if column is None:
+            return [None] * len(self.columns["id"])
+        return [text.strip() or None for text in column]
+
+
+def _blocks(path: Path | str, known: Mapping[str, Size]) -> Iterator[dict[str, _Image]]:
+    """The images that some thousand rows at a time name, in the order in which they first appear there.
+
+    Args:
+        known: height and width by id, for a table that does not say.
+    """
+    sizes: dict[str, Size] = {}
+    for table in _tables(path):
+        yield _images(table, sizes, known)
+
+
+@_collector_at_rest()
+def _images(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size]) -> dict[str, _Image]:
+    mask = _mask_column(table)
+    _add_sizes(table, sizes, known)
+    groups = dict(zip(table.columns["id"], table.texts("sample_id"), strict=True))
+    images = {name: _Image(sizes[name], group) for name, group in groups.items()}
+    for name, cell in _cells(table, mask, sizes):
+        images[name].cells.append(cell)
+    return images
+
+
+def _tables(path: Path | str) -> Iterator[_Table]:
+    """A table, some thousand rows at a time; one without rows once, for its columns."""
     with open_text(path) as lines:
         reader = csv.reader(lines)
         names = [name.strip() for name in next(reader, [])]
-        rows = list(reader)
-    if set(map(len, rows)) - {len(names)}:
-        rows = list(_whole_rows(path, rows, len(names)))
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+        rows, start = _whole_rows(path, reader, len(names)), 2
+        while (block := _take(rows)) or start == 2:
+            columns = zip(*block, strict=True) if block else ((),) * len(names)
+            table = _Table(path, start, dict(zip(names, columns, strict=True)))
+            if "id" not in table.columns:
+                raise KitError(f"{path} has no column 'id' (it has: {', '.join(names) or 'nothing'}); add it")
+            yield table
+            start += ROWS_AT_ONCE
 
 
-def _whole_rows(path: Path | str, rows: list[list[str]], length: int) -> Iterator[list[str]]:
-    for place, row in enumerate(rows):
-        if len(row) == length:
+@_collector_at_rest()
+def _take(rows: Iterator[list[str]]) -> list[list[str]]:
+    return list(itertools.islice(rows, ROWS_AT_ONCE))
+
+
+def _whole_rows(path: Path | str, rows: Iterable[list[str]], length: int) -> Iterator[list[str]]:
+    """The rows, all of ``length`` fields; blank lines are welcome at the end."""
+    blank = None
+    for number, row in enumerate(rows, start=2):
+        if len(row) == length and blank is None:
             yield row
-        elif any(map(any, rows[place:])):  # blank lines are welcome at the end
-            problem = f"row {place + 2} has {len(row)} fields instead of {length}"
+        elif any(row):
+            which, fields = blank or (number, len(row))
+            problem = f"row {which} has {fields} fields instead of {length}"
             raise KitError(f"{path} {problem}; the file may be cut short: mend the row or copy it again")
+        else:
+            blank = blank or (number, len(row))
 
 
-def _mask_column(path: Path | str, table: Table) -> str:
-    if "id" not in table:
-        raise KitError(f"{path} has no column 'id' (it has: {', '.join(table) or 'nothing'}); add it")
+def _mask_column(table: _Table) -> str:
     for name in ("annotation", "predicted"):
-        if name in table:
+        if name in table.columns:
             return name
-    raise KitError(f"{path} has no column 'annotation' or 'predicted' (it has: {', '.join(table)}); add one")
+    names = ", ".join(table.columns)
+    raise KitError(f"{table.path} has no column 'annotation' or 'predicted' (it has: {names}); add one")
 
 
-def _sizes(path: Path | str, table: Table, known: Mapping[str, Size]) -> dict[str, Size]:
-    """Height and width of each id, in order of appearance."""
-    if "" in table["id"]:
-        number = table["id"].index("") + 2
+def _add_sizes(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size]) -> None:
+    """Put the height and width of the rows' ids into ``sizes``, in order of appearance."""
+    path, ids = table.path, table.columns["id"]
+    if "" in ids:
+        number = ids.index("") + table.start
         raise KitError(f"{path} row {number}: the id is empty; write the image's name without extension")
-    if "width" not in table or "height" not in table:
-        return {frame_id: known.get(frame_id, FRAME_SIZE) for frame_id in table["id"]}
-    sizes: dict[str, Size] = {}
-    rows = list(zip(table["id"], table["height"], table["width"], strict=True))
+    if "width" not in table.columns or "height" not in table.columns:
+        sizes.update({name: known.get(name, FRAME_SIZE) for name in ids})
+        return
+    rows = list(zip(ids, table.columns["height"], table.columns["width"], strict=True))
     for row in dict.fromkeys(rows):  # one or a few for each image, not one for each cell
-        frame_id, height, width = row
+        name, height, width = row
         try:
             size = int(height), int(width)
         except ValueError:
             size = (0, 0)
-        if min(size) < 1 or sizes.setdefault(frame_id, size) != size:
+        if min(size) < 1 or sizes.setdefault(name, size) != size:
             raise KitError(
-                f"{path} row {rows.index(row) + 2} (id {frame_id}): width '{width}' and height '{height}' "
-                "must be the image's size in pixels, alike in all its rows"
+                f"{path} row {rows.index(row) + table.start} (id {name}): width '{width}' and height "
+                f"'{height}' must be the image's size in pixels, alike in all its rows"
             )
-    return sizes
 
 
-def _cells(
-    path: Path | str, table: Table, mask: str, sizes: Mapping[str, Size]
-) -> Iterator[tuple[str, Cell]]:
+def _cells(table: _Table, mask: str, sizes: Mapping[str, Size]) -> Iterator[tuple[str, Cell]]:
     """The id and the cell of each row that has a mask."""
-    chosen = [place for place, text in enumerate(table[mask]) if text and not text.isspace()]
-    ids, texts = table["id"], table[mask]
+    ids, texts = table.columns["id"], table.columns[mask]
+    chosen = [place for place, text in enumerate(texts) if text and not text.isspace()]
     frame_sizes = [sizes[ids[place]] for place in chosen]
     heights, widths = zip(*frame_sizes, strict=True) if chosen else ((), ())
     try:
         masks = rle.parse_all([texts[place] for place in chosen], heights, widths)
     except rle.RleError as error:
         place = chosen[error.index]
-        raise KitError(f"{path} row {place + 2} (id {ids[place]}): {error}") from None
-    categories = _texts(table, "cell_type")
-    numbers = [_scores(path, table, name) for name in ("score", "mask_score", "agreement")]
+        raise KitError(f"{table.path} row {place + table.start} (id {ids[place]}): {error}") from None
+    categories = table.texts("cell_type")
+    numbers = [_scores(table, name) for name in ("score", "mask_score", "agreement")]
     for place, found in zip(chosen, masks, strict=True):
         yield ids[place], Cell(found, categories[place] or "cell", *(n[place] for n in numbers))
 
 
-def _texts(table: Table, name: str) -> Sequence[str | None]:
-    """A column's texts without blanks around them; None where there is nothing."""
-    column = table.get(name)
-    return [text.strip() or None for text in column] if column else [None] * len(table["id"])
-
-
-def _scores(path: Path | str, table: Table, name: str) -> Sequence[float | None]:
+def _scores(table: _Table, name: str) -> Sequence[float | None]:
     scores = []
-    for place, text in enumerate(_texts(table, name)):
+    for place, text in enumerate(table.texts(name)):
         try:
             score = None if text is None else float(text)
         except ValueError:
             score = math.nan
         if score is not None and not 0 <= score <= 1:
-            raise KitError(f"{path} row {place + 2}: {name} '{text}' is not a number from 0 to 1; write one")
+            row = place + table.start
+            raise KitError(f"{table.path} row {row}: {name} '{text}' is not a number from 0 to 1; write one")
         scores.append(score)
     return scores
 

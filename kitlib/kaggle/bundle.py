@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from typing import Any
 import yaml
 
 import kitlib
-from kitlib import config, files
+from kitlib import config, files, offline
 from kitlib.errors import KitError
-from kitlib.kaggle import bundled, offline, wheelhouse
+from kitlib.kaggle import bundled, wheelhouse
 
 NOTEBOOK = "06_submit.ipynb"
+TRAINED = "config.yaml"  # of the training that the weights come from
 MACHINE_PATHS = ("out", "train", "val", "weights")  # of a training's configuration: they hold here alone
 
 
@@ -75,23 +77,45 @@ def write(
 
 
 def read(folder: Path, say: Callable[[str], object] = print) -> Best:
-    """What predicts, out of a bundle's dataset; damaged weights are told and left out.
+    """What predicts, out of a bundle's dataset, every file of which is verified.
+
+    Damaged weights are left out, and a damaged settings file is read from its copy; either is said.
 
     Raises:
-        KitError: no weights are whole, or another file is damaged.
+        KitError: no weights are whole, or a settings file and its copy are damaged.
     """
+    with _as_kit_error(folder):
+        contents, faults = offline.manifest(folder), offline.damaged(folder)
+        post = offline.intact(folder, contents["post"])
+    trained(folder)
+    whole = [name for name in contents["weights"] if name not in faults]
+    lost = ", ".join(f"{name} {faults.pop(name)}" for name in contents["weights"] if name in faults)
+    if not whole or post is None:
+        raise KitError(f"{folder}: {lost or contents['post'] + ' is not listed'}; upload the bundle again")
+    if lost:
+        say(f"left out of the ensemble: {lost}")
+    for name, fault in faults.items():
+        say(f"{name} {fault}; this submission does without it, but upload the bundle again")
+    return Best(contents["stage"], tuple(folder / name for name in whole), post)
+
+
+def trained(folder: Path) -> Path | None:
+    """A bundle's config.yaml, which says how the images were predicted that post.yaml was tuned on, or its
+    copy; None where the run had none.
+
+    Raises:
+        KitError: both are damaged.
+    """
+    with _as_kit_error(folder):
+        return offline.intact(folder, TRAINED)
+
+
+@contextmanager
+def _as_kit_error(folder: Path) -> Iterator[None]:
     try:
-        told = offline.manifest(folder)
-        faults = offline.damaged(folder, [*told["weights"], told["post"]])
+        yield
     except (offline.OfflineError, OSError) as error:
         raise KitError(f"the bundle in {folder} cannot be used: {error}") from error
-    whole = [name for name in told["weights"] if name not in faults]
-    sentence = ", ".join(f"{name} {fault}" for name, fault in faults.items())
-    if not whole or told["post"] in faults:
-        raise KitError(f"{folder}: {sentence}; upload the bundle again")
-    if faults:
-        say(f"left out of the ensemble: {sentence}")
-    return Best(told["stage"], tuple(folder / name for name in whole), folder / told["post"])
 
 
 def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) -> None:
@@ -101,13 +125,13 @@ def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) 
     for path, name in zip(best.weights, names, strict=True):
         slim(path, folder / name, half)
     shutil.copyfile(best.post, folder / "post.yaml")
-    trained = run / best.stage / "config.yaml"
-    if trained.is_file():
-        values = {k: v for k, v in config.read_yaml(trained).items() if k not in MACHINE_PATHS}
-        files.write_text(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    settings = run / best.stage / TRAINED
+    if settings.is_file():
+        values = {k: v for k, v in config.read_yaml(settings).items() if k not in MACHINE_PATHS}
+        files.write_text(folder / TRAINED, yaml.safe_dump(values, sort_keys=False))
     wheels = [path.name for path in wheelhouse.build(folder)]
     shutil.copyfile(offline.__file__, folder / offline.DOOR)
-    told = {
+    contents = {
         "run": run.name,
         "stage": best.stage,
         "weights": names,
@@ -117,12 +141,11 @@ def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) 
         "kitlib": kitlib.__version__,
         "half": half,
     }
-    files.write_json(folder / offline.MANIFEST, told)
-    sums = [f"{offline.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
-    files.write_text(folder / offline.SUMS, "".join(sums))
+    files.write_json(folder / offline.MANIFEST, contents)
+    offline.write_sums(folder)
     title = ident.partition("/")[2].replace("-", " ")
-    described = {"title": title, "id": ident, "licenses": [{"name": "other"}]}
-    files.write_json(folder / bundled.DATASET, described)
+    metadata = {"title": title, "id": ident, "licenses": [{"name": "other"}]}
+    files.write_json(folder / bundled.DATASET, metadata)
 
 
 def _write_kernel(folder: Path, notebook: Path, parameters: Mapping[str, Any], user: str, slug: str) -> None:

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kitlib import offline
 from kitlib.errors import KitError
 from kitlib.files import read_json, write_json
-from kitlib.kaggle import offline
 
 FOLDER = "kaggle"
 NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is signed in

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib import rle
+from kitlib import annotation
 from kitlib.data import competition
 from kitlib.errors import KitError
+from kitlib.offline import SUFFIXES
 from kitlib.records import Frame
+from kitlib.runs import Runs
 
 COLUMNS = ("id", "predicted")
-SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg"}
+MOST_OVERLAPS = 3  # that are named of one row
 MIN_STEPS = 10  # fewer tell nothing about the direction in which pixels were numbered
 
 
@@ -106,6 +109,7 @@ def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[Pr
     """Sort the rows into their images; yields what is wrong with ids and with the number of fields."""
     strangers: dict[str, list[int]] = {}
     aliases: dict[str, str | None] = {}
+    numbers = _by_number(images)
     for number, fields in enumerate(rows, start=2):
         if not fields:
             continue
@@ -115,7 +119,7 @@ def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[Pr
         name, text = fields
         if name not in images:
             strangers.setdefault(name, []).append(number)
-            name = aliases.setdefault(name, _meant(name, images))
+            name = aliases.setdefault(name, _meant(name, images, numbers))
         if name is not None:
             image = images[name]
             image.named = True
@@ -125,15 +129,24 @@ def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[Pr
         yield numbers[0], _stranger_problem(name, aliases[name]) + others
 
 
-def _meant(name: str, images: dict[str, _Image]) -> str | None:
+def _meant(name: str, images: dict[str, _Image], numbers: dict[float, str | None]) -> str | None:
     """The test image that a wrong id stands for, if that is clear."""
     bare = name.strip()
     stem = bare[: -len(Path(bare).suffix)] if Path(bare).suffix.lower() in SUFFIXES else bare
     if stem in images:
         return stem
     number = _as_number(bare)
-    same = [i for i in images if number is not None and _as_number(i) == number]
-    return same[0] if len(same) == 1 else None
+    return None if number is None else numbers.get(number)
+
+
+def _by_number(images: Iterable[str]) -> dict[float, str | None]:
+    """The ids that are numbers, by their number; None for a number that several ids have."""
+    found: dict[float, str | None] = {}
+    for name in images:
+        number = _as_number(name)
+        if number is not None:
+            found[number] = None if number in found else name
+    return found
 
 
 def _as_number(name: str) -> float | None:
@@ -173,32 +186,59 @@ def _bad_masks(image: _Image) -> list[Problem]:
     """What is wrong with single annotations; afterwards the image holds the good ones only."""
     if _parse(image) is not None:
         return []
-    found = [(row, rle.problem(row.text, image.height, image.width)) for row in image.rows]
+    found = [(row, annotation.problem(row.text, image.height, image.width)) for row in image.rows]
     image.rows = [row for row, what in found if what is None]
     return [(row.number, f"image {row.id}: {what}") for row, what in found if what is not None]
 
 
-def _parse(image: _Image) -> list[rle.RLE] | None:
+def _parse(image: _Image) -> Runs | None:
     number = len(image.rows)
     try:
-        return rle.parse_all([r.text for r in image.rows], [image.height] * number, [image.width] * number)
-    except rle.RleError:
+        return annotation.read([r.text for r in image.rows], [image.height] * number, [image.width] * number)
+    except annotation.RleError:
         return None
 
 
 def _overlaps(image: _Image) -> list[Problem]:
-    rows = image.rows
-    if disjoint([r.text for r in rows]):
+    """Rows with pixels that an earlier row of the image has; the first row that has a pixel is named."""
+    rows, runs = image.rows, _parse(image)
+    if runs is None or disjoint([r.text for r in rows]):
         return []
-    masks = _parse(image) or []
-    areas = rle.areas(masks)
-    iou = np.triu(rle.iou(masks, masks), 1)
     problems = []
-    for a, b in zip(*np.nonzero(iou), strict=True):
-        pixels = round(iou[a, b] * (areas[a] + areas[b]) / (1 + iou[a, b]))
-        what = f"overlaps row {rows[a].number} of image {image.id} in {pixels} pixels"
-        problems.append((rows[b].number, f"{what}; give each pixel to one cell"))
+    for row, taken in zip(rows, _taken(runs), strict=True):
+        for place, (earlier, pixels) in enumerate(taken[:MOST_OVERLAPS]):
+            others = len(taken) - MOST_OVERLAPS if place == MOST_OVERLAPS - 1 else 0
+            more = f" (and {others} more rows)" if others > 0 else ""
+            what = f"overlaps row {rows[earlier].number} of image {image.id} in {pixels} pixels"
+            problems.append((row.number, f"{what}; give each pixel to one cell{more}"))
     return problems
+
+
+def _taken(runs: Runs) -> Iterator[list[tuple[int, int]]]:
+    """For each mask the earlier masks that have some of its pixels, and how many.
+
+    A pixel counts for the first mask that has it.
+
+    Masks are painted one after the other on the stretches of pixels between any two ends of runs: there are
+    never more of them than twice the runs, however large the frame is.
+    """
+    edges = np.unique(np.concatenate([runs.starts, runs.ends]))
+    sizes, owner = np.diff(edges), np.full(len(edges), -1)
+    firsts, ends = np.searchsorted(edges, runs.starts), np.searchsorted(edges, runs.ends)
+    for place, (a, b) in enumerate(itertools.pairwise(runs.bounds.tolist())):
+        mine = _ranges(firsts[a:b], ends[a:b])
+        before = owner[mine]
+        taken = before >= 0
+        owner[mine[~taken]] = place
+        earlier, which = np.unique(before[taken], return_inverse=True)
+        pixels = np.bincount(which, sizes[mine[taken]], len(earlier)).astype(np.int64)
+        yield list(zip(earlier.tolist(), pixels.tolist(), strict=True))
+
+
+def _ranges(firsts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The whole numbers of half-open ranges, one range after the other."""
+    lengths = ends - firsts
+    return np.repeat(firsts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
 
 
 def _column_major(images: Iterable[_Image]) -> list[Problem]:

@@ -12,6 +12,7 @@ import torch
 
 from kitlib import config, launch, records
 from kitlib.errors import KitError
+from kitlib.offline import reason
 from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictJob
 from kitlib.predict.infer import read_ahead
@@ -53,8 +54,7 @@ def main() -> None:
             logger.exception("%s", frame.id)
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # raises where the process is of no more use; another takes over
-            told = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
-            progress.skipped(frame, told)
+            progress.skipped(frame, str(error) if isinstance(error, KitError) else reason(error))
         else:
             records.write_frames(part(path.parent, index), [replace(frame, cells=cells) for cells in tables])
             progress.done(frame, len(tables[0]), budget.done(plan), plan.without, predictor.spared)

@@ -81,15 +81,18 @@ class Budget:
         ladder: Sequence[Plan],
         pixels: Sequence[int],
         until: float | None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.ladder, self.until, self.clock = tuple(ladder), until, clock
         self.pixels = deque(pixels)
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)  # (seconds, network pixels)
 
     def next(self) -> Plan | None:
-        """The fullest plan by which this frame and all that come after it are done in time; where even the
-        cheapest is too slow for all, that one for as many as it is quick enough for, then None."""
+        """The fullest plan with which this frame and all later ones are done in time.
+
+        Where even the cheapest plan is too slow for all of them, it is given for as many frames as it can
+        finish in time, and None for the rest.
+        """
         plan = self._choose()
         self.frame = self.pixels.popleft()
         self.began = self.clock()

@@ -85,5 +85,5 @@ class PredictJob:
     """The predictions.csv to write."""
     config: PredictConfig = Field(default_factory=PredictConfig)
     until: Float | None = None
-    """The time (``time.time()``) at which it must have ended; where that is short, less is done, see
-    ``kitlib.predict.budget``."""
+    """The time (``time.monotonic()``, which all processes of a host share and which no change of its clock
+    moves) at which it must have ended; where that is short, less is done, see ``kitlib.predict.budget``."""

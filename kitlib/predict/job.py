@@ -109,21 +109,21 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                     gpus=gpus,
                     progress=NAME,
                     on_row=show,
-                    until=job.until and job.until + GRACE_SECONDS,
+                    until=None if job.until is None else job.until + GRACE_SECONDS,
                 )
                 return
             except KitError as error:
                 if not progress.left(frames):  # what is not done has had its chances
                     show({"note": str(error)})
                     return
-                over = job.until is not None and time.time() > job.until
-                of_a_frame = isinstance(error, launch.Died) and progress.died().total() > died
-                again = of_a_frame and not over and attempt < RESTARTS
-                some = len(progress.unfinished(frames)) < len(frames)
-                if not again and not (job.until and some):
+                deadline_passed = job.until is not None and time.monotonic() > job.until
+                frame_crashed_worker = isinstance(error, launch.Died) and progress.died().total() > died
+                retry = frame_crashed_worker and not deadline_passed and attempt < RESTARTS
+                any_frame_done = len(progress.unfinished(frames)) < len(frames)
+                if not retry and not (job.until is not None and any_frame_done):
                     raise
                 show({"note": f"{error}; going on with the other images"})
-                if not again:
+                if not retry:
                     return
 
 

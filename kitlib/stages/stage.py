@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kitlib import config as configs
-from kitlib import files
+from kitlib import files, offline
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
 from kitlib.kaggle import bundle as bundles
-from kitlib.kaggle import offline
 from kitlib.runtime import lock
 from kitlib.stages import record, runner
 from kitlib.stages.names import ROOT, STAGES, default_out, notebook, whole_path
@@ -121,8 +120,8 @@ class Stage:
     def views(self, name: str) -> dict[str, Any]:
         """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
         held-out frames were predicted that its limits were tuned on."""
-        path = (self.bundle or self.out / name) / "config.yaml"
-        found = configs.read_yaml(path).get("predict", {}) if path.is_file() else {}
+        path = bundles.trained(self.bundle) if self.bundle else self.out / name / "config.yaml"
+        found = configs.read_yaml(path).get("predict", {}) if path and path.is_file() else {}
         return {key: value for key, value in found.items() if key != "levels"}
 
     def best(self) -> bundles.Best:
@@ -140,7 +139,7 @@ class Stage:
         except Exception as error:
             if not self.bundle:
                 raise
-            print(f"left out: {type(error).__name__}: {error}")
+            print(f"left out: {offline.reason(error)}")
 
     def show(self, name: str, figure: Figure) -> Image:
         """Save a figure as ``figures/<name>.png`` and return it for the notebook to show."""
@@ -216,9 +215,14 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
 def locate_data(data: str = "") -> Path:
     """The competition's folder in ``data``; where that is empty, the one attached on Kaggle, or else
     synthetic cells in outputs/synthetic."""
-    attached = offline.competition()
-    if data or attached:
-        return competition.locate(whole_path(data) if data else attached)
+    if data:
+        return competition.locate(whole_path(data))
+    try:
+        attached = offline.competition()
+    except offline.OfflineError as error:
+        raise KitError(f"{error}, or name it in the parameter data") from error
+    if attached:
+        return competition.locate(attached)
     return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from colorsys import hls_to_rgb
 from dataclasses import replace
 
@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from kitlib import metric, rle
 from kitlib.data.images import read_image
 from kitlib.records import Frame
+from kitlib.rle import RLE
 from kitlib.viz import style
+
+#: The most pixels along a side of a picture, whose panel is 4 inches wide; larger frames are thinned to it.
+PICTURE_SIDE = 1024
+#: The flattest and the steepest panel, as height / width.
+ASPECTS = (0.25, 2.0)
+CELLS_AT_ONCE = 32  # unpacked together, for speed; each may be as large as the picture
 
 
 @style.styled
@@ -62,9 +69,7 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]],
     grey = stretched(frame).astype(np.float32) / 255
     picture = np.repeat(grey[..., None], 3, axis=2)
     lines, line_colors = [], []
-    masks = [cell.mask for cell in frame.cells]
-    boxes = rle.boxes(masks)
-    for inside, color, box in zip(rle.crops(masks, boxes), colors, boxes, strict=True):
+    for (inside, box), color in zip(_drawn_cells(frame), colors, strict=True):
         x0, y0, x1, y1 = box
         patch = picture[y0:y1, x0:x1]
         patch[inside] = (1 - alpha) * patch[inside] + alpha * np.asarray(to_rgb(color))
@@ -73,6 +78,31 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]],
             line_colors.append(color)
     axes.imshow(picture)
     axes.add_collection(LineCollection(lines, colors=line_colors, linewidths=0.8))
+
+
+def _drawn_cells(frame: Frame) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+    """Each cell's mask in its box, and the box, in the pixels of the picture."""
+    step = thinning(frame)
+    for start in range(0, len(frame.cells), CELLS_AT_ONCE):
+        masks = [cell.mask for cell in frame.cells[start : start + CELLS_AT_ONCE]]
+        masks = masks if step == 1 else [_thinned(mask, step) for mask in masks]
+        boxes = rle.boxes(masks)
+        yield from zip(rle.crops(masks, boxes), boxes, strict=True)
+
+
+def thinning(frame: Frame) -> int:
+    """Every how many rows and columns of a frame one is drawn."""
+    return -(-max(frame.height, frame.width) // PICTURE_SIDE)
+
+
+def _thinned(mask: RLE, step: int) -> RLE:
+    """A mask's pixels in every ``step``-th row and column, by its runs: the frame may be huge."""
+    height, width = (-(-side // step) for side in rle.height_width(mask))
+    _, row, first, end = rle.row_runs([mask])
+    first, end = -(-first // step), -(-end // step)
+    drawn = (row % step == 0) & (first < end)
+    starts = row[drawn] // step * width
+    return rle.from_runs(starts + first[drawn], (end - first)[drawn], height, width)
 
 
 def outlines(inside: NDArray[np.bool_], box: NDArray) -> list[NDArray]:
@@ -84,10 +114,14 @@ def outlines(inside: NDArray[np.bool_], box: NDArray) -> list[NDArray]:
 
 
 def stretched(frame: Frame) -> NDArray[np.uint8]:
-    """The frame's image with its contrast stretched for the eye; mid-grey where there is no image."""
+    """The frame's image, thinned to the picture's size, its contrast stretched for the eye.
+
+    It is mid-grey where there is no image.
+    """
+    step = thinning(frame)
     if frame.path is None:
-        return np.full((frame.height, frame.width), 128, np.uint8)
-    image = read_image(frame.path, frame.height, frame.width).astype(np.float32)
+        return np.full((-(-frame.height // step), -(-frame.width // step)), 128, np.uint8)
+    image = read_image(frame.path, frame.height, frame.width)[::step, ::step].astype(np.float32)
     low, high = np.percentile(image, [0.5, 99.5])
     return np.clip((image - low) * (225 / max(high - low, 1.0)) + 15, 0, 255).astype(np.uint8)
 
@@ -99,10 +133,14 @@ def rainbow(number: int) -> list[tuple[float, ...]]:
 
 def _title(frame: Frame) -> str:
     cells = f"{len(frame.cells)} cells" if frame.cells else "no cells"
-    return "  ".join(
-        filter(None, [frame.category, frame.id if len(frame.id) < 18 else frame.id[:16] + "…", cells])
-    )
+    return "  ".join(filter(None, [_short(frame.category or ""), _short(frame.id), cells]))
+
+
+def _short(name: str) -> str:
+    return name if len(name) < 18 else name[:16] + "…"
 
 
 def _aspect(frames: Sequence[Frame]) -> float:
-    return max((f.height / f.width for f in frames), default=0.75)
+    """Height / width of the panels that frames are drawn in."""
+    steepest = max((f.height / f.width for f in frames), default=0.75)
+    return min(max(steepest, ASPECTS[0]), ASPECTS[1])

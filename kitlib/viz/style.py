@@ -18,6 +18,9 @@ OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999999", "#117733", "#88
 #: What a prediction turned out to be.
 FOUND, WRONG, MISSED = "#2CA25F", "#E34A33", "#3182BD"
 
+#: The largest width or height of a figure, in inches: what is asked for above it is drawn smaller.
+LONGEST = 60.0
+
 INK, FAINT = "#333333", "#D9D9D9"
 
 RC = {
@@ -56,8 +59,8 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, row by row; width and height in inches."""
-    made = Figure(figsize=(width, height), layout="constrained")
+    """A figure and its axes, row by row; width and height in inches, each ``LONGEST`` at most."""
+    made = Figure(figsize=(min(width, LONGEST), min(height, LONGEST)), layout="constrained")
     return made, list(made.subplots(rows, columns, squeeze=False).ravel())
 
 

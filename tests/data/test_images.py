@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -86,3 +88,26 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
 def test_another_size_than_the_table_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KitError, match=r"is 8 x 6 pixels but its table says 6 x 8"):
         read_image(save(tmp_path / "a.png", RAMP), height=8, width=6)
+
+
+def claim(path: Path, side: int) -> Path:
+    """Let a PNG's header claim a size."""
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", side, side) + content[24:29]
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    return path
+
+
+@pytest.mark.parametrize("side", [30_000, 2**31 - 1])
+def test_a_header_that_claims_too_many_pixels_is_refused(tmp_path: Path, side: int) -> None:
+    path = claim(save(tmp_path / "a.png", np.zeros((8, 9), np.uint8)), side)
+    for read in (image_size, read_image):
+        with pytest.raises(KitError, match=r"a\.png "):
+            read(path)
+
+
+def test_memory_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", np.zeros((8, 9), np.uint8))
+    monkeypatch.setattr(np, "asarray", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(KitError, match=r"not enough memory to read \S+a\.png"):
+        read_pixels(path)

@@ -244,3 +244,54 @@ def test_of_all_real_annotations_none_is_lost(real_annotations: Path) -> None:
     frames = tables.read_cells(real_annotations)
     assert (len(frames), sum(len(f.cells) for f in frames)) == (506, 41_479)
     assert {(f.height, f.width) for f in frames} == {(520, 704)}
+
+
+# ------------------------------------------------------------------------------------- a part at a time
+
+
+ROWS = [f"{name},{start} 2,8,6,cort,s{name}" for name in "abcd" for start in (1, 4, 9)]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 3, 5, 100])
+def test_tables_read_in_parts_are_the_same(tmp_path: Path, monkeypatch, rows_at_once: int) -> None:
+    path = table(tmp_path / "a.csv", *ROWS, "e,,8,6,,", "")
+    whole = tables.read_cells(path)
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", rows_at_once)
+    assert tables.read_cells(path) == list(tables.iter_cells(path)) == whole
+    assert [(f.id, len(f.cells), f.category, f.group) for f in whole[3:]] == [
+        ("d", 3, "cort", "sd"),
+        ("e", 0, None, None),
+    ]
+    assert tables.read_sizes(path) == dict.fromkeys("abcde", (6, 8))
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 100])
+def test_scattered_rows_are_gathered_or_refused_whatever_the_part(
+    tmp_path, monkeypatch, rows_at_once
+) -> None:
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", rows_at_once)
+    path = table(tmp_path / "a.csv", "a,1 1,8,6,cort,", "b,1 1,8,6,cort,", "b,3 1,8,6,,", "a,5 1,8,6,cort,")
+    a, b = tables.read_cells(path)
+    assert (texts(a), texts(b)) == (["1 1", "5 1"], ["1 1", "3 1"])
+    if rows_at_once < 100:
+        with pytest.raises(tables.ScatteredRows, match="image a do not stand together"):
+            list(tables.iter_cells(path))
+    else:
+        assert list(tables.iter_cells(path)) == [a, b]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("e,1 1 1,8,6,cort,", r"row 14 \(id e\): 3 numbers"),
+        ("a,1 1,8,7,cort,", r"row 14 \(id a\): width '8' and height '7'"),
+        (",1 1,8,6,cort,", "row 14: the id is empty"),
+        ("e,1 1,8", "row 14 has 3 fields instead of 6"),
+        ("\ne,1 1,8,6,cort,", "row 14 has 0 fields instead of 6"),
+    ],
+)
+def test_a_bad_row_of_a_later_part_has_its_number(tmp_path, monkeypatch, rows_at_once, row, problem) -> None:
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", rows_at_once)
+    with pytest.raises(KitError, match=problem):
+        tables.read_cells(table(tmp_path / "a.csv", *ROWS, row))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from kitlib import config, files, model
+from kitlib import config, files, model, offline
 from kitlib.errors import KitError
-from kitlib.kaggle import bundle, offline
+from kitlib.kaggle import bundle
 from kitlib.post.thresholds import PostConfig
 from kitlib.post.validate import Tuned
 from kitlib.predict.config import PredictConfig
@@ -67,10 +67,11 @@ def test_the_dataset_is_flat_listed_and_complete(packed, trained):
     told = json.loads((dataset / "bundle.json").read_text())
     assert told["weights"] == ["fold_0.pth", "fold_1.pth"]
     assert told["stage"] == "03_train"
-    listed = {line.split("  ")[1] for line in (dataset / "SHA256SUMS").read_text().splitlines()}
+    listed = {line.partition("  ")[2] for line in (dataset / "SHA256SUMS").read_text().splitlines()}
     there = {path.name for path in dataset.iterdir()}
-    assert listed == there - {"SHA256SUMS", "dataset-metadata.json"}
-    assert offline.damaged(dataset, listed) == {}
+    listed.discard("")  # of the list's last line, the checksum of itself
+    assert listed == there - {"SHA256SUMS", "copy_of_SHA256SUMS", "dataset-metadata.json"}
+    assert offline.damaged(dataset) == {}
     assert packed.size == sum(p.stat().st_size for p in packed.folder.glob("*/*"))
 
 
@@ -109,7 +110,7 @@ def test_a_name_without_letters_is_refused():
 
 def test_no_path_of_this_machine_goes_along(packed, trained):
     texts = [p for p in packed.folder.glob("*/*") if p.suffix in (".json", ".yaml", ".ipynb")]
-    assert len(texts) == 6
+    assert len(texts) == 9  # three of them twice
     for path in texts:
         assert "/home/ann" not in path.read_text()
         assert str(trained.parent) not in path.read_text()
@@ -179,9 +180,39 @@ def test_one_damaged_file_of_an_ensemble_is_left_out_a_damaged_whole_is_refused(
         KitError, match=r"fold_0\.pth is not as it was bundled, fold_1\.pth is missing; upload"
     ):
         bundle.read(dataset)
-    (dataset / "bundle.json").write_text("{")
-    with pytest.raises(KitError, match=r"bundle\.json cannot be read"):
+    for name in ("bundle.json", "copy_of_bundle.json"):
+        (dataset / name).write_text("{")
+    with pytest.raises(KitError, match=r"bundle\.json is not as it was bundled, nor is its copy whole"):
         bundle.read(dataset)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "post.yaml", "bundle.json", "SHA256SUMS", "kit_offline.py"])
+@pytest.mark.parametrize("content", [None, b"predict: [", b"post: {}\n"])
+def test_a_damaged_settings_file_costs_nothing_and_is_said(packed, tmp_path, capsys, name, content):
+    dataset = shutil.copytree(packed.folder / "dataset", tmp_path / "dataset")
+    as_bundled = (dataset / "post.yaml").read_bytes(), (dataset / "config.yaml").read_bytes()
+    (dataset / name).unlink() if content is None else (dataset / name).write_bytes(content)
+    best = bundle.read(dataset)
+    assert [path.name for path in best.weights] == ["fold_0.pth", "fold_1.pth"]
+    assert (best.post.read_bytes(), bundle.trained(dataset).read_bytes()) == as_bundled
+    assert f"{name} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "post.yaml"])
+def test_settings_without_a_whole_copy_are_refused_not_guessed(packed, tmp_path, name):
+    dataset = shutil.copytree(packed.folder / "dataset", tmp_path / "dataset")
+    (dataset / name).write_bytes(b"{}")
+    (dataset / f"copy_of_{name}").unlink()
+    with pytest.raises(KitError, match=rf"{name} is not as it was bundled, nor is its copy whole; upload"):
+        bundle.read(dataset)
+
+
+def test_a_run_without_a_configuration_predicts_with_the_defaults(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "other")
+    (run / "03_train" / "config.yaml").unlink()
+    dataset = submitting.bundle(run).dataset
+    assert bundle.trained(dataset) is None
+    assert len(bundle.read(dataset).weights) == 2
 
 
 def test_a_disk_that_fills_up_leaves_the_earlier_bundle(run, monkeypatch):

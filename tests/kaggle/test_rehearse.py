@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +42,7 @@ def run(tmp_path_factory):
     stage = files.make_folder(folder / "03_train")
     weights = [save_weights(stage / f"fold_{fold}" / "weights_best.pth") for fold in (0, 1)]
     config.save(Tuned(PostConfig(), 0.1, 0.0, 0.2), stage / "post.yaml")
+    files.write_text(stage / "config.yaml", "predict: {max_cells: 20}\n")
     data = synthetic.write(folder.parent / "data", images=3, size=WORK)
     files.write_json(stage / "stage.json", {"parameters": {"data": str(data)}})
     best = bundle.Best("03_train", tuple(weights), stage / "post.yaml")
@@ -124,16 +127,14 @@ def test_a_bundle_passes_and_the_report_says_what_was_measured(run, box, capfd, 
     assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("kit-rehearsal-*")) == before
 
 
-def test_damaged_weights_a_cut_and_an_odd_image_and_a_short_day_cost_only_what_they_touch(
-    run, box, stage_set
-):
-    tree = stage_set(images=6)
-    spoil(tree.dataset / "fold_0.pth")
+def test_faults_of_every_kind_cost_only_what_they_touch(run, box, stage_set):
+    tree = stage_set(images=8)
+    damage_bundle(tree.dataset)
     names = ids(tree)
-    cut, odd = (tree.competition / "test" / f"{name}.png" for name in names[:2])
-    cut.write_bytes(cut.read_bytes()[:2000])
-    Image.fromarray(np.full((70, 50), 128, np.uint8)).save(odd)
-    stop_the_clock_after(3, box, tree)
+    damage_images(tree.competition / "test", names)
+    (tree.competition / "sample_submission.csv").write_bytes(b"name,predicted\nz\xfcrich,\n")
+    tree = tree._replace(competition=tree.competition.rename(tree.inputs / "my-cells"))
+    move_the_clocks(4, box, tree)
     try:
         error, rows = act(run, box, tree)
     finally:
@@ -141,22 +142,67 @@ def test_damaged_weights_a_cut_and_an_odd_image_and_a_short_day_cost_only_what_t
     assert error is None
     assert submission.check(tree.working / "submission.csv", competition.submitted(tree.competition)) == []
     found = files.read_json(tree.working / "metrics.json")
-    assert set(found["skipped"]) == {names[0], *names[4:]}
-    assert "no time left" in found["skipped"][names[5]]
+    assert set(found["skipped"]) == {names[0], names[2], *names[6:]}
+    assert "cannot be read" in found["skipped"][names[0]]
+    assert "exceeds limit" in found["skipped"][names[2]]
+    assert "no time left" in found["skipped"][names[7]]
     assert [Path(path).name for path in found["weights"]] == ["fold_1.pth"]
-    assert {name for name, text in rows if text} >= set(names[1:4])
+    assert {name for name, text in rows if text} == {names[i] for i in (1, 3, 4, 5)}
+    with Image.open(tree.working / "figures" / "predictions.png") as figure:
+        assert max(figure.size) < 6600  # 60 inches
+    said = notebook_output(tree)
+    for name in ("fold_0.pth", "config.yaml", "post.yaml", "kit_offline.py", "SHA256SUMS"):
+        assert f"{name} " in said
+    assert "sample_submission.csv has no ids that can be read" in said
 
 
-def stop_the_clock_after(count, box, tree):
-    """From the ``count``-th predicted image on it is a day later, in every process of the sandbox."""
+def damage_bundle(dataset):
+    """One of two weights, and one of two copies of each small file."""
+    spoil(dataset / "fold_0.pth")
+    (dataset / "config.yaml").unlink()
+    spoil(dataset / "post.yaml", b"post: [")
+    spoil(dataset / "kit_offline.py", b"import nothing_of_the_kind")
+    sums = (dataset / "SHA256SUMS").read_text()
+    spoil(dataset / "SHA256SUMS", sums.replace("0", "1", 1).encode())
+
+
+def damage_images(folder, names):
+    """The first is cut short, the second small, the third claims 900 million pixels, the fourth is a line.
+
+    The fifth is there twice; beside the sixth lies a note of macOS.
+    """
+    cut, small, huge, line, twice = (folder / f"{name}.png" for name in names[:5])
+    cut.write_bytes(cut.read_bytes()[:2000])
+    Image.fromarray(np.full((70, 50), 128, np.uint8)).save(small)
+    size = struct.pack(">II", 30_000, 30_000)
+    content = huge.read_bytes()
+    header = b"IHDR" + size + content[24:29]
+    huge.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    Image.fromarray(np.full((520, 1), 128, np.uint8)).save(line)
+    Image.open(twice).convert("L").resize((90, 60)).save(twice.with_suffix(".jpg"))
+    (folder / f"._{names[5]}.png").write_bytes(b"\0\5\x16\7")
+
+
+def move_the_clocks(count, box, tree):
+    """The host's clock jumps by a day once an image is predicted, which is nothing to the kit; in the process
+    that predicts a day has really gone by once ``count`` images are."""
     place = sandbox.site_packages(box.python)
     (place / "late.pth").write_text("import late\n")
     (place / "late.py").write_text(f"""
-import glob, time
-now = time.time
+import glob, sys, time
+wall, steady = time.time, time.monotonic
 parts = {str(tree.working)!r} + "/.predictions-parts.*/[0-9]*.npz"
-time.time = lambda: now() + 86400 * (len(glob.glob(parts)) >= {count})
+time.time = lambda: wall() + 86400 * (len(glob.glob(parts)) >= 1)
+if "kitlib.predict" in sys.orig_argv and "kitlib.launch" not in sys.orig_argv:
+    time.monotonic = lambda: steady() + 86400 * (len(glob.glob(parts)) >= {count})
 """)
+
+
+def notebook_output(tree):
+    """All that the executed notebook printed."""
+    cells = files.read_json(tree.root.parent / "kept.ipynb")["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    return "".join("".join(output.get("text", ())) for output in outputs)
 
 
 def test_without_any_whole_weights_the_minimal_submission_is_left(run, box, stage_set):

@@ -1,12 +1,16 @@
 """The checker: every fault by itself, with its row and the mend, and sound files pass."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from kitlib import rle
+from kitlib import annotation, rle
 from kitlib.errors import KitError
-from kitlib.post.checker import check, disjoint
+from kitlib.post.checker import _taken, check, disjoint
 from kitlib.records import Frame
 
 TEST = [Frame("abc", None, 10, 20), Frame("0012", None, 10, 20), Frame("d.e", None, 6, 5)]
@@ -89,6 +93,46 @@ def test_overlaps_name_both_rows(tmp_path):
 
 def test_a_repeated_row_is_not_also_an_overlap(tmp_path):
     assert problems(tmp_path, [*SOUND, "abc,10 5"]) == ["row 6: repeats row 3; delete one of them"]
+
+
+def test_a_pixel_counts_for_the_first_row_that_has_it_and_few_overlaps_are_named(tmp_path):
+    singles = [f"abc,{start} 1" for start in (1, 5, 9, 13, 17)]
+    lines = ["id,predicted", *singles, "abc,1 18", "abc,18 2", "0012,", "d.e,"]
+    end = "of image abc in 1 pixels; give each pixel to one cell"
+    assert problems(tmp_path, lines) == [
+        f"row 7: overlaps row 2 {end}",
+        f"row 7: overlaps row 3 {end}",
+        f"row 7: overlaps row 4 {end} (and 2 more rows)",
+        f"row 8: overlaps row 7 {end}",
+    ]
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=24, max_size=24), min_size=2, max_size=6))
+def test_taken_pixels_are_those_of_a_label_map(masks):
+    masks = [np.array(mask) for mask in masks if any(mask)]
+    texts = [rle.to_text(rle.from_mask(mask.reshape(4, 6))) for mask in masks]
+    owner, expected = np.full(24, -1), []
+    for place, mask in enumerate(masks):
+        earlier, pixels = np.unique(owner[mask & (owner >= 0)], return_counts=True)
+        expected.append(list(zip(earlier.tolist(), pixels.tolist(), strict=True)))
+        owner[mask & (owner < 0)] = place
+    size = len(texts)
+    assert list(_taken(annotation.read(texts, [4] * size, [6] * size))) == expected
+
+
+def test_forty_thousand_masks_are_checked_in_little_memory(tmp_path):
+    """Each tenth overlaps its neighbour; all pairs of IoUs would be 12.8 GB."""
+    lines = ["id,predicted"]
+    for place in range(40_000):
+        start = place // 200 * 704 + place % 200 * 3 + 1
+        lines.append(f"abc,{start} {4 if place % 10 == 0 else 3}")
+    tracemalloc.start()
+    found = problems(tmp_path, lines, [Frame("abc", None, 520, 704)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 4000
+    assert found[0] == "row 3: overlaps row 2 of image abc in 1 pixels; give each pixel to one cell"
+    assert peak < 200 * 2**20
 
 
 @pytest.mark.parametrize(

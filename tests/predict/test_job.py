@@ -204,13 +204,13 @@ def test_processes_that_start_late_leave_the_others_frames_alone(tmp_path, image
 
 def test_without_time_nothing_is_predicted(job, images):
     with pytest.raises(KitError, match="not one image could be predicted; there was no time left"):
-        run(replace(job, until=time.time() - 1))
+        run(replace(job, until=time.monotonic() - 1))
 
 
 def test_an_image_for_which_no_time_is_left_is_skipped_the_others_stay(job, images):
     part_done = jobs._folder(job)
     records.write_frames(part(part_done, 0), [images[0]])
-    result = run(replace(job, until=time.time() - 1))
+    result = run(replace(job, until=time.monotonic() - 1))
     assert list(result.skipped) == [f.id for f in images[1:]]
 
 

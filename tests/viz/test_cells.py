@@ -204,3 +204,33 @@ def test_colours_of_types_are_told_apart() -> None:
     assert style.color("line 3", own) == style.color("line 3", own[::-1])
     assert style.tint("#000000", 0.25) == (0.75, 0.75, 0.75)
     assert style.tint(style.INK, 1.0) == pytest.approx(to_rgb(style.INK))
+
+
+# ------------------------------------------------------------------------------- images of odd sizes
+
+
+@pytest.mark.parametrize("size", [(520, 1), (1, 50_000), (3000, 2), (1500, 2100)])
+def test_a_figure_stays_small_whatever_the_image_is(drawn, tmp_path: Path, size: tuple[int, int]) -> None:
+    disc = Cell(rle.from_crop(np.ones((9, 9)), 0, 0, *size), "c" * 1000)
+    odd = Frame("i" * 1000, save(tmp_path / "a.png", np.zeros(size)), *size, (disc,), "c" * 1000)
+    for figure in (viz.gallery([odd] * 9), viz.before_after([odd] * 4, [odd])):
+        assert max(figure.get_size_inches()) <= 40
+        assert max(max(axes.images[0].get_array().shape) for axes in figure.axes if axes.images) <= 1024
+    drawn(viz.gallery([odd] * 2))
+
+
+def test_a_figure_of_many_rows_is_bounded() -> None:
+    assert style.figure(12, 2080)[0].get_size_inches().tolist() == [12, 60]
+
+
+def test_large_frames_are_drawn_thinned_with_their_cells_in_place() -> None:
+    """Every third row and column of 2,100 x 3,000 pixels: rows 900 to 1,499 are rows 300 to 499 of them."""
+    size = (2100, 3000)
+    block = Cell(rle.from_crop(np.ones((600, 301)), 1200, 900, *size), "cort")
+    bar = Cell(rle.from_crop(np.ones((1, 3000)), 0, 1, *size), "cort")  # in a row that is not drawn
+    picture, lines = shown(Frame("a", None, *size, (block, bar, Cell(rle.from_runs([], [], *size), "x"))),
+                           ["#ff0000", "#00ff00", "#0000ff"])  # fmt: skip
+    assert picture.shape == (700, 1000, 3)
+    rows, columns = np.nonzero(np.abs(picture[..., 0] - 128 / 255) > 0.01)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (300, 499, 400, 500)
+    assert len(lines.get_segments()) == 1
