@@ -47,6 +47,39 @@ Precision = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_word)]
 """Mixed precision by name."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Affects:
+    """What a change of a field affects, as part of its type: ``Annotated[int, Affects("speed")]``.
+
+    Attributes:
+        what: "place" where files lie; "speed" nothing but how fast it goes or how often it is saved;
+            "watching" how a training is evaluated on its way, which an interrupted one may change. A field
+            without it affects the result.
+    """
+
+    what: Literal["place", "speed", "watching"]
+
+
+def affecting(cls: type, *what: str) -> set[str]:
+    """The fields of a configuration that affect one of these, see ``Affects``."""
+    marks = {name: field.metadata for name, field in cls.__pydantic_fields__.items()}
+    return {
+        name for name, found in marks.items() if any(isinstance(m, Affects) and m.what in what for m in found)
+    }
+
+
+def overlay(under: Any, over: Any) -> Any:
+    """``over`` laid over ``under``: of two mappings the keys of both, of anything else ``over`` alone.
+
+    Example:
+        >>> overlay({"name": "cosine", "steps": {"a": 1}}, {"steps": {"b": 2}})
+        {'name': 'cosine', 'steps': {'a': 1, 'b': 2}}
+    """
+    if not isinstance(under, Mapping) or not isinstance(over, Mapping):
+        return over
+    return {**under, **{key: overlay(under.get(key), value) for key, value in over.items()}}
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def configuration(cls: type[T]) -> type[T]:
     """Decorate a class of annotated fields: a frozen dataclass that checks its values when it is made.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kitlib.config import Float, Int, Precision, configuration
+from kitlib.config import Affects, Float, Int, Precision, configuration
 from kitlib.errors import KitError
 from kitlib.model.augment import AugmentConfig
 from kitlib.model.presets import ModelConfig
@@ -53,13 +53,13 @@ class AverageConfig:
 class TrainConfig:
     """One training. The defaults are the paper's where it says anything."""
 
-    out: str
+    out: Annotated[str, Affects("place")]
     """The folder of the training."""
-    train: str
+    train: Annotated[str, Affects("place")]
     """Frames to train on, a file of ``records.write_frames``."""
     categories: tuple[str, ...]
     """Class names in the model's order; ``("cell",)`` takes every cell as one class."""
-    val: str = ""
+    val: Annotated[str, Affects("place")] = ""
     """Frames to evaluate on, of the same kind; "" for no evaluation."""
     weights: str = ""
     """What to start from, see ``kitlib.model.weights``; "" for random weights."""
@@ -80,20 +80,20 @@ class TrainConfig:
     """Pieces in which each process takes its share of the batch, to save memory."""
     amp: Precision = "off"
     """Arithmetic of the forward pass; "fp16" for GPUs without bf16."""
-    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Affects("speed")] = "auto"
     """How the model's tensors lie in memory, in PyTorch's words; "auto" is channels_last but for "off" on a
     GPU, where grouped convolutions may be many times slower so."""
     sync_bn: bool = False
     """BatchNorm takes its statistics over all processes."""
-    eval_every: Count = 0
+    eval_every: Annotated[Count, Affects("watching")] = 0
     """Iterations between evaluations; 0 evaluates the last one only."""
-    patience: Count = 0
+    patience: Annotated[Count, Affects("watching")] = 0
     """Stop after this many evaluations without a better score; 0 never does."""
-    checkpoint_every: Count = 500
+    checkpoint_every: Annotated[Count, Affects("speed")] = 500
     """Iterations between checkpoints; 0 for one at the end only."""
-    max_skipped: Count = 10
+    max_skipped: Annotated[Count, Affects("speed")] = 10
     """Steps in 100 that may be skipped for a loss that is not a number, before giving up."""
-    workers: Count = 2
+    workers: Annotated[Count, Affects("speed")] = 2
     """Processes that prepare images, for each training process; 0 prepares them in that one."""
     seed: Int = 0
 
