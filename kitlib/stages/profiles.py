@@ -79,14 +79,23 @@ def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: st
     if name not in known:
         raise unknown(f"parameter of {where}{stage}:", name, known)
     default = known[name]
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
+    if isinstance(default, float) and type(value) in (int, str):
+        value = _as_float(value)
+    if name == "amp" and value is False:
+        value = "off"  # as papermill's reader of YAML takes the word
     if default is not None and type(value) is not type(default):
         expected = type(default).__name__
         raise KitError(
             f"{where}{stage}.{name} must be of type {expected} (default {default!r}), not {value!r}"
         )
     return value
+
+
+def _as_float(value: int | str) -> Any:
+    try:
+        return float(value)  # papermill's reader of YAML takes 1e-5 for text
+    except ValueError:
+        return value
 
 
 def _read_setting(setting: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, Any]:
