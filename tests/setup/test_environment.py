@@ -28,7 +28,7 @@ MODULES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-CONDA = {"pytorch": "torch", "py-opencv": "opencv-python-headless"}
+CONDA = {"jupyter_client": "jupyter-client", "pytorch": "torch", "py-opencv": "opencv-python-headless"}
 
 # Used all the same: as programs (kaggle needs six but does not say so), by detectron2 and torch, as a viewer.
 NOT_IMPORTED = {"ipykernel", "ipywidgets", "jupyterlab", "kaggle", "six", "tensorboard", "torchvision"}
@@ -91,7 +91,8 @@ def imported():
 
 
 def test_every_import_is_a_dependency(project):
-    declared = set(by_name(project["dependencies"])) | {"detectron2", "packaging"} | WITH_DETECTRON2
+    extras = {"detectron2", *by_name(project["optional-dependencies"]["coco"])}
+    declared = set(by_name(project["dependencies"])) | extras | WITH_DETECTRON2
     assert imported() - declared == set()
 
 
@@ -149,3 +150,17 @@ def test_unmet_heeds_markers_and_extras():
     lines = ["no-such-a; python_version < '3'", "no-such-b; extra == 'dev'"]
     assert unmet(lines) == []
     assert unmet(lines, extras=["dev"]) == ["no-such-b"]
+
+
+def test_every_file_of_the_library_is_installed():
+    """setuptools leaves out what is not Python and not listed; type checkers need py.typed."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    installed = {
+        path
+        for package, patterns in listed.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    there = {path for path in (ROOT / "kitlib").rglob("*") if path.is_file()}
+    assert {path for path in there if path.suffix not in (".py", ".pyc")} == installed
+    assert ROOT / "kitlib" / "py.typed" in installed

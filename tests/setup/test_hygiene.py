@@ -1,16 +1,20 @@
 """The checks that a reviewer would run by hand: lint, format, layers, notebooks without outputs, scripts."""
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 SCRIPTS = ["run_all.sh", ".ci/run"]
-METADATA = "metadata.papermill cell.metadata.papermill"
+REPOSITORIES = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+HOOKS = {hook["id"]: hook for repository in REPOSITORIES for hook in repository["hooks"]}
 
 
 def check(*command):
@@ -18,22 +22,27 @@ def check(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_ruff_finds_nothing():
-    check(PROGRAMS / "ruff", "check", "--no-cache", "--output-format", "concise", ".")
+@pytest.mark.parametrize("name", ["ruff", "ruff-format", "import-linter", "nbstripout"])
+def test_the_checks_before_a_commit_pass(name):
+    hook = HOOKS[name]
+    program, *arguments = shlex.split(hook["entry"])
+    check(PROGRAMS / program, *arguments, *files_for(hook))
 
 
-def test_everything_is_formatted():
-    check(PROGRAMS / "ruff", "format", "--no-cache", "--check", "--output-format", "concise", ".")
+def files_for(hook):
+    """The files that a hook is given: none, or those that its pattern matches."""
+    if not hook.get("pass_filenames", True):
+        return []
+    names = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/*")]
+    found = [name for name in names if re.search(hook["files"], name)]
+    assert found
+    return found
 
 
-def test_imports_keep_to_the_layers():
-    check(PROGRAMS / "lint-imports", "--no-cache")
-
-
-def test_notebooks_hold_no_outputs():
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    assert notebooks
-    check(PROGRAMS / "nbstripout", "--verify", "--keep-id", "--extra-keys", METADATA, *notebooks)
+@pytest.mark.parametrize(("length", "refused"), [(71, False), (72, True)])
+def test_a_long_subject_is_refused(length, refused):
+    message = "x" * length + "\n\n" + "a longer body " * 20
+    assert bool(re.search(HOOKS["subject"]["entry"], message)) == refused
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
