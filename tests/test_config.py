@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+import datetime
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from kitlib import config
+from kitlib.config import Float, Int, Precision, configuration
 from kitlib.errors import KitError
 
 
-@dataclass(frozen=True)
+@configuration
 class Schedule:
     name: Literal["cosine", "one_cycle"] = "cosine"
-    max_lr: float = 1e-3
-    warmup_iters: int = 0
+    max_lr: Float = 1e-3
+    """The highest learning rate."""
+    warmup_iters: Int = 0
+
+    def __post_init__(self) -> None:
+        if self.warmup_iters == 13:
+            raise ValueError("warmup_iters 13 brings bad luck")
 
 
-@dataclass(frozen=True)
+@configuration
 class Training:
     out: str
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule = Field(default_factory=Schedule)
     categories: tuple[str, ...] = ("cell",)
-    crop: tuple[int, int] | None = None
-    norm: float | tuple[float, float, float] | None = None
-    score: dict[str, float] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
+    crop: tuple[Int, Int] | None = None
+    norm: Float | tuple[Float, Float, Float] | None = None
+    score: dict[str, Float] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     folder: Path = Path()
-    amp: bool = False
-    seed: int = 0
+    soft: bool = False
+    amp: Precision = "off"
+    share: Float = Field(0.5, ge=0, lt=1)
+    seed: Int = 0
 
 
 def build(**values: Any) -> Training:
@@ -56,7 +65,8 @@ def test_what_is_left_out_has_its_default() -> None:
         ("score", {"cort": 1}, {"cort": 1.0}),
         ("options", {"anything": [1, {"deep": None}]}, {"anything": [1, {"deep": None}]}),
         ("folder", "some/where", Path("some/where")),
-        ("amp", True, True),
+        ("soft", True, True),
+        ("amp", False, "off"),  # as PyYAML reads the word off
     ],
 )
 def test_plain_values_become_the_field_s_type(key: str, given: Any, expected: Any) -> None:
@@ -78,21 +88,24 @@ def test_a_rate_that_yaml_takes_for_text_is_a_number() -> None:
             {"schedule": {"name": "cosin"}},
             "unknown value of 03_train.schedule.name: 'cosin': did you mean 'cosine'?",
         ),
-        ({"schedule": {"max_lr": "fast"}}, "03_train.schedule.max_lr must be float, not 'fast'"),
+        ({"schedule": {"max_lr": "fast"}}, "03_train.schedule.max_lr must be a number, not 'fast'"),
         ({"schedule": 3}, "03_train.schedule must be a section of keys and values, not 3"),
-        ({"seed": 1.5}, "03_train.seed must be int, not 1.5"),
-        ({"seed": True}, "03_train.seed must be int, not True"),
-        ({"seed": "1"}, "03_train.seed must be int, not '1'"),
-        ({"seed": None}, "03_train.seed must be int, not None"),
-        ({"amp": 1}, "03_train.amp must be bool, not 1"),
-        ({"amp": "off"}, "03_train.amp must be bool, not 'off'"),
-        ({"categories": "cort"}, "03_train.categories must be tuple, not 'cort'"),
-        ({"categories": ["cort", 1]}, "03_train.categories must be str, not 1"),
-        ({"crop": [256]}, r"03_train.crop must hold 2 values, not 1: [256]"),
-        ({"norm": [1, 2]}, r"03_train.norm must hold 3 values, not 2: [1, 2]"),
-        ({"score": {"cort": "high"}}, "03_train.score.cort must be float, not 'high'"),
-        ({"score": [0.5]}, "03_train.score must be dict, not [0.5]"),
-        ({"out": 5}, "03_train.out must be str, not 5"),
+        ({"seed": 1.5}, "03_train.seed must be a whole number, not 1.5"),
+        ({"seed": True}, "03_train.seed must be a whole number, not True"),
+        ({"seed": "1"}, "03_train.seed must be a whole number, not '1'"),
+        ({"seed": None}, "03_train.seed must be a whole number, not None"),
+        ({"soft": "perhaps"}, "03_train.soft must be true or false, not 'perhaps'"),
+        ({"share": True}, "03_train.share must be a number, not True"),
+        ({"share": 1}, "03_train.share must be below 1, not 1"),
+        ({"share": -0.5}, "03_train.share must be at least 0, not -0.5"),
+        ({"schedule": {"warmup_iters": 13}}, "03_train.schedule: warmup_iters 13 brings bad luck"),
+        ({"categories": "cort"}, "03_train.categories must be a list, not 'cort'"),
+        ({"categories": ["cort", 1]}, "03_train.categories.1 must be text, not 1"),
+        ({"crop": [256]}, "03_train.crop must hold 2 values, not [256]"),
+        ({"norm": [1, 2]}, "03_train.norm must hold 3 values, not [1, 2]"),
+        ({"score": {"cort": "high"}}, "03_train.score.cort must be a number, not 'high'"),
+        ({"score": [0.5]}, "03_train.score must be a section of keys and values, not [0.5]"),
+        ({"out": 5}, "03_train.out must be text, not 5"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(values: dict, problem: str) -> None:
@@ -127,7 +140,7 @@ trainings = st.builds(
         names, st.none() | st.booleans() | names | numbers | st.lists(numbers), max_size=3
     ),
     folder=names.map(lambda name: Path("a" + name.replace("\0", ""))),
-    amp=st.booleans(),
+    soft=st.booleans(),
     seed=st.integers(),
 )
 
@@ -177,3 +190,38 @@ def test_the_text_reads_top_down() -> None:
     lines = config.dumps(Training("o", crop=(2, 3))).splitlines()
     assert lines[0] == "out: o"
     assert "crop: [2, 3]" in lines
+
+
+def test_a_class_refuses_a_wrong_value_by_name() -> None:
+    with pytest.raises(KitError, match=r"^share must be below 1, not 7$"):
+        Training("o", share=7)
+    with pytest.raises(KitError, match="unknown key 'sede': did you mean 'seed'"):
+        Training("o", sede=7)
+
+
+def test_a_long_value_is_quoted_in_part() -> None:
+    with pytest.raises(KitError) as caught:
+        build(seed="x" * 1000)
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("-2.5E+10", -2.5e10),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("7", 7),
+        ("off", "off"),
+        ("no", "no"),
+        ("{amp: on, soft: true}", {"amp": "on", "soft": True}),
+        ("[1, 2e1, x]", [1, 20.0, "x"]),
+        ("1e", "1e"),
+        ("e5", "e5"),
+        ("2021-05-11", datetime.date(2021, 5, 11)),
+    ],
+)
+def test_yaml_is_read_as_version_1_2_has_it(text: str, value: Any) -> None:
+    found = config.parse_yaml(text)
+    assert (found, type(found)) == (value, type(value))

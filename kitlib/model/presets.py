@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import Field
+
 from kitlib import config
-from kitlib.errors import KitError, unknown
+from kitlib.config import Float, Int, configuration
+from kitlib.errors import unknown
 
 LEVELS = 5
 
 
-@dataclass(frozen=True)
+@configuration
 class Architecture:
     """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words; lengths in pixels of its input.
 
@@ -22,30 +24,30 @@ class Architecture:
     """
 
     depth: Literal[18, 34, 50, 101, 152] = 50
-    groups: int = 1
-    group_width: int = 64
+    groups: Int = 1
+    group_width: Int = 64
     stride_in_1x1: bool = True  # where a block strides: weights from Caffe's MSRA ResNets want the 1x1
     backbone: str = ""  # a timm model in place of the ResNet
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
-    freeze_at: int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
+    freeze_at: Int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
     stem_stride: Literal[2, 4] = 4  # 2: no pooling in the stem, every level twice as fine, memory x 4
-    fpn_channels: int = 256
-    anchor_sizes: tuple[tuple[float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    rpn_pre_nms_topk: tuple[int, int] = (4000, 4000)  # per level
-    rpn_post_nms_topk: tuple[int, int] = (2000, 3000)
-    rpn_batch: int = 256
-    rpn_nms: float = 0.7
-    roi_batch: int = 512
-    box_fcs: int = 2
-    box_width: int = 1024
-    mask_convs: int = 4
-    mask_width: int = 256
-    box_nms: float = 0.6  # long thin cells side by side: boxes overlap more than 0.5 where masks do not
-    score_floor: float = 0.05
-    detections: int = 1000
-    pixel_mean: float | tuple[float, float, float] | None = None  # None: as the backbone's published weights
-    pixel_std: float | tuple[float, float, float] | None = None
+    fpn_channels: Int = 256
+    anchor_sizes: tuple[tuple[Float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
+    anchor_ratios: tuple[Float, ...] = (0.5, 1.0, 2.0)
+    rpn_pre_nms_topk: tuple[Int, Int] = (4000, 4000)  # per level
+    rpn_post_nms_topk: tuple[Int, Int] = (2000, 3000)
+    rpn_batch: Int = 256
+    rpn_nms: Float = 0.7
+    roi_batch: Int = 512
+    box_fcs: Int = 2
+    box_width: Int = 1024
+    mask_convs: Int = 4
+    mask_width: Int = 256
+    box_nms: Float = 0.6  # long thin cells side by side: boxes overlap more than 0.5 where masks do not
+    score_floor: Float = 0.05
+    detections: Int = 1000
+    pixel_mean: Float | tuple[Float, Float, Float] | None = None  # None: as the backbone's published weights
+    pixel_std: Float | tuple[Float, Float, Float] | None = None
 
 
 _RESNEXT = Architecture(groups=32, group_width=8, stride_in_1x1=False)
@@ -75,27 +77,20 @@ PRESETS: dict[str, Architecture] = {
 }
 
 
-@dataclass(frozen=True)
+@configuration
 class ModelConfig:
-    """What ``kitlib.model.build`` is given, checked when it is made.
-
-    Attributes:
-        preset: a name in ``PRESETS``.
-        num_classes: kinds of cell, background not counted.
-        mask_stages: "all" (a mask branch at each cascade stage) or "last" (detectron2's one branch).
-        options: fields of ``Architecture`` that differ from the preset.
-    """
+    """What ``kitlib.model.build`` is given."""
 
     preset: str = "tiny"
-    num_classes: int = 3
+    """A name in ``PRESETS``."""
+    num_classes: Int = Field(3, ge=1)
+    """Kinds of cell, background not counted."""
     mask_stages: Literal["all", "last"] = "all"
-    options: dict[str, Any] = field(default_factory=dict)
+    """ "all": a mask branch at each cascade stage; "last": detectron2's one branch."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Fields of ``Architecture`` that differ from the preset."""
 
     def __post_init__(self) -> None:
-        if self.mask_stages not in ("all", "last"):
-            raise unknown("mask_stages", self.mask_stages, ("all", "last"))
-        if self.num_classes < 1:
-            raise KitError(f"num_classes must be at least 1, not {self.num_classes}")
         _check(self.architecture)
 
     @property
@@ -110,15 +105,15 @@ class ModelConfig:
 def _check(a: Architecture) -> None:
     """What the types cannot say."""
     if len(a.anchor_sizes) != LEVELS:
-        raise KitError(
+        raise ValueError(
             f"model option anchor_sizes must list {LEVELS} levels of sizes, finest first, such as "
             f"[[8], [16], [32], [64], [128]], not {len(a.anchor_sizes)}"
         )
     if len({len(sizes) for sizes in a.anchor_sizes}) != 1 or not a.anchor_sizes[0]:
-        raise KitError("model option anchor_sizes must give every level equally many sizes, at least one")
+        raise ValueError("model option anchor_sizes must give every level equally many sizes, at least one")
     if not a.anchor_ratios:
-        raise KitError("model option anchor_ratios must not be empty")
+        raise ValueError("model option anchor_ratios must not be empty")
     if a.norm == "GN" and a.fpn_channels % 32:
-        raise KitError(
+        raise ValueError(
             f"model option fpn_channels must be a multiple of 32 with norm GN, not {a.fpn_channels}"
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from kitlib import rle
+from kitlib.config import Float, Int, configuration
 from kitlib.data import cleaning
 from kitlib.post import overlap
 from kitlib.post.forest import Forest
@@ -19,31 +21,28 @@ from kitlib.post.rescore import Kind, rescore
 from kitlib.records import Cell, Frame
 
 
-@dataclass(frozen=True)
+@configuration
 class PostConfig:
-    """Post-processing of the predictions of a frame: each of ``Limits`` by type, with ``default`` for others.
+    """Post-processing of a frame's predictions: each of ``Limits`` by type, with ``default`` for others."""
 
-    Attributes:
-        keep_best: where no cell is left, the best one stays.
-        gain: calibrations by type, with ``default`` for the others; where there are any, the expected gain
-            chooses among instances of any score, and ``score`` plays no part.
-        score_kind: which score ranks the instances and is held to the limit, see ``rescore``.
-        forest: the trees of the learned score.
-    """
-
-    score: dict[str, float] = field(default_factory=default("score"))
-    min_area: dict[str, int] = field(default_factory=default("min_area"))
-    max_area: dict[str, int | None] = field(default_factory=default("max_area"))
-    mask_nms: dict[str, float] = field(default_factory=default("mask_nms"))
-    max_clipped: dict[str, float] = field(default_factory=default("max_clipped"))
-    split: dict[str, overlap.Split] = field(default_factory=default("split"))
-    fill_holes: dict[str, bool] = field(default_factory=default("fill_holes"))
-    largest_only: dict[str, bool] = field(default_factory=default("largest_only"))
-    mask_threshold: dict[str, float] = field(default_factory=default("mask_threshold"))
+    score: dict[str, Float] = Field(default_factory=default("score"))
+    min_area: dict[str, Int] = Field(default_factory=default("min_area"))
+    max_area: dict[str, Int | None] = Field(default_factory=default("max_area"))
+    mask_nms: dict[str, Float] = Field(default_factory=default("mask_nms"))
+    max_clipped: dict[str, Float] = Field(default_factory=default("max_clipped"))
+    split: dict[str, overlap.Split] = Field(default_factory=default("split"))
+    fill_holes: dict[str, bool] = Field(default_factory=default("fill_holes"))
+    largest_only: dict[str, bool] = Field(default_factory=default("largest_only"))
+    mask_threshold: dict[str, Float] = Field(default_factory=default("mask_threshold"))
     keep_best: bool = True
-    gain: dict[str, Calibration] = field(default_factory=dict)
+    """Where no cell is left, the best one stays."""
+    gain: dict[str, Calibration] = Field(default_factory=dict)
+    """Calibrations by type, with ``default`` for the others; where there are any, the expected gain chooses
+    among instances of any score, and ``score`` plays no part."""
     score_kind: Kind = "box"
+    """Which score ranks the instances and is compared with the score threshold, see ``rescore``."""
     forest: Forest | None = None
+    """The trees of the learned score."""
 
     def limits(self, category: str | None) -> Limits:
         """The limits of a frame of this type; what is given neither for it nor as default is as in Limits."""

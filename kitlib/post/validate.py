@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kitlib import metric
+from kitlib.config import Float, configuration
 from kitlib.data import folds as splits
 from kitlib.post import levels, thresholds, tune
 from kitlib.post.bootstrap import interval
@@ -37,15 +38,15 @@ class Row:
     by_category: dict[str, float]
 
 
-@dataclass(frozen=True)
+@configuration
 class Tuned:
     """What ``post.yaml`` holds: the post-processing, the metric to expect of it and the ends of its 90 %
     bootstrap interval over images."""
 
     post: PostConfig
-    expected: float
-    low: float
-    high: float
+    expected: Float
+    low: Float
+    high: Float
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import Field
 
 from kitlib import rle
+from kitlib.config import Float, Int, configuration
 from kitlib.errors import KitError
 from kitlib.post import thresholds
 from kitlib.post.thresholds import PostConfig
@@ -23,33 +25,29 @@ OTHER_CATEGORY = "cells of another type than the file name says"
 TOO_FEW = "too few confident cells"
 
 
-@dataclass(frozen=True)
+@configuration
 class PseudoConfig:
-    """What is believed without a look.
+    """Which predicted cells become pseudo labels."""
 
-    Attributes:
-        post: limits of score and area by category, and how overlap is resolved; ``keep_best`` is not used.
-        agreement: least share of the models and views that saw a cell, by category and ``default``; a cell
-            of which that is not known passes.
-        doubt: score, by category and ``default``, from which a cell that is not believed may yet be one: its
-            box is ignored in training. 1 takes all that is not believed for background.
-        min_cells: the fewest confident cells that make an image worth training on. Every annotated image has
-            4 or more.
-        weight: ``Frame.weight`` of the new frames, a factor on their training loss.
-        soft: that weight times the mean score of the frame's cells.
-    """
-
-    post: PostConfig = field(default_factory=lambda: PostConfig(score={"default": 0.7}))
-    agreement: dict[str, float] = field(default_factory=lambda: {"default": 0.0})
-    doubt: dict[str, float] = field(default_factory=lambda: {"default": 0.3})
-    min_cells: int = 4
-    weight: float = 0.5
+    post: PostConfig = Field(default_factory=lambda: PostConfig(score={"default": 0.7}))
+    """Thresholds of score and area by category, and how overlap is resolved; ``keep_best`` is not used."""
+    agreement: dict[str, Float] = Field(default_factory=lambda: {"default": 0.0})
+    """Least share of the models and views that saw a cell, by category and ``default``; a cell of which that
+    is not known passes."""
+    doubt: dict[str, Float] = Field(default_factory=lambda: {"default": 0.3})
+    """Score, by category and ``default``, from which a cell that is no pseudo label may yet be a cell: its
+    box is ignored in training. 1 takes all that is no pseudo label for background."""
+    min_cells: Int = 4
+    """The fewest confident cells of an image worth training on. Every annotated image has 4 or more."""
+    weight: Float = 0.5
+    """``Frame.weight`` of the new frames, a factor on their training loss."""
     soft: bool = False
+    """That weight times the mean score of the frame's cells."""
 
     def __post_init__(self) -> None:
         for name in ("agreement", "doubt"):
             if "default" not in getattr(self, name):
-                raise KitError(f"{name} needs a 'default' for types that it does not name")
+                raise ValueError(f"{name} needs a 'default' for types that it does not name")
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,31 @@ def parameters(path: Path) -> dict[str, Any]:
     source = "\n".join(cell.source for cell in code(path) if "parameters" in cell.tags)
     try:
         lines = ast.parse(source).body
-        return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
+        return {_target(line).id: ast.literal_eval(line.value) for line in lines}
     except (SyntaxError, ValueError, AttributeError) as error:
         where = f" line {error.lineno}" if getattr(error, "lineno", None) else ""
         raise KitError(
             f"{path}: the cell of parameters may hold only 'name = value' lines with plain values{where} "
             f"({error}); compute others in the next cell"
         ) from error
+
+
+def _target(line: ast.stmt) -> ast.Name:
+    """What a line "name = value" or "name: type = value" assigns to."""
+    return line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+
+
+def injected() -> list[str]:
+    """The names that papermill was given for the notebook of this kernel; none where it did not start it.
+
+    It puts them into a cell of their own, which begins with a comment.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    cells = shell.user_ns.get("In", ()) if shell is not None else ()
+    own = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    return [target.id for cell in own for line in ast.parse(cell).body for target in line.targets]
 
 
 def fingerprint(path: Path) -> str:

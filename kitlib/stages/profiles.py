@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import yaml
 
 from kitlib import config
 from kitlib.errors import KitError, unknown
@@ -57,20 +58,14 @@ def plan(
     for stage in STAGES:
         known = defaults[stage]
         values = {
-            name: check(stage, name, value, known, f"profile '{profile}', ")
+            name: check(stage, name, config.overlay(known.get(name), value), known, f"profile '{profile}', ")
             for name, value in (profiled.get(stage) or {}).items()
         }
         shared = {name: value for name, value in (common or {}).items() if name in known}
         plans[stage] = {**known, **values, **shared}
     for setting in settings:
-        stage, name, text = _split(setting)
-        name, *keys = name.split(".")  # schedule.max_lr is one value of the parameter schedule
-        if keys:
-            check(stage, name, plans[stage].get(name), plans[stage], "--set ")
-            plans[stage][name] = _with(plans[stage][name], keys, _literal(text), f"--set {stage}.{name}")
-        else:
-            value = parse(stage, name, text, defaults[stage])
-            plans[stage][name] = _found_here(value) if name in FILES else value
+        stage, name, value = _read_setting(setting, defaults)
+        plans[stage][name] = config.overlay(plans[stage][name], value)
     sections.check(plans)
     return Plan(Path(profile).stem, plans, notebooks, device)
 
@@ -84,8 +79,10 @@ def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: st
     if name not in known:
         raise unknown(f"parameter of {where}{stage}:", name, known)
     default = known[name]
-    if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
+    if isinstance(default, float) and type(value) in (int, str):
         value = _as_float(value)
+    if name == "amp" and value is False:
+        value = "off"  # as papermill's reader of YAML takes the word
     if default is not None and type(value) is not type(default):
         expected = type(default).__name__
         raise KitError(
@@ -94,11 +91,53 @@ def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: st
     return value
 
 
-def parse(stage: str, name: str, text: str, known: Mapping[str, Any]) -> Any:
-    """The value of a ``--set`` text: as it stands for a text parameter, else a Python literal."""
-    if isinstance(known.get(name), str):
-        return text
-    return check(stage, name, _literal(text), known, "--set ")
+def _as_float(value: int | str) -> Any:
+    try:
+        return float(value)  # papermill's reader of YAML takes 1e-5 for text
+    except ValueError:
+        return value
+
+
+def _read_setting(setting: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, Any]:
+    """Stage, parameter and value of a ``--set`` text: STAGE.NAME=VALUE, or STAGE.NAME.KEY=VALUE for one key.
+
+    Raises:
+        KitError: it has another form, or names what there is not, or the value is of a wrong type.
+    """
+    target, equals, text = check_text(setting).partition("=")
+    stage, dot, path = target.strip().partition(".")
+    if not equals or not dot:
+        raise KitError(f"--set '{setting}' must look like 03_train.max_iter=100")
+    stage, (name, *keys) = resolve(stage), path.split(".")
+    if name in ("data", "out"):
+        raise KitError(f"--set '{setting}': all stages have the same; give it as --{name}")
+    known = defaults[stage]
+    check(stage, name, known.get(name), known, "--set ")
+    _check_keys(f"--set {stage}.{path}", known[name], keys)
+    value = text.strip() if isinstance(known[name], str) else _value(setting, text)
+    for key in reversed(keys):
+        value = {key: value}
+    if not keys:
+        value = check(stage, name, value, known, "--set ")
+    return stage, name, _found_here(value) if name in FILES else value
+
+
+def _check_keys(where: str, value: Any, keys: Sequence[str]) -> None:
+    """Raise KitError if keys lead into a value that has none."""
+    for key in keys:
+        if not isinstance(value, Mapping):
+            raise KitError(f"{where}: there is no '{key}' in {value!r}; set that as a whole")
+        value = value.get(key, {})
+
+
+def _value(setting: str, text: str) -> Any:
+    """The value of a text as YAML has it; None, as Python writes it, is null."""
+    try:
+        return None if text.strip() == "None" else config.parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise KitError(
+            f"--set '{setting}': {' '.join(str(error).split())[:80]}; quote it as YAML asks"
+        ) from None
 
 
 def _found_here(value: Any) -> Any:
@@ -107,38 +146,6 @@ def _found_here(value: Any) -> Any:
         return [_found_here(one) for one in value]
     path = Path(str(value)).expanduser()
     return str(path.resolve()) if value and path.is_file() else value
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _with(values: Any, keys: Sequence[str], value: Any, where: str) -> dict[str, Any]:
-    """A copy of nested dicts with one value replaced."""
-    if not isinstance(values, Mapping):
-        raise KitError(f"{where} is {values!r}, which has no part '{keys[0]}'; set it as a whole")
-    key, *rest = keys
-    return {**values, key: _with(values.get(key, {}), rest, value, f"{where}.{key}") if rest else value}
-
-
-def _as_float(value: int | str) -> Any:
-    try:
-        return float(value)  # YAML reads 1e-5 as text
-    except ValueError:
-        return value
-
-
-def _split(setting: str) -> tuple[str, str, str]:
-    target, equals, text = check_text(setting).partition("=")
-    stage, dot, name = target.strip().partition(".")
-    if not equals or not dot:
-        raise KitError(f"--set '{setting}' must look like 03_train.max_iter=100")
-    if name in ("data", "out"):
-        raise KitError(f"--set '{setting}': all stages have the same; give it as --{name}")
-    return resolve(stage), name, text.strip()
 
 
 def _read_profile(profile: str, folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Record:
         seconds: wall-clock time of the last run.
         parameters: what the notebook was given.
         training: as ``key``, without the parameters that come after training.
+        resumable: as ``training``, without those that an interrupted training may change.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Record:
     seconds: float
     parameters: dict[str, Any]
     training: str = ""
+    resumable: str = ""
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / "stage.json", asdict(self))
@@ -47,7 +49,7 @@ def by_hand(folder: Path) -> None:
     """Results of a finished run were replaced in JupyterLab, say: no run may take them for its own."""
     former = read(folder)
     if former is not None and former.done:
-        replace(former, key="by hand", training="by hand").save(folder)
+        replace(former, key="by hand", training="by hand", resumable="by hand").save(folder)
 
 
 def read(folder: Path) -> Record | None:

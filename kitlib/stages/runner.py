@@ -6,15 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kitlib import files
+from kitlib.config import affecting
 from kitlib.errors import KitError
 from kitlib.runtime import lock
 from kitlib.stages import machine, notebooks, record
 from kitlib.stages.names import NEEDS, STAGES, notebook
 from kitlib.stages.profiles import Plan
 from kitlib.stages.summary import Row, row
+from kitlib.train.config import TrainConfig
+
+#: Parameters that say where and on what a stage runs.
+PLACE = {"data", "out", "gpus"}
 
 
 def run(
@@ -85,9 +90,12 @@ class _Step:
 
     @property
     def keeps_training(self) -> bool:
-        """Whether the training in the folder is of the same inputs."""
-        same = self.former is not None and self.former.training == self.begun.training
-        return same and not self.force
+        """Whether the training in the folder is of the same inputs, or was interrupted and may go on."""
+        former, begun = self.former, self.begun
+        if former is None or self.force:
+            return False
+        may_go_on = not former.done and former.resumable == begun.resumable
+        return former.training == begun.training or may_go_on
 
 
 def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterator[_Step]:
@@ -95,9 +103,9 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
     upstream = record.data_fingerprint(data, out)
     for stage in STAGES[:count]:
         path, folder, parameters = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
-        key, training = _keys(path, parameters, upstream)
-        upstream = upstream if stage == STAGES[0] else key  # nothing depends on what 01 finds
-        begun = record.Record(key, False, 0.0, parameters, training)
+        keys = _keys(path, parameters, upstream)
+        upstream = upstream if stage == STAGES[0] else keys.everything  # nothing depends on what 01 finds
+        begun = record.Record(keys.everything, False, 0.0, parameters, keys.training, keys.resumable)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
 
 
@@ -129,6 +137,31 @@ def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
                 )
 
 
+class _Keys(NamedTuple):
+    """Fingerprints of what a stage's results come from: the notebook, the stages before it, and parameters.
+
+    Attributes:
+        everything: all parameters but those that say where, on what and how fast it runs.
+        training: of these, those that the training depends on, so that it may stay where others change.
+        resumable: of these, those that an interrupted training has to have in common with its further part.
+    """
+
+    everything: str
+    training: str
+    resumable: str
+
+
+def _keys(path: Path, parameters: dict[str, Any], upstream: str) -> _Keys:
+    base = files.fingerprint(notebooks.fingerprint(path), upstream)
+    counted = parameters.keys() - PLACE - affecting(TrainConfig, "speed")
+    training = counted - _after(parameters)
+    resumable = training - affecting(TrainConfig, "watching")
+    names = (counted, training, resumable)
+    return _Keys(
+        *(files.fingerprint(base, repr([(n, parameters[n]) for n in sorted(part)])) for part in names)
+    )
+
+
 def _after(parameters: dict[str, Any]) -> set[str]:
     """The parameters that come after a stage's training: they predict, tune and judge."""
     if "ways" not in parameters:
@@ -136,16 +169,6 @@ def _after(parameters: dict[str, Any]) -> set[str]:
     after = {"score_kinds", "ways", "margin", "confidence", "use_retrained"}
     # An evaluation within training predicts as well, and chooses the weights that are kept.
     return after if parameters.get("eval_every") else after | {"predict_config"}
-
-
-def _keys(path: Path, parameters: dict[str, Any], upstream: str) -> tuple[str, str]:
-    """Fingerprints of all that a stage does, and of its training alone."""
-    ignored = {"data", "out", "gpus"}  # where and on what it runs does not change what it computes
-    counted = sorted(item for item in parameters.items() if item[0] not in ignored)
-    after = _after(parameters)
-    before = [item for item in counted if item[0] not in after]
-    training = files.fingerprint(notebooks.fingerprint(path), repr(before), upstream)
-    return files.fingerprint(training, repr(counted)), training
 
 
 def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:

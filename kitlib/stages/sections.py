@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -88,6 +88,57 @@ def check(stages: Mapping[str, Mapping[str, Any]]) -> None:
         _check_stage(stage, parameters)
     _check_folds(stages)
     _check_models(stages)
+
+
+def check_alone(stage: str, parameters: Mapping[str, Any]) -> None:
+    """See that one stage's parameters are what they may be, whatever those of the others.
+
+    Raises:
+        KitError: as ``check``.
+    """
+    _check_stage(stage, parameters)
+
+
+def training(
+    stage: str,
+    parameters: Mapping[str, Any],
+    categories: Sequence[str],
+    model: Mapping[str, Any] | None = None,
+    predict: Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> TrainConfig:
+    """The configuration of a stage's training.
+
+    Args:
+        stage: its name, for messages.
+        parameters: the notebook's; those that ``TrainConfig`` has by the same name are taken as they are.
+        categories: the classes in the model's order.
+        model: what the model is built from; None: the parameters preset, mask_stages and model_options.
+        predict: how frames are predicted, where the parameter predict_config says nothing.
+        rest: further fields of ``TrainConfig``; they win over the parameters.
+
+    Raises:
+        KitError: a value that is not what it may be.
+    """
+    model = model or {
+        "preset": parameters["preset"],
+        "num_classes": len(categories),
+        "mask_stages": parameters["mask_stages"],
+        "options": parameters["model_options"],
+    }
+    predict = {**(predict or {}), **parameters.get("predict_config", {})}
+    own = {"categories": list(categories), "model": model, "predict": predict, "train": ""}
+    return config.from_dict(TrainConfig, {**_those(parameters, TrainConfig), **own, **rest}, stage)
+
+
+def pseudo_labels(stage: str, parameters: Mapping[str, Any]) -> PseudoConfig:
+    """The configuration of a stage that makes pseudo labels.
+
+    Raises:
+        KitError: a value that is not what it may be.
+    """
+    post = {name: parameters[name] for name in ("score", "min_area", "max_area")}
+    return config.from_dict(PseudoConfig, {**_those(parameters, PseudoConfig), "post": post}, stage)
 
 
 def _check_folds(stages: Mapping[str, Mapping[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
 from kitlib.kaggle import bundle as bundles
 from kitlib.runtime import lock
-from kitlib.stages import record, runner
+from kitlib.stages import notebooks, profiles, record, runner, sections
 from kitlib.stages.names import ROOT, STAGES, default_out, notebook, whole_path
 from kitlib.stages.notebooks import parameters
+from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
@@ -53,6 +54,40 @@ class Stage:
     def cache(self) -> Path:
         """Where files are kept that save reading the data a second time; it may be removed at any time."""
         return self.out / "cache"
+
+    def parameters(self, namespace: Mapping[str, Any]) -> dict[str, Any]:
+        """The notebook's parameters, checked: as its first cell has them, or as papermill was given them.
+
+        A dictionary that papermill was given is laid over the notebook's own.
+
+        Args:
+            namespace: the notebook's ``globals()``.
+
+        Raises:
+            KitError: papermill was given a name that the notebook does not have (the nearest is named), or a
+                value is of a wrong type or makes no sense.
+        """
+        if (
+            self.bundle
+        ):  # the notebook that runs is not one of the checkout, and was checked when it was packed
+            return {}
+        defaults = parameters(notebook(self.name))
+        given = notebooks.injected()
+        for name in given:
+            if name not in defaults:
+                raise unknown(f"parameter of {self.name}:", name, defaults)
+        values = {}
+        for name, default in defaults.items():
+            value = namespace[name]
+            value = configs.overlay(default, value) if name in given else value
+            values[name] = profiles.check(self.name, name, value, defaults)
+        sections.check_alone(self.name, values)
+        return values
+
+    def training(self, parameters: Mapping[str, Any], categories: Sequence[str], **rest: Any) -> TrainConfig:
+        """The configuration of this stage's training, see ``sections.training``; it leaves its results in
+        ``folder``."""
+        return sections.training(self.name, parameters, categories, out=str(self.folder), **rest)
 
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.

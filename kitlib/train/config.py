@@ -1,11 +1,13 @@
-"""Everything that a training is told, in one configuration. No torch in here."""
+"""What a training is given, in one configuration. No torch in here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from kitlib.errors import KitError, unknown
+from pydantic import Field
+
+from kitlib.config import Affects, Float, Int, Precision, configuration
+from kitlib.errors import KitError
 from kitlib.model.augment import AugmentConfig
 from kitlib.model.presets import ModelConfig
 from kitlib.post.thresholds import PostConfig
@@ -13,24 +15,24 @@ from kitlib.predict.config import PredictConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
+Count = Annotated[Int, Field(ge=0)]
+PositiveCount = Annotated[Int, Field(ge=1)]
 
-@dataclass(frozen=True)
+
+@configuration
 class OptimConfig:
     """The optimiser and its numbers; detectron2's defaults."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9  # "sgd"
-    weight_decay: float = 1e-4  # not on the weights of normalisation layers
-    clip_norm: float = 0.0  # largest norm of the whole gradient; 0 leaves it alone
-
-    def __post_init__(self) -> None:
-        if self.name not in ("sgd", "adamw"):
-            raise unknown("optimiser", self.name, ("sgd", "adamw"))
-        if not (0 <= self.momentum < 1 and self.weight_decay >= 0 and self.clip_norm >= 0):
-            raise KitError("optim: momentum must be in 0..1, weight_decay and clip_norm at least 0")
+    momentum: Float = Field(0.9, ge=0, lt=1)
+    """Of "sgd"."""
+    weight_decay: Float = Field(1e-4, ge=0)
+    """Not on the weights of normalisation layers."""
+    clip_norm: Float = Field(0.0, ge=0)
+    """The largest norm of the whole gradient; 0 does not clip it."""
 
 
-@dataclass(frozen=True)
+@configuration
 class AverageConfig:
     """An average of the weights over the training, evaluated and kept in place of the last weights.
 
@@ -39,82 +41,70 @@ class AverageConfig:
     """
 
     kind: Literal["none", "ema", "swa"] = "none"
-    decay: float = 0.999  # "ema"; (1 + n) / (10 + n) where that is less, so that the start is forgotten
-    start: float = 0.75  # "swa" begins after this share of the training
-    every: int = 1  # "swa" takes the weights of every so many iterations
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("none", "ema", "swa"):
-            raise unknown("average", self.kind, ("none", "ema", "swa"))
-        if not (0 <= self.decay < 1 and 0 <= self.start < 1 and self.every >= 1):
-            raise KitError("average: decay and start must be in 0..1, every at least 1")
+    decay: Float = Field(0.999, ge=0, lt=1)
+    """Of "ema"; (1 + n) / (10 + n) where that is less, so that the start is forgotten."""
+    start: Float = Field(0.75, ge=0, lt=1)
+    """ "swa" begins after this share of the training."""
+    every: PositiveCount = 1
+    """ "swa" takes the weights of every so many iterations."""
 
 
-@dataclass(frozen=True)
+@configuration
 class TrainConfig:
-    """One training. The defaults are the paper's where it says anything.
+    """One training. The defaults are the paper's where it says anything."""
 
-    Attributes:
-        out: the run's folder.
-        train: frames to train on, a file of ``records.write_frames``.
-        categories: class names in the model's order; ``("cell",)`` takes every cell as one class.
-        val: frames to evaluate on, of the same kind; "" for no evaluation.
-        weights: what to start from, see ``kitlib.model.weights``; "" for random weights.
-        replicate_classes: spread a one-class checkpoint's predictors over the classes.
-        images_per_batch: of all processes together, for one optimiser step.
-        accumulate: pieces in which each process takes its share of the batch, to save memory.
-        amp: arithmetic of the forward pass; "fp16" for GPUs without bf16.
-        memory_format: how the model's tensors lie in memory, in PyTorch's words; "auto" is channels_last but
-            for "off" on a GPU, where grouped convolutions may be many times slower so.
-        sync_bn: BatchNorm takes its statistics over all processes.
-        eval_every: iterations between evaluations; 0 evaluates the last one only.
-        patience: stop after this many evaluations without a better score; 0 never does.
-        checkpoint_every: iterations between checkpoints; 0 for one at the end only.
-        max_skipped: steps in 100 that may be skipped for a loss that is not a number, before giving up.
-        workers: processes that prepare images, for each training process; 0 prepares them in that one.
-    """
-
-    out: str
-    train: str
+    out: Annotated[str, Affects("place")]
+    """The folder of the training."""
+    train: Annotated[str, Affects("place")]
+    """Frames to train on, a file of ``records.write_frames``."""
     categories: tuple[str, ...]
-    val: str = ""
+    """Class names in the model's order; ``("cell",)`` takes every cell as one class."""
+    val: Annotated[str, Affects("place")] = ""
+    """Frames to evaluate on, of the same kind; "" for no evaluation."""
     weights: str = ""
+    """What to start from, see ``kitlib.model.weights``; "" for random weights."""
     replicate_classes: bool = True
-    model: ModelConfig = field(default_factory=ModelConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    average: AverageConfig = field(default_factory=AverageConfig)
-    predict: PredictConfig = field(default_factory=PredictConfig)
-    post: PostConfig = field(default_factory=PostConfig)
-    max_iter: int = 5000
-    images_per_batch: int = 2
-    accumulate: int = 1
-    amp: Literal["off", "bf16", "fp16"] = "off"
-    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """Copy the predictors of a one-class checkpoint into those of the classes."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    average: AverageConfig = Field(default_factory=AverageConfig)
+    predict: PredictConfig = Field(default_factory=PredictConfig)
+    post: PostConfig = Field(default_factory=PostConfig)
+    max_iter: PositiveCount = 5000
+    images_per_batch: PositiveCount = 2
+    """Of all processes together, for one optimiser step."""
+    accumulate: PositiveCount = 1
+    """Pieces in which each process takes its share of the batch, to save memory."""
+    amp: Precision = "off"
+    """Arithmetic of the forward pass; "fp16" for GPUs without bf16."""
+    memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Affects("speed")] = "auto"
+    """How the model's tensors lie in memory, in PyTorch's words; "auto" is channels_last but for "off" on a
+    GPU, where grouped convolutions may be many times slower so."""
     sync_bn: bool = False
-    eval_every: int = 0
-    patience: int = 0
-    checkpoint_every: int = 500
-    max_skipped: int = 10
-    workers: int = 2
-    seed: int = 0
+    """BatchNorm takes its statistics over all processes."""
+    eval_every: Annotated[Count, Affects("watching")] = 0
+    """Iterations between evaluations; 0 evaluates the last one only."""
+    patience: Annotated[Count, Affects("watching")] = 0
+    """Stop after this many evaluations without a better score; 0 never does."""
+    checkpoint_every: Annotated[Count, Affects("speed")] = 500
+    """Iterations between checkpoints; 0 for one at the end only."""
+    max_skipped: Annotated[Count, Affects("speed")] = 10
+    """Steps in 100 that may be skipped for a loss that is not a number, before giving up."""
+    workers: Annotated[Count, Affects("speed")] = 2
+    """Processes that prepare images, for each training process; 0 prepares them in that one."""
+    seed: Int = 0
 
     def __post_init__(self) -> None:
         if not self.categories or len(set(self.categories)) != len(self.categories):
-            raise KitError(f"categories must be different names, at least one, not {list(self.categories)}")
+            raise ValueError(f"categories must be different names, at least one, not {list(self.categories)}")
         if self.model.num_classes != len(self.categories):
-            raise KitError(
+            raise ValueError(
                 f"model.num_classes is {self.model.num_classes}, but there are {len(self.categories)} "
                 f"categories ({', '.join(self.categories)}); make them agree"
             )
-        for name, least in {"max_iter": 1, "images_per_batch": 1, "accumulate": 1}.items():
-            if getattr(self, name) < least:
-                raise KitError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("eval_every", "patience", "checkpoint_every", "max_skipped", "workers"):
-            if getattr(self, name) < 0:
-                raise KitError(f"{name} must not be negative, but is {getattr(self, name)}")
 
     def most_processes(self, present: int) -> int:
         """As many of ``present`` processes as can share a batch evenly; one where none can."""

@@ -11,11 +11,8 @@ from kitlib.errors import KitError
 from kitlib.records import Frame
 from kitlib.train.config import TrainConfig
 
-# May change between the parts of one training: they say where things lie, how often to look, how fast to go.
-HARMLESS = {
-    *("out", "train", "val", "workers", "memory_format"),
-    *("eval_every", "patience", "checkpoint_every", "max_skipped"),
-}
+# May change between the parts of one training.
+HARMLESS = configs.affecting(TrainConfig, "place", "speed", "watching")
 
 
 def data_fingerprint(train: Sequence[Frame], val: Sequence[Frame]) -> str:

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from kitlib.config import Float, Share, configuration
 from kitlib.errors import KitError
 from kitlib.records import Frame
 
 
-@dataclass(frozen=True)
+@configuration
 class SamplerConfig:
-    """How often each frame is seen.
+    """How often each frame is seen."""
 
-    Attributes:
-        balance: a frame of a type with n frames, where the commonest type has N, is seen (N / n) **
-            balance times as often. 0 sees every frame equally often, 1 every type, 0.5 is the repeat
-            factor of LVIS (Gupta et al. 2019).
-        pseudo_share: share of pseudo-labelled frames in what is seen; None leaves them as many as they
-            are. Types are then balanced among annotated and among pseudo-labelled frames apart.
-    """
-
-    balance: float = 0.0
-    pseudo_share: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.balance <= 1:
-            raise KitError(f"balance must lie between 0 and 1, not {self.balance}")
-        if self.pseudo_share is not None and not 0 <= self.pseudo_share < 1:
-            raise KitError(f"pseudo_share must be at least 0 and below 1, not {self.pseudo_share}")
+    balance: Share = 0.0
+    """A frame of a type with n frames, where the commonest type has N, is seen (N / n) ** balance times as
+    often: 0 sees every frame equally often, 1 every type, 0.5 is the repeat factor of LVIS (Gupta et al.
+    2019)."""
+    pseudo_share: Annotated[Float, Field(ge=0, lt=1)] | None = None
+    """Share of pseudo-labelled frames in what is seen; None leaves them as many as they are. Types are then
+    balanced among annotated and among pseudo-labelled frames apart."""
 
 
 class TrainingSampler:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from kitlib.errors import KitError, unknown
+from pydantic import Field
 
-NAMES = ("cosine_periodic", "sgdr", "cosine", "step")
+from kitlib.config import Float, Int, Share, configuration
 
 
-@dataclass(frozen=True)
+@configuration
 class ScheduleConfig:
     """Which schedule, and its numbers.
 
@@ -21,24 +20,27 @@ class ScheduleConfig:
     """
 
     name: Literal["cosine_periodic", "sgdr", "cosine", "step"] = "cosine_periodic"
-    max_lr: float = 0.005
-    min_lr: float = 1e-5  # not used by "step"
-    period: int = 200  # iterations from max_lr to min_lr: "cosine_periodic" and the first cycle of "sgdr"
-    growth: float = 1.0  # "sgdr": each cycle is this many times as long as the one before
-    steps: tuple[int, ...] = ()  # "step": iterations at which the rate is multiplied by gamma
-    gamma: float = 0.1
-    warmup_iters: int = 0  # the rate rises linearly to its value over these first iterations
-    warmup_factor: float = 0.001  # where that rise starts, as detectron2's
+    max_lr: Float = 0.005
+    """The highest learning rate."""
+    min_lr: Float = Field(1e-5, ge=0)
+    """The lowest learning rate; "step" does not use it."""
+    period: Int = Field(200, ge=1)
+    """Iterations from max_lr to min_lr: "cosine_periodic" and the first cycle of "sgdr"."""
+    growth: Float = Field(1.0, ge=1)
+    """ "sgdr": each cycle is this many times as long as the one before."""
+    steps: tuple[Int, ...] = ()
+    """ "step": ascending iterations at which the rate is multiplied by gamma."""
+    gamma: Float = 0.1
+    warmup_iters: Int = Field(0, ge=0)
+    """The rate rises linearly to its value over these first iterations."""
+    warmup_factor: Share = 0.001
+    """Where that rise starts, as in detectron2."""
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES:
-            raise unknown("schedule", self.name, NAMES)
-        if not 0 <= self.min_lr <= self.max_lr:
-            raise KitError(f"schedule: min_lr {self.min_lr} must lie between 0 and max_lr {self.max_lr}")
-        if self.period < 1 or self.growth < 1 or self.warmup_iters < 0:
-            raise KitError("schedule: period and growth must be at least 1, warmup_iters at least 0")
+        if self.min_lr > self.max_lr:
+            raise ValueError(f"min_lr {self.min_lr} must not be above max_lr {self.max_lr}")
         if list(self.steps) != sorted(self.steps):
-            raise KitError(f"schedule: steps must be in ascending order, not {list(self.steps)}")
+            raise ValueError(f"steps must be in ascending order, not {list(self.steps)}")
 
     @property
     def needs_length(self) -> bool:

@@ -62,7 +62,7 @@ def test_the_first_code_is_plain_parameters_with_help(path: Path) -> None:
     first = code(path)[0]
     for line in first.splitlines():
         (node,) = ast.parse(line).body
-        assert isinstance(node, ast.Assign), line
+        assert isinstance(node, ast.AnnAssign), line
         ast.literal_eval(node.value)
         assert "  # " in line, line
     assert list(notebooks.parameters(path))[:2] == ["data", "out"]
@@ -76,6 +76,7 @@ def test_papermill_finds_every_parameter_and_its_help(path: Path) -> None:
     for name, parameter in found.items():
         assert ast.literal_eval(parameter["default"]) == expected[name]
         assert len(parameter["help"]) > 5, name
+        assert parameter["inferred_type_name"] == type(expected[name]).__name__, name
 
 
 @each_notebook

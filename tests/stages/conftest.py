@@ -22,6 +22,8 @@ sizes = [1, 2]  # several
 recipe = {"name": "cosine", "max_lr": 6e-4, "steps": {"first": 1}}  # parts
 weights = ""  # a file
 ways = ["limits by type"]  # how to tune
+workers = 2  # processes
+eval_every = 0  # evaluations
 do = ""  # more to do in the middle
 """
 

@@ -167,6 +167,24 @@ def test_an_interrupted_stage_goes_on_where_it_was(run: Runs, tmp_path: Path) ->
     assert record.read(run.out / EDA).done
 
 
+@pytest.mark.parametrize("change", ["02.workers=0", "02.eval_every=5"])
+def test_an_interrupted_training_goes_on_with_what_only_its_speed_or_evaluation_depends_on(
+    run: Runs, tmp_path: Path, change: str
+) -> None:
+    flag, kept = tmp_path / "fails", run.out / PRETRAIN / "fold_0" / "checkpoint"
+    flag.touch()
+    do = f"p = Path({str(kept)!r}); p.parent.mkdir(exist_ok=True); p.open('a').write('x')"
+    settings = [f"02.do={do}; assert not Path({str(flag)!r}).exists()"]
+    with pytest.raises(KitError):
+        run(*settings, first=PRETRAIN)
+    flag.unlink()
+    said = run(*settings, change, first=PRETRAIN)
+    assert "other parameters" not in said[0]
+    assert kept.read_text() == "xx"
+    # Finished, it is the same whatever its speed was; another way to evaluate asks for another training.
+    assert ("skipped" in run(*settings, first=PRETRAIN)[0]) == ("workers" in change)
+
+
 def test_an_interrupted_stage_of_other_parameters_is_moved_aside(run: Runs) -> None:
     with pytest.raises(KitError):
         run("01.do=1/0", last=EDA)

@@ -35,7 +35,7 @@ def test_the_defaults_are_the_papers():
         ({"categories": ["a", "b", "b"]}, "different names"),
         ({"amp": "fp32"}, "fp16"),
         ({"max_iter": 0}, "max_iter must be at least 1"),
-        ({"workers": -1}, "workers must not be negative"),
+        ({"workers": -1}, "workers must be at least 0, not -1"),
     ],
 )
 def test_bad_values_are_refused(values, says):

@@ -94,8 +94,8 @@ def test_a_share_of_pseudo_labels_where_there_is_nothing_to_share(of):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"balance": 1.5}, "balance must lie"),
-        ({"pseudo_share": 1.0}, "pseudo_share must be at least 0 and below 1"),
+        ({"balance": 1.5}, "balance must be at most 1"),
+        ({"pseudo_share": 1.0}, "pseudo_share must be below 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, words):

@@ -1,0 +1,79 @@
+"""What plain papermill gives a notebook: its second code cell checks it and completes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+
+from kitlib.stages import names
+
+STAGE = "02_pretrain_livecell"
+CHECK = f"""\
+import json
+from kitlib import stages
+stage = stages.begin("{STAGE}", data, out)
+given = stage.parameters(globals())
+config = stage.training(given, ["cell"])
+rate = config.schedule
+found = {{"name": rate.name, "max_lr": rate.max_lr, "warmup": rate.warmup_iters}}
+found |= {{"amp": config.amp, "max_iter": config.max_iter, "options": config.model.options}}
+(stage.folder / "found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Runs the parameters of notebook 02 and a cell that checks them; returns what the training would get."""
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "train.csv").write_text("id\n")
+    whole = nbformat.read(names.notebook(STAGE), as_version=4)
+    (cell,) = [c for c in whole.cells if "parameters" in c.metadata.get("tags", ())]
+    short = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell(CHECK)], metadata=whole.metadata)
+    nbformat.write(short, tmp_path / "short.ipynb")
+
+    def execute(**parameters: Any) -> dict[str, Any]:
+        places = {"data": str(data), "out": str(tmp_path / "out")}
+        papermill.execute_notebook(
+            tmp_path / "short.ipynb",
+            tmp_path / "executed.ipynb",
+            {**places, **parameters},
+            kernel_name="python3",
+            progress_bar=False,
+        )
+        return json.loads((tmp_path / "out" / STAGE / "found.json").read_text())
+
+    return execute
+
+
+def test_a_dictionary_is_laid_over_the_notebook_s_own(run) -> None:
+    """As ``papermill -y 'schedule: {max_lr: 1e-3}'`` and ``-y 'amp: off'`` arrive in the notebook."""
+    found = run(schedule={"max_lr": "1e-3"}, amp=False, max_iter=7)
+    assert found == {
+        "name": "cosine",
+        "max_lr": 1e-3,
+        "warmup": 20,
+        "amp": "off",
+        "max_iter": 7,
+        "options": {"roi_batch": 64},
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"max_itre": 3}, "unknown parameter of 02_pretrain_livecell: 'max_itre': did you mean 'max_iter'?"),
+        ({"max_iter": "many"}, "02_pretrain_livecell.max_iter must be of type int"),
+        ({"optim": {"clip_nrom": 1}}, "02_pretrain_livecell.optim: unknown key 'clip_nrom'"),
+    ],
+)
+def test_a_wrong_name_or_value_is_refused(run, parameters: dict[str, Any], problem: str) -> None:
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        run(**parameters)
+    assert caught.value.ename == "KitError"
+    assert problem in caught.value.evalue
