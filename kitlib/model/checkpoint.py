@@ -22,7 +22,7 @@ from kitlib.model import pickles
 from kitlib.model.presets import ModelConfig
 
 FORMAT = 1
-REQUIRED = {"model_config", "categories", "model"}
+_REQUIRED = {"model_config", "categories", "model"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def load(path: Path | str, mmap: bool = True) -> Checkpoint:
 
 def is_ours(content: Any) -> bool:
     """Whether a file with this content is one that this module wrote."""
-    ours = isinstance(content, Mapping) and content.keys() >= REQUIRED
+    ours = isinstance(content, Mapping) and content.keys() >= _REQUIRED
     return ours and isinstance(content["model"], Mapping)
 
 

@@ -36,12 +36,13 @@ def read(path: Path, source: str = "", mmap: bool = True) -> Any:
     try:
         if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
             with path.open("rb") as file:
-                return ArrayUnpickler(file).load()
-        allowed = [(stand_in, name) for name, stand_in in NUMPY.items()]
+                return _ArrayUnpickler(file).load()
+        allowed = [(stand_in, name) for name, stand_in in _NUMPY.items()]
         with torch.serialization.safe_globals(allowed):
             mapped = mmap and zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged file makes torch and pickle raise errors of any kind
+    # A damaged file makes torch and pickle raise errors of any kind.
+    except Exception as error:
         raise explain(source or str(path), error) from error
 
 
@@ -57,21 +58,22 @@ def explain(source: str, error: Exception) -> KitError:
     )
 
 
-class ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle.Unpickler):
     """Unpickles arrays and the containers and scalars built into Python, and nothing that could run code."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="latin1")  # detectron2's and Caffe2's files were written by Python 2
+        # Python 2 wrote detectron2's and Caffe2's files, with the bytes of arrays as text.
+        super().__init__(file, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-ins for what numpy's own pickles name; UnpicklingError for anything else."""
         full_name = f"{module}.{name}"
-        if full_name not in ALLOWED:
+        if full_name not in _ALLOWED:
             raise pickle.UnpicklingError(f"GLOBAL {full_name} is not allowed")
-        return ALLOWED[full_name]
+        return _ALLOWED[full_name]
 
 
-class DType:
+class _DType:
     """Stands in for ``numpy.dtype``, whose own ``__setstate__`` trusts what a file says about memory."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
@@ -84,40 +86,35 @@ class DType:
         self.value = self.value.newbyteorder(state[1])
 
 
-class Array(np.ndarray):
+class _Array(np.ndarray):
     """An array whose state is checked by numpy's constructor before numpy's ``__setstate__`` takes it."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
+        _, shape, dtype, by_columns, data = state
+        order = "F" if by_columns else "C"
         if dtype.value.hasobject:
-            array = np.empty(len(data), object)
-            array[:] = data
-            array = array.reshape(shape, order=_order(fortran))
+            array = np.fromiter(data, object, len(data)).reshape(shape, order=order)
         else:
-            array = _filled(shape, dtype, data, _order(fortran))
+            array = _filled(shape, dtype, data, order)
         super().__setstate__(array.__reduce__()[2])
 
 
-def _order(fortran: bool) -> str:
-    return "F" if fortran else "C"
-
-
-def _filled(shape: tuple[int, ...], dtype: DType, data: Any, order: str) -> NDArray[Any]:
-    """An array of bytes of a file; numpy refuses too few bytes, and objects."""
+def _filled(shape: tuple[int, ...], dtype: _DType, data: Any, order: str) -> NDArray[Any]:
+    """An array of a file's bytes; numpy raises an error where they are too few, or the type is object."""
     raw = data.encode("latin1") if isinstance(data, str) else data
     return np.ndarray(shape, dtype.value, raw, order=order)
 
 
-def _empty(*_: Any) -> Array:
+def _empty(*_: Any) -> _Array:
     """Stands in for ``_reconstruct``, which makes the array that ``__setstate__`` then fills."""
-    return np.ndarray.__new__(Array, (0,), "b")
+    return np.ndarray.__new__(_Array, (0,), "b")
 
 
-def _scalar(dtype: DType, data: Any) -> Any:
+def _scalar(dtype: _DType, data: Any) -> Any:
     return _filled((), dtype, data, "C")[()]
 
 
-def _from_buffer(data: Any, dtype: DType, shape: tuple[int, ...], order: str) -> NDArray[Any]:
+def _from_buffer(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> NDArray[Any]:
     return _filled(shape, dtype, data, order)
 
 
@@ -132,9 +129,9 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 # What numpy's own pickles name, and what stands in for it.
-NUMPY: dict[str, Callable[..., Any]] = {
-    "numpy.dtype": DType,
-    "numpy.ndarray": Array,
+_NUMPY: dict[str, Callable[..., Any]] = {
+    "numpy.dtype": _DType,
+    "numpy.ndarray": _Array,
     "builtins.bytes": _no_bytes,
     "__builtin__.bytes": _no_bytes,
     **{
@@ -147,4 +144,4 @@ NUMPY: dict[str, Callable[..., Any]] = {
         )
     },
 }
-ALLOWED = {**NUMPY, "collections.OrderedDict": OrderedDict, "_codecs.encode": _encode}
+_ALLOWED = {**_NUMPY, "collections.OrderedDict": OrderedDict, "_codecs.encode": _encode}

@@ -109,7 +109,8 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            value = torch.from_numpy(value.copy())  # arrays out of a pickle may not be writable
+            # A copy, because arrays out of a pickle may not be writable, in the byte order of this machine.
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
         if isinstance(value, Tensor) and not str(name).endswith("_momentum"):
             tensors[str(name).removeprefix("module.")] = value
     return tensors

@@ -33,7 +33,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
 # keep.
 IGNORED = re.compile(r"pixel_(mean|std)$|cell_anchors|num_batches_tracked$|^fc1000")
 
-MEND = "build the model that the weights were trained for, or give other weights"
+_MEND = "build the model that the weights were trained for, or give other weights"
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _check_ours(model: nn.Module, source: str, found: sources.Weights) -> None:
         {n: tensor for n, tensor in tensors.items() if n not in flexible and not IGNORED.search(n)}
         for tensors in (target, found.tensors)
     )
-    checkpoint.check_fit(source, found.made_of, model.config, checkpoint.differences(here, file), MEND)
+    checkpoint.check_fit(source, found.made_of, model.config, checkpoint.differences(here, file), _MEND)
 
 
 def _check_foreign(
@@ -201,7 +201,7 @@ def _check_foreign(
     )
     raise KitError(
         f"{source} does not fit preset '{model.config.preset}' with options {model.config.options}: "
-        f"{detail}; {MEND}"
+        f"{detail}; {_MEND}"
     )
 
 

@@ -71,7 +71,7 @@ NUMBERS = {
     "author": np.str_("someone"),
     "date": np.datetime64("2021-10-14", "D"),
     "names": np.array(["a", "bc"]),
-    "objects": np.array([["a", None], [1, 2.0]], object),
+    "objects": np.array([["a", None], [1, [2.0, 3]]], object),
     "none": np.zeros((0, 3)),
     "big_endian": np.arange(3, dtype=">i4"),
     "by_columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
@@ -125,6 +125,11 @@ def test_an_array_that_python_2_pickled(tmp_path: Path) -> None:
 def test_detectron2s_pickles_of_arrays(protocol: int, tmp_path: Path) -> None:
     content = {"model": OrderedDict(ARRAYS), "__author__": "someone", "matching_heuristics": True}
     assert same(sources.read(str(dump(tmp_path / "x.pkl", content, protocol))).tensors)
+
+
+def test_arrays_of_another_machines_byte_order(tmp_path: Path) -> None:
+    swapped = {name: array.astype(array.dtype.newbyteorder()) for name, array in ARRAYS.items()}
+    assert same(sources.read(str(dump(tmp_path / "x.pkl", swapped))).tensors)
 
 
 def test_numbers_and_texts_among_arrays_are_passed_over(tmp_path: Path) -> None:
