@@ -74,7 +74,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _DType:
-    """Stands in for ``numpy.dtype``, whose own ``__setstate__`` trusts what a file says about memory."""
+    """Stands in for ``numpy.dtype``, whose own ``__setstate__`` trusts what a file says about memory.
+
+    A file can call a type's bytes references to Python's objects, and numpy then follows them as pointers.
+    """
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
         if not re.fullmatch(r"[biufcSUMmO]\d*", code):
