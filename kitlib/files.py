@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from kitlib.errors import KitError
@@ -123,6 +123,11 @@ def read_json(path: Path | str) -> Any:
         ) from error
     except OSError as error:
         raise KitError(f"cannot read {path}: {error.strerror}") from error
+
+
+def stays_inside(path: PurePath) -> bool:
+    """Whether a path leads nowhere but below the folder that it is joined to."""
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def fingerprint(*parts: Path | str) -> str:

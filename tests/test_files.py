@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pytest
@@ -177,6 +177,14 @@ def test_a_table_is_written_without_its_index(tmp_path: Path) -> None:
     table = pd.DataFrame({"id": ["0030e5", "a,b"], "predicted": ["1 2", ""]})
     path = files.write_csv(tmp_path / "a.csv", table)
     assert path.read_text() == 'id,predicted\n0030e5,1 2\n"a,b",\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [("a", True), ("a/b..c", True), ("./a", True), ("..", False), ("a/../../b", False), ("/a", False)],
+)
+def test_paths_that_leave_their_folder(path: str, inside: bool) -> None:
+    assert files.stays_inside(PurePosixPath(path)) is inside
 
 
 def test_fingerprints_tell_texts_files_and_their_borders_apart(tmp_path: Path) -> None:

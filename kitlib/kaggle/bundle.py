@@ -119,11 +119,13 @@ def _as_kit_error(folder: Path) -> Iterator[None]:
 
 
 def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) -> None:
-    from kitlib.train.checkpoint import slim  # brings torch
+    # Imported here, because it brings torch.
+    from kitlib.model import checkpoint
 
     names = _names(best.weights)
     for path, name in zip(best.weights, names, strict=True):
-        slim(path, folder / name, half)
+        weights = checkpoint.load(path).slim()
+        checkpoint.save(folder / name, weights.half() if half else weights)
     shutil.copyfile(best.post, folder / "post.yaml")
     settings = run / best.stage / TRAINED
     if settings.is_file():

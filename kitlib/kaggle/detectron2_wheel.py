@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from kitlib.errors import KitError
-from kitlib.files import atomic
+from kitlib.files import atomic, stays_inside
 from kitlib.kaggle.sdist import fetch
 from kitlib.kaggle.wheel import dist_info, file_name
 from kitlib.kaggle.wheel import pack as pack_wheel
@@ -133,7 +133,7 @@ def contents(sdist: bytes) -> dict[str, bytes]:
 
 def _below_top(member: tarfile.TarInfo) -> str:
     path = PurePosixPath(member.name)
-    if not member.isfile() or path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+    if not (member.isfile() and stays_inside(path) and len(path.parts) > 1):
         raise KitError(
             f"the sdist holds '{member.name}', which is not a plain file inside its folder; do not use it"
         )

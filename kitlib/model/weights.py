@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kitlib.errors import KitError
-from kitlib.model import sources
+from kitlib.model import checkpoint, sources
 from kitlib.model.matching import BACKBONE, PREDICTORS, STATISTICS, match, replicate
 
 # detectron2's published weights by preset, so that a configuration can say "imagenet" or "coco".
@@ -32,6 +32,8 @@ PUBLISHED: dict[str, dict[str, str]] = {
 # Left out of reports: constants of the configuration, and counters and statistics that some files do not
 # keep.
 IGNORED = re.compile(r"pixel_(mean|std)$|cell_anchors|num_batches_tracked$|^fc1000")
+
+_MEND = "build the model that the weights were trained for, or give other weights"
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,12 @@ class Report:
 def load(model: nn.Module, source: str, replicate_classes: bool = True) -> Report:
     """Fill a model with weights, in place.
 
-    A single mask head, or a single box head, fills those of all stages. A detector of one class becomes one
-    of k by repeating it: each class then has 1/k of its probability (log k is taken off its logit), so that
-    the background's is unchanged, and the same boxes and masks.
+    A file of ours must hold every tensor of the model and no other; its predictors alone may be of another
+    shape. Tensors of a foreign file are matched by name, and those that it lacks are left random.
+
+    A foreign file's single mask head, or single box head, fills those of all stages. A detector of one class
+    becomes one of k by repeating it: each class then has 1/k of its probability (log k is taken off its
+    logit), so that the background's is unchanged, and the same boxes and masks.
 
     Args:
         model: from ``kitlib.model.build``.
@@ -123,9 +128,9 @@ def load(model: nn.Module, source: str, replicate_classes: bool = True) -> Repor
     if not source:
         return Report("", missing=tuple(target), advice=_advice(model, {}, {}))
     source = _published(model, source)
-    checkpoint = sources.read(source)
-    matches = match(target, checkpoint.tensors)
-    tensors = {name: checkpoint.tensors[theirs] for name, theirs in matches.items()}
+    found = sources.read(source)
+    matches = {n: n for n in target if n in found.tensors} if found.made_of else match(target, found.tensors)
+    tensors = {name: found.tensors[theirs] for name, theirs in matches.items()}
     grown = _grown(tensors, target) if replicate_classes else {}
     tensors |= grown
     fitting = {name: tensor for name, tensor in tensors.items() if tensor.shape == target[name].shape}
@@ -134,17 +139,20 @@ def load(model: nn.Module, source: str, replicate_classes: bool = True) -> Repor
         for name, tensor in tensors.items()
         if name not in fitting
     ]
-    _check_fit(model, source, checkpoint.preset, fitting, mismatched)
+    if found.made_of:
+        _check_ours(model, source, found)
+    else:
+        _check_foreign(model, source, fitting, mismatched)
     model.load_state_dict(fitting, strict=False)
     used = set(matches.values())
     return Report(
         source,
         loaded=tuple(fitting),
         missing=tuple(n for n in target if n not in matches and not _optional(n)),
-        unexpected=tuple(n for n in checkpoint.tensors if n not in used and not IGNORED.search(n)),
+        unexpected=tuple(n for n in found.tensors if n not in used and not IGNORED.search(n)),
         mismatched=tuple(mismatched),
         replicated=tuple(grown),
-        advice=_advice(model, fitting, checkpoint.tensors),
+        advice=_advice(model, fitting, found.tensors),
     )
 
 
@@ -166,12 +174,19 @@ def _published(model: nn.Module, source: str) -> str:
     return PUBLISHED[source][model.config.preset]
 
 
-def _check_fit(
-    model: nn.Module,
-    source: str,
-    trained_as: str | None,
-    chosen: Mapping[str, Tensor],
-    mismatched: list[Mismatch],
+def _check_ours(model: nn.Module, source: str, found: sources.Weights) -> None:
+    """KitError unless a file of ours fills all of the model but predictors of other classes or anchors."""
+    target = model.state_dict()
+    flexible = {n for n in target.keys() & found.tensors.keys() if PREDICTORS.search(n)}
+    here, file = (
+        {n: tensor for n, tensor in tensors.items() if n not in flexible and not IGNORED.search(n)}
+        for tensors in (target, found.tensors)
+    )
+    checkpoint.check_fit(source, found.made_of, model.config, checkpoint.differences(here, file), _MEND)
+
+
+def _check_foreign(
+    model: nn.Module, source: str, chosen: Mapping[str, Tensor], mismatched: list[Mismatch]
 ) -> None:
     """KitError unless most of the backbone is there, and nothing but predictors differs in shape."""
     wrong = [m for m in mismatched if not PREDICTORS.search(m.name)]
@@ -184,11 +199,9 @@ def _check_fit(
         if wrong
         else f"{share:.0%} of the backbone's tensors are in it"
     )
-    of = f", which was trained as '{trained_as}'" if trained_as else ""
     raise KitError(
-        f"{source}{of} does not fit preset '{model.config.preset}' with options {model.config.options}: "
-        f"{detail}; "
-        "build the model that the weights were trained for, or give other weights"
+        f"{source} does not fit preset '{model.config.preset}' with options {model.config.options}: "
+        f"{detail}; {_MEND}"
     )
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from kitlib import config
 from kitlib.errors import KitError
-from kitlib.model import build, weights
-from kitlib.model.presets import ModelConfig
+from kitlib.model import build, checkpoint
 from kitlib.model.progress import report_layers
 
 
@@ -49,41 +46,17 @@ def load_models(paths: Sequence[Path | str], device: str | torch.device = "cpu")
 
 
 def load_model(path: Path | str, device: str | torch.device = "cpu") -> Loaded:
-    """Build the model that a checkpoint of ``kitlib.train`` describes and fill it, with the averaged weights
-    if it has any.
+    """Build the model that a checkpoint describes and fill it.
 
     Raises:
-        KitError: the file is missing, damaged, holds more than weights, or does not say or fill its model.
+        KitError: as ``kitlib.model.checkpoint.load``, or the tensors are not those of the model described.
     """
-    described = _read(Path(path))
-    settings = config.from_dict(ModelConfig, described["model_config"], f"{path}: model_config")
-    categories = tuple(described["categories"])
-    if len(categories) != settings.num_classes:
-        raise KitError(
-            f"{path} names {len(categories)} categories for {settings.num_classes} classes; train again"
-        )
-    model = build(settings.preset, settings.num_classes, settings.mask_stages, **settings.options)
-    report = weights.load(model, str(path), replicate_classes=False)
-    lacking = [*report.missing, *(m.name for m in report.mismatched)]
-    if lacking:
-        raise KitError(
-            f"{path} lacks {len(lacking)} of its model's tensors, {lacking[0]} among them; train again"
-        )
+    found = checkpoint.load(path)
+    model = build(
+        found.config.preset, found.config.num_classes, found.config.mask_stages, **found.config.options
+    )
+    differences = checkpoint.differences(model.state_dict(), found.tensors)
+    checkpoint.check_fit(str(path), found.config, found.config, differences, "train again")
+    model.load_state_dict(found.tensors)
     report_layers(model)
-    return Loaded(model.to(device).eval(), categories)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """All but the tensors, which are mapped and not read."""
-    if not path.is_file():
-        raise KitError(f"{path} does not exist; train first, or name another checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise KitError(
-            f"{path} cannot be read as a checkpoint ({reason}); copy it again, or train again"
-        ) from error
-    if not isinstance(content, dict) or not {"model_config", "categories"} <= content.keys():
-        raise KitError(f"{path} does not say which model it is of; name a weights_*.pth that training wrote")
-    return content
+    return Loaded(model.to(device).eval(), found.categories)

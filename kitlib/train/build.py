@@ -15,7 +15,7 @@ from kitlib.errors import KitError, unknown
 from kitlib.model import weights
 from kitlib.model.progress import report_layers
 from kitlib.records import Frame, read_frames
-from kitlib.train import checkpoint, resume
+from kitlib.train import resume
 from kitlib.train.config import TrainConfig
 from kitlib.train.evaluate import Evaluator
 from kitlib.train.loader import TrainingLoader, loader
@@ -51,7 +51,7 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
     wanted = config.model
     model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
     notes: tuple[str, ...] = ()
-    if here.main and not checkpoint.exists(config.out):  # one process downloads; the others take its weights
+    if here.main and not resume.exists(config.out):  # one process downloads; the others take its weights
         report = weights.load(model, config.weights, config.replicate_classes)
         logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice

@@ -98,9 +98,10 @@ def result(out: Path | str) -> Result:
 
 def clear(out: Path) -> None:
     """Remove what a training keeps, and nothing else that may lie in the folder."""
-    from kitlib.train import checkpoint  # brings torch
+    # Imported here, because it brings torch.
+    from kitlib.train import resume
 
-    for folder in (checkpoint.last(out).parent, out / "tensorboard"):
+    for folder in (resume.last(out).parent, out / "tensorboard"):
         shutil.rmtree(folder, ignore_errors=True)
     names = (events.METRICS, events.CURVES, RESULT, "config.yaml", "weights_best.pth", "weights_last.pth")
     for name in names:

@@ -1,13 +1,21 @@
-"""Whether a checkpoint belongs to the training that is asked for."""
+"""Resuming a training: its last two checkpoints, its random generators, and whether it is the same one."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from kitlib import config as configs
 from kitlib import files
 from kitlib.errors import KitError
+from kitlib.model import checkpoint
+from kitlib.model.checkpoint import Checkpoint
+from kitlib.model.pickles import Unreadable
 from kitlib.records import Frame
 from kitlib.train.config import TrainConfig
 
@@ -76,3 +84,86 @@ def _harmless(config: TrainConfig) -> set[str]:
     if not config.eval_every:
         harmless.add("predict")
     return harmless
+
+
+class Found(NamedTuple):
+    """A checkpoint, and what the user should know about how it was found ("" if nothing)."""
+
+    checkpoint: Checkpoint | None
+    note: str
+
+
+def last(folder: Path | str) -> Path:
+    """Where a training in ``folder`` keeps its last checkpoint."""
+    return Path(folder) / "checkpoints" / "last.pth"
+
+
+def previous(folder: Path | str) -> Path:
+    """Where it keeps the one before."""
+    return last(folder).with_name("previous.pth")
+
+
+def exists(folder: Path | str) -> bool:
+    """Whether a training in ``folder`` has a checkpoint, whole or not."""
+    return last(folder).exists() or previous(folder).exists()
+
+
+def save(folder: Path | str, reached: Checkpoint) -> None:
+    """Make ``reached`` the last checkpoint; what was the last becomes the previous one.
+
+    Raises:
+        KitError: the disk is full or the folder not writable; the checkpoints there are intact.
+    """
+    checkpoint.save(last(folder), reached, previous=previous(folder))
+
+
+def load(folder: Path | str) -> Found:
+    """The last checkpoint in a training's folder, on the CPU; the previous one where the last is damaged.
+
+    Raises:
+        KitError: there are checkpoints, but none is whole; or one is no checkpoint of a training.
+    """
+    damaged = []
+    for path in (last(folder), previous(folder)):
+        if not path.exists():
+            continue
+        try:
+            # Read into memory: what the optimiser takes over would keep a mapped file open.
+            found = checkpoint.load(path, mmap=False)
+        except Unreadable:
+            damaged.append(path.name)
+            continue
+        if found.training is None:
+            raise KitError(f"{path} holds weights and no training to resume; remove {folder} to begin anew")
+        note = f"{damaged[0]} is damaged or cut short: going on from {path.name}" if damaged else ""
+        return Found(found, note)
+    if damaged:
+        raise KitError(
+            f"no checkpoint in {last(folder).parent} can be read, {' and '.join(damaged)} are damaged or "
+            f"cut short; copy them again, or remove {folder} to begin anew"
+        )
+    return Found(None, "")
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of this process's random generators, in types that load with ``weights_only=True``."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (kind, keys.tolist(), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Go on from ``random_state``."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

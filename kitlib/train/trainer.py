@@ -15,8 +15,10 @@ from torch import nn
 
 from kitlib import config as configs
 from kitlib.errors import KitError
+from kitlib.model import checkpoint
+from kitlib.model.checkpoint import Checkpoint
 from kitlib.runtime import heartbeat
-from kitlib.train import checkpoint, events, optim, resume, schedule
+from kitlib.train import events, optim, resume, schedule
 from kitlib.train.config import TrainConfig
 from kitlib.train.loader import TrainingLoader
 from kitlib.train.processes import Processes
@@ -167,18 +169,29 @@ class Trainer:
                 f"the weights are no longer finite at iteration {self.iteration}; no checkpoint was written. "
                 f"Lower schedule.max_lr or set optim.clip_norm, and remove {self.config.out} to begin anew"
             )
-        states = self.here.gather(checkpoint.random_state(self.here.device))
+        states = self.here.gather(resume.random_state(self.here.device))
         if self.here.main:
-            checkpoint.save(self.out, self._state(states))
+            resume.save(self.out, self._checkpoint(training=self._training(states)))
             self.events.write_curves()
 
-    def _state(self, random_states: list[checkpoint.State]) -> checkpoint.State:
-        average = self.average.state_dict() if self.average is not None else None
+    def _checkpoint(
+        self, map_score: float | None = None, training: dict[str, Any] | None = None
+    ) -> Checkpoint:
+        """The weights that count as they are now."""
+        return Checkpoint(
+            self.config.model,
+            self.config.categories,
+            self.iteration,
+            self.evaluated.state_dict(),
+            map_score,
+            training,
+        )
+
+    def _training(self, random_states: list[dict[str, Any]]) -> dict[str, Any]:
+        """What ``_resume`` goes on from."""
         return {
-            **self._described(),
             "model": self.model.state_dict(),
-            "ema": average["model"] if average and average["count"] else None,
-            "average": average,
+            "average": self.average.state_dict() if self.average is not None else None,
             "step": self.step.state_dict(),
             "sampler": self.loader.sampler.state_dict(),
             "random": random_states,
@@ -187,35 +200,26 @@ class Trainer:
             "data": self.data,
         }
 
-    def _described(self) -> checkpoint.State:
-        """What makes a checkpoint say for itself which model it is of."""
-        model = configs.to_dict(self.config.model)
-        return {
-            "model_config": model,
-            "categories": list(self.config.categories),
-            "iteration": self.iteration,
-        }
-
-    def _keep(self, name: str, score: float | None) -> None:
+    def _keep(self, name: str, map_score: float | None) -> None:
         if self.here.main:
             heartbeat.beat("writing weights")
-            state = {**self._described(), "map": score, "model": self.evaluated.state_dict(), "ema": None}
-            checkpoint.save_weights(self.out / name, state)
+            checkpoint.save(self.out / name, self._checkpoint(map_score))
 
     def _resume(self) -> list[str]:
         """Go on from the folder's checkpoint if it has one; what the user should know of it."""
-        state, note = checkpoint.load(self.out)
+        found, note = resume.load(self.out)
         notes = [note] if note else []
-        reached = self.here.gather(state["iteration"] if state else 0)
+        reached = self.here.gather(found.iteration if found else 0)
         if len(set(reached)) > 1:
             raise KitError(
                 f"the processes see different checkpoints in {self.out} (iterations {reached}); "
                 "it must be a folder that all hosts share"
             )
-        if state is None:
+        if found is None:
             return notes
+        state = found.training
         resume.check(state, self.config, self.data)
-        self.iteration, self.best = state["iteration"], Best(**state["best"])
+        self.iteration, self.best = found.iteration, Best(**state["best"])
         self.model.load_state_dict(state["model"])
         self.step.load_state_dict(state["step"])
         if self.average is not None:
@@ -225,7 +229,7 @@ class Trainer:
         if len(state["random"]) != self.here.world:
             began = f"begun with {len(state['random'])} processes, going on with {self.here.world}"
             return [*notes, f"{began}: proposals are sampled anew"]
-        checkpoint.set_random_state(state["random"][self.here.rank], self.here.device)
+        resume.set_random_state(state["random"][self.here.rank], self.here.device)
         return notes
 
     def _finish(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from kitlib.predict.config import PredictConfig
 from kitlib.predict.load import load_model
 from kitlib.predict.predictor import Predictor
 from kitlib.stages import names, notebooks, submitting
-from kitlib.train import checkpoint
 
 CATEGORIES = ["astro", "cort", "shsy5y"]
 OPTIONS = {"detections": 20, "rpn_post_nms_topk": [40, 40]}
@@ -160,14 +159,6 @@ def test_half_weights_are_half_as_large_and_predict_nearly_the_same(run):
     for name, tensor in load_model(path).model.state_dict().items():
         assert tensor.dtype == theirs[name].dtype
         assert torch.allclose(tensor, theirs[name], rtol=1e-3, atol=1e-6), name
-
-
-def test_slim_takes_the_averaged_weights_and_leaves_the_optimiser(tmp_path):
-    average = model.build("tiny", **OPTIONS).state_dict()
-    save(tmp_path / "full.pth", 0, ema=average)
-    slim = torch.load(checkpoint.slim(tmp_path / "full.pth", tmp_path / "slim.pth"), weights_only=True)
-    assert slim.keys() == {"model_config", "categories", "iteration", "model", "ema"}
-    assert all(torch.equal(slim["model"][k], v) for k, v in average.items())
 
 
 def test_one_damaged_file_of_an_ensemble_is_left_out_a_damaged_whole_is_refused(packed, tmp_path, capsys):

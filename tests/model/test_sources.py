@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kitlib.errors import KitError
-from kitlib.model import sources
+from kitlib.model import checkpoint, pickles, sources
+from kitlib.model.presets import ModelConfig
 
 STATE = {"backbone.a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.tensor([1.5])}
 ARRAYS = {name: tensor.numpy() for name, tensor in STATE.items()}
@@ -48,14 +50,75 @@ def test_checkpoints_of_torch(content: Any, tmp_path: Path) -> None:
     assert same(sources.read(str(tmp_path / "x.pth")).tensors)
 
 
-def test_the_preset_that_a_checkpoint_was_trained_as(tmp_path: Path) -> None:
-    torch.save({"model": STATE, "model_config": {"preset": "r50", "options": {}}}, tmp_path / "x.pth")
-    assert sources.read(str(tmp_path / "x.pth")).preset == "r50"
+def test_a_file_of_ours_says_which_model_it_is_of(tmp_path: Path) -> None:
+    config = ModelConfig("r50", 1, options={"box_fcs": 3})
+    checkpoint.save(tmp_path / "x.pth", checkpoint.Checkpoint(config, ("cell",), 9, STATE))
+    found = sources.read(str(tmp_path / "x.pth"))
+    assert found.made_of == config
+    assert same(found.tensors)
 
 
 def test_safetensors(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "x.safetensors")
     assert same(sources.read(str(tmp_path / "x.safetensors")).tensors)
+
+
+NUMBERS = {
+    "lr": np.float32(0.1),
+    "step": np.int64(3),
+    "done": np.bool_(True),
+    "text": "x",
+    "author": np.str_("someone"),
+    "date": np.datetime64("2021-10-14", "D"),
+    "names": np.array(["a", "bc"]),
+    "objects": np.array([["a", None], [1, [2.0, 3]]], object),
+    "none": np.zeros((0, 3)),
+    "big_endian": np.arange(3, dtype=">i4"),
+    "by_columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pkl"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpys_numbers_and_arrays_beside_the_weights(name: str, zipped: bool, tmp_path: Path) -> None:
+    """As detectron2 and mmdetection leave them in the checkpoints of a training."""
+    content = {"state_dict": STATE, "meta": NUMBERS, "best": np.float64(0.31)}
+    if name == "x.pth":
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    else:
+        dump(tmp_path / name, content | {"state_dict": ARRAYS}, 2 if zipped else 5)
+    assert same(sources.read(str(tmp_path / name)).tensors)
+    back = pickles.read(tmp_path / name)
+    assert back["best"] == 0.31
+    for key, value in NUMBERS.items():
+        if key != "date":  # the unit of a date is not kept
+            assert type(back["meta"][key]) is type(value) or isinstance(back["meta"][key], np.ndarray)
+            np.testing.assert_array_equal(back["meta"][key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("core", ["core", "_core"])
+def test_the_names_of_numpy_1_and_of_numpy_2(core: str, tmp_path: Path) -> None:
+    """numpy 2 moved the functions that its pickles name."""
+    torch.save({"model": STATE, "lr": np.float64(0.5)}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "x.pth", "w") as old:
+        for name in new.namelist():
+            data = new.read(name)
+            if name.endswith("data.pkl"):
+                assert b"cnumpy._core.multiarray\n" in data
+                data = data.replace(b"cnumpy._core.", f"cnumpy.{core}.".encode())
+            old.writestr(name, data)
+    assert pickles.read(tmp_path / "x.pth", mmap=False)["lr"] == 0.5
+
+
+def test_an_array_that_python_2_pickled(tmp_path: Path) -> None:
+    """Its bytes are text in Latin 1: here 1.5 and -2 in 32 bits."""
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\nt"
+        b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\n"
+        b"S'\\x00\\x00\\xc0?\\x00\\x00\\x00\\xc0'\ntb"
+    )
+    (tmp_path / "x.pkl").write_bytes(b"(dS'a.b'\n" + array + b"s.")
+    assert sources.read(str(tmp_path / "x.pkl")).tensors["a.b"].tolist() == [1.5, -2.0]
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
@@ -64,7 +127,12 @@ def test_detectron2s_pickles_of_arrays(protocol: int, tmp_path: Path) -> None:
     assert same(sources.read(str(dump(tmp_path / "x.pkl", content, protocol))).tensors)
 
 
-def test_numbers_and_texts_beside_arrays_are_passed_over(tmp_path: Path) -> None:
+def test_arrays_of_another_machines_byte_order(tmp_path: Path) -> None:
+    swapped = {name: array.astype(array.dtype.newbyteorder()) for name, array in ARRAYS.items()}
+    assert same(sources.read(str(dump(tmp_path / "x.pkl", swapped))).tensors)
+
+
+def test_numbers_and_texts_among_arrays_are_passed_over(tmp_path: Path) -> None:
     content = {"model": {**ARRAYS, "lr": np.float32(0.1), "text": "x", "names": np.array(["a"])}}
     assert same(sources.read(str(dump(tmp_path / "x.pkl", content))).tensors)
 
@@ -124,6 +192,50 @@ def test_a_pickle_that_would_run_code_is_refused(name: str, whole: bool, tmp_pat
 def test_functions_that_arrays_do_not_need_are_refused(code: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(code)
     with pytest.raises(KitError, match="is refused"):
+        sources.read(str(tmp_path / "x.pkl"))
+
+
+class Forged:
+    """Pickled, it is an array whose state is what is given."""
+
+    def __init__(self, *state: Any) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (*np.zeros(1).__reduce__()[:2], self.state)
+
+
+class ForgedType:
+    """Pickled, it is numpy's type of 8 bytes, said to hold references to Python's objects."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {"a": (np.dtype(object), 0)}
+        return np.dtype, ("V8", False, True), (3, "|", None, ("a",), fields, 8, 1, 63)
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x.pth"])
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Forged(1, (1,), ForgedType(), False, b"\x10" * 8),  # numpy would follow the bytes as a pointer
+        Forged(1, (1,), np.dtype(object), False, b"\x10" * 8),
+        Forged(1, (4,), np.dtype(object), False, ["too few"]),
+        Forged(1, (10**6,), np.dtype("f8"), False, b"too few"),
+        Forged(1, (-1, -1), np.dtype("f8"), False, b"\x00" * 8),
+        Forged(1, (1,), "f8", False, b"\x00" * 8),
+    ],
+)
+def test_an_array_with_a_forged_state_is_not_made(name: str, forged: Forged, tmp_path: Path) -> None:
+    dump(tmp_path / name, {"model": ARRAYS, "x": forged})
+    if name == "x.pth":
+        torch.save({"model": STATE, "x": forged}, tmp_path / name)
+    with pytest.raises(pickles.Unreadable, match="cannot be read as weights"):
+        sources.read(str(tmp_path / name))
+
+
+def test_a_long_name_is_quoted_in_part(tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(b"cos\n" + b"a" * 1000 + b"\n.")
+    with pytest.raises(KitError, match=r"would run os\.a{77};"):
         sources.read(str(tmp_path / "x.pkl"))
 
 

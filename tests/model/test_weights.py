@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kitlib.errors import KitError
-from kitlib.model import build, weights
+from kitlib.model import build, checkpoint, weights
 from kitlib.model.architecture import to_cfg
+from kitlib.model.checkpoint import Checkpoint
 from kitlib.model.matching import STATISTICS, match
 from kitlib.model.presets import ModelConfig
 from kitlib.model.rcnn import WeightedRCNN
@@ -37,9 +38,15 @@ def one_class() -> nn.Module:
 
 
 def save(model: nn.Module, path: Path, drop: str = "^$") -> str:
-    state = {n: t for n, t in model.state_dict().items() if not re.search(drop, n)}
-    torch.save({"model": state, "model_config": {"preset": model.config.preset}}, path)
+    """Tensors as another program would write them."""
+    torch.save({"model": {n: t for n, t in model.state_dict().items() if not re.search(drop, n)}}, path)
     return str(path)
+
+
+def save_ours(model: nn.Module, path: Path, drop: str = "^$", **more: Tensor) -> str:
+    tensors = {n: t for n, t in model.state_dict().items() if not re.search(drop, n)}
+    categories = tuple(f"type{k}" for k in range(model.config.num_classes))
+    return str(checkpoint.save(path, Checkpoint(model.config, categories, 1, tensors | more)))
 
 
 def holds(model: nn.Module, state: dict[str, Tensor]) -> bool:
@@ -228,9 +235,7 @@ def test_weights_of_another_preset(one_class: nn.Module, tmp_path: Path) -> None
     file = save(one_class, tmp_path / "tiny.pth")
     model = build("tiny", fpn_channels=32)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    with pytest.raises(
-        KitError, match=r"tiny\.pth, which was trained as 'tiny' does not fit preset 'tiny' .*fpn"
-    ):
+    with pytest.raises(KitError, match=r"tiny\.pth does not fit preset 'tiny' .*fpn"):
         weights.load(model, file)
     assert holds(model, before)  # nothing was loaded by halves
 
@@ -259,6 +264,57 @@ def test_published_weights_have_a_short_name(monkeypatch: pytest.MonkeyPatch) ->
         weights.load(build("tiny", backbone="resnet18"), "imagenet")
     with pytest.raises(KitError, match="no 'coco' weights exist for preset 'tiny', only for r50, x101, x152"):
         weights.load(build("tiny"), "coco")
+
+
+# ------------------------------------------------------------------------------------------- files of ours
+
+
+def test_a_file_of_ours_fills_all_of_the_model(one_class: nn.Module, tmp_path: Path) -> None:
+    model = build("tiny", num_classes=1)
+    report = weights.load(model, save_ours(one_class, tmp_path / "x.pth"))
+    assert holds(model, one_class.state_dict())
+    assert set(report.loaded) == set(model.state_dict())
+    assert report.missing == report.unexpected == report.mismatched == report.advice == ()
+
+
+def test_a_pretraining_on_one_class_starts_one_on_three(one_class: nn.Module, tmp_path: Path) -> None:
+    grown, wanted = build("tiny"), build("tiny")
+    report = weights.load(grown, save_ours(one_class, tmp_path / "ours.pth"))
+    weights.load(wanted, save(one_class, tmp_path / "foreign.pth"))
+    assert holds(grown, wanted.state_dict())
+    assert len(report.replicated) == 12
+
+
+def test_other_anchors_leave_the_predictors_of_a_file_of_ours(tmp_path: Path) -> None:
+    report = weights.load(build("tiny"), save_ours(build("tiny", anchor_ratios=[1.0]), tmp_path / "x.pth"))
+    assert {m.name.split(".")[-2] for m in report.mismatched} == {"objectness_logits", "anchor_deltas"}
+
+
+@pytest.mark.parametrize(
+    ("options", "drop", "more", "message"),
+    [
+        ({}, "fpn_lateral2", {}, r"that model .missing from the file: .*lateral2\.weight and 2 more.; build"),
+        ({}, "^$", {"head.bias": torch.ones(1)}, r"that model .unknown to the model: head\.bias.; build"),
+        ({"fpn_channels": 32}, "^$", {}, r"options .'fpn_channels': 32. .of another shape: .*fpn"),
+        (
+            {"mask_stages": "last"},
+            "^$",
+            {},
+            r"mask_stages last .unknown to the model: .* and 15 more",
+        ),
+        ({"norm": "BN"}, "^$", {}, r"options .'norm': 'BN'. .missing from the file: .*running_mean and"),
+    ],
+)
+def test_a_file_of_ours_fits_wholly_or_not_at_all(
+    options: Any, drop: str, more: Any, message: str, one_class: nn.Module, tmp_path: Path
+) -> None:
+    file = save_ours(one_class, tmp_path / "x.pth", drop, **more)
+    model = build("tiny", num_classes=1, **options)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    made_of = r"x\.pth names preset 'tiny' with num_classes 1, mask_stages all as its model and does not fit "
+    with pytest.raises(KitError, match=made_of + ".*" + message):
+        weights.load(model, file)
+    assert holds(model, before)
 
 
 # ------------------------------------------------------------------------------------------------ advice

@@ -16,7 +16,7 @@ import torch
 from kitlib import config as configs
 from kitlib import launch, train
 from kitlib.errors import KitError
-from kitlib.train import checkpoint, events, job
+from kitlib.train import events, job, resume
 from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
 
@@ -109,7 +109,7 @@ def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
     out = tmp_path / "out"
     (out / "checkpoints").mkdir(parents=True)
     kept = [out / "train.npz", out / "fold_0" / "metrics.jsonl"]
-    for path in (*kept, checkpoint.last(out), out / "metrics.jsonl", out / "weights_best.pth"):
+    for path in (*kept, resume.last(out), out / "metrics.jsonl", out / "weights_best.pth"):
         path.parent.mkdir(exist_ok=True)
         path.write_text("")
     job.clear(out)
@@ -121,9 +121,9 @@ def test_two_processes_with_an_empty_share_to_evaluate(make_config, tmp_path):
     result = train.run(make_config(max_iter=2, eval_every=1), processes=2)
     assert result.iteration == 2
     assert len(column(tmp_path / "out", "map")) == 2
-    state = torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)
-    assert len(state["random"]) == 2
-    assert state["sampler"] == {"position": 4}
+    state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
+    assert len(state["training"]["random"]) == 2
+    assert state["training"]["sampler"] == {"position": 4}
 
 
 def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monkeypatch):
@@ -143,8 +143,8 @@ def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monke
         command = [sys.executable, "-m", "torch.distributed.run", *there, "-m", "kitlib.train"]
         subprocess.run([*command, tmp_path / "out" / job.JOB], env=alone, check=True, timeout=200)
         assert result.result(60).iteration == 2
-    state = torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)
-    assert len(state["random"]) == 2
+    state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
+    assert len(state["training"]["random"]) == 2
 
 
 def workers(out: Path) -> dict[int, int]:
@@ -166,7 +166,7 @@ def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(m
     config = make_config(max_iter=100_000, checkpoint_every=2, schedule=ScheduleConfig(), val="")
 
     def kill():
-        while not checkpoint.exists(out):
+        while not resume.exists(out):
             time.sleep(0.05)
         os.kill(workers(out)[1], signal.SIGKILL)
 
@@ -176,7 +176,7 @@ def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(m
         train.run(config, processes=2)
     thread.join(10)
     assert workers(out) == {}
-    done = checkpoint.load(out).state["iteration"]
+    done = resume.load(out).checkpoint.iteration
     assert done >= 2
     resumed = make_config(max_iter=done + 1, checkpoint_every=2, schedule=ScheduleConfig(), val="")
     assert train.run(resumed).iteration == done + 1  # with one process now

@@ -1,15 +1,26 @@
-"""What may change between the parts of a training, and what may not."""
+"""What may change between the parts of a training, and what may not; its checkpoints, whole or not there, and
+random generators that go on where they were."""
 
 import dataclasses
+import random
+import resource
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
+import torch
 
 from kitlib import config as configs
 from kitlib.errors import KitError
+from kitlib.model import checkpoint
+from kitlib.model.checkpoint import Checkpoint
+from kitlib.model.presets import ModelConfig
 from kitlib.predict import PredictConfig
 from kitlib.train import resume
 from kitlib.train.config import AverageConfig
 from kitlib.train.schedule import ScheduleConfig
+
+MICRO, CATEGORIES = ModelConfig(num_classes=2), ("bright", "dark")
 
 
 def state(config, data="d"):
@@ -87,3 +98,99 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(frames, tmp_path):
     assert resume.data_fingerprint([fewer, *copied[1:4]], copied[4:]) != original
     copied[0].path.write_bytes(b"other pixels")
     assert resume.data_fingerprint(copied[:4], copied[4:]) != original
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def write(folder, *numbers, training=None):
+    for number in numbers:
+        tensors = {"w": torch.full((2000,), float(number))}
+        resume.save(folder, Checkpoint(MICRO, CATEGORIES, number, tensors, training=training or {}))
+
+
+def test_the_last_and_the_one_before_are_kept(tmp_path):
+    assert resume.load(tmp_path) == (None, "")
+    assert not resume.exists(tmp_path)
+    write(tmp_path, 1, 2, 3)
+    found, note = resume.load(tmp_path)
+    assert (found.iteration, note) == (3, "")
+    assert found.tensors["w"][0] == 3
+    assert torch.load(resume.previous(tmp_path), weights_only=True)["iteration"] == 2
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last.pth", "previous.pth"]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_last_falls_back_and_says_so(tmp_path, keep):
+    write(tmp_path, 1, 2)
+    path = resume.last(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    found, note = resume.load(tmp_path)
+    assert found.iteration == 1
+    assert "last.pth is damaged" in note
+    assert "going on from previous.pth" in note
+
+
+def test_a_missing_last_falls_back(tmp_path):
+    write(tmp_path, 1, 2)
+    resume.last(tmp_path).unlink()  # killed between the two renames
+    assert resume.load(tmp_path).checkpoint.iteration == 1
+
+
+def test_nothing_whole_is_an_error(tmp_path):
+    write(tmp_path, 1, 2)
+    for path in (resume.last(tmp_path), resume.previous(tmp_path)):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(KitError, match=r"last\.pth and previous\.pth are damaged.*to begin anew"):
+        resume.load(tmp_path)
+
+
+@contextmanager
+def small_disk():
+    """No file may grow beyond 20 kB, as on a full disk (nor may the log of the tests: hold it briefly)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_failed_write_leaves_the_earlier_ones(tmp_path):
+    write(tmp_path, 1, 2)
+    with pytest.raises(KitError, match=r"cannot write .*last\.pth"), small_disk():
+        write(tmp_path, 3, training={"momenta": torch.zeros(100_000)})
+    assert resume.load(tmp_path).checkpoint.iteration == 2
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last.pth", "previous.pth"]
+
+
+def test_an_unwritable_folder_is_said(tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(KitError, match="cannot write"):
+        write(tmp_path, 1)
+
+
+def test_random_generators_go_on_through_a_file(tmp_path):
+    cpu = torch.device("cpu")
+    draw()
+    np.random.randn()  # leaves a second normal number cached
+    write(tmp_path, 1, training={"random": resume.random_state(cpu)})
+    expected = [draw(), np.random.randn(), torch.randperm(5).tolist()]
+    draw()
+    resume.set_random_state(resume.load(tmp_path).checkpoint.training["random"], cpu)
+    assert [draw(), np.random.randn(), torch.randperm(5).tolist()] == expected
+
+
+def test_what_is_no_checkpoint_of_a_training_is_not_resumed(tmp_path):
+    checkpoint.save(resume.last(tmp_path), Checkpoint(MICRO, CATEGORIES, 3, {"w": torch.ones(1)}))
+    with pytest.raises(KitError, match=r"last\.pth holds weights and no training to resume; remove .* anew"):
+        resume.load(tmp_path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_not_taken_for_a_damaged_one(tmp_path):
+    write(tmp_path, 1, 2)
+    torch.save({"model": print}, resume.last(tmp_path))
+    with pytest.raises(KitError, match=r"last\.pth is refused: loading it would run print"):
+        resume.load(tmp_path)

@@ -11,7 +11,7 @@ from torch import nn
 from kitlib import config as configs
 from kitlib.errors import KitError
 from kitlib.model.augment import AugmentConfig
-from kitlib.train import checkpoint, events
+from kitlib.train import events, resume
 from kitlib.train.build import build, build_loader
 from kitlib.train.config import AverageConfig, OptimConfig
 from kitlib.train.schedule import ScheduleConfig, lr_at
@@ -31,7 +31,7 @@ def test_a_resumed_training_is_the_unbroken_one(make_config, alone, tmp_path):
     assert reached["iteration"] == 20
     resumed = tmp_path / "resumed"
     shutil.copytree(unbroken, resumed)
-    last = checkpoint.last(resumed)
+    last = resume.last(resumed)
     last.write_bytes(last.read_bytes()[:5000])  # cut short: the one of iteration 10 is what is left
     torch.manual_seed(12345)
     # What says how fast it goes, "try fewer workers" say, may change meanwhile.
@@ -122,11 +122,13 @@ def test_the_best_weights_are_kept_and_patience_ends(make_trainer, tmp_path):
 
 def test_the_last_iteration_is_evaluated_and_all_is_self_describing(make_trainer, tmp_path):
     assert make_trainer([0.5], max_iter=5).run() == {"iteration": 5, "map": 0.5, "best_iteration": 5}
-    state = torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)
+    state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
     assert state["iteration"] == 5
-    assert state["config"]["max_iter"] == 5
-    assert {"model", "ema", "model_config", "categories", "random", "sampler", "step", "data"} <= set(state)
-    assert configs.read_yaml(tmp_path / "out/config.yaml") == state["config"]
+    assert {"format", "model", "model_config", "categories", "training"} <= set(state)
+    training = state["training"]
+    assert training["config"]["max_iter"] == 5
+    assert {"model", "average", "random", "sampler", "step", "data", "best"} <= set(training)
+    assert configs.read_yaml(tmp_path / "out/config.yaml") == training["config"]
 
 
 def test_notes_are_said_once(make_trainer, tmp_path):
@@ -151,9 +153,9 @@ def test_the_averaged_weights_are_evaluated_and_kept(make_trainer, tmp_path):
     kept = torch.load(tmp_path / "out/weights_last.pth", weights_only=True)["model"]["weight"]
     assert torch.equal(kept, trainer.average.model.weight)
     assert not torch.equal(kept, trainer.model.weight)
-    assert torch.equal(
-        torch.load(checkpoint.last(tmp_path / "out"), weights_only=True)["ema"]["weight"], kept
-    )
+    last = resume.load(tmp_path / "out").checkpoint
+    assert torch.equal(last.tensors["weight"], kept)
+    assert torch.equal(last.training["model"]["weight"], trainer.model.weight)
 
 
 def test_a_loss_that_is_no_number_is_reported_and_skipped(make_trainer, tmp_path):
@@ -175,7 +177,7 @@ def test_a_loss_that_is_no_number_is_reported_and_skipped(make_trainer, tmp_path
 def test_too_many_of_them_end_the_training_before_a_checkpoint(make_trainer, tmp_path):
     with pytest.raises(KitError, match=r"images im7: step skipped, 3 of the last 7.*max_lr.*to begin anew"):
         make_trainer(max_iter=20, bad=(3, 5, 7), max_skipped=2, checkpoint_every=4).run()
-    assert checkpoint.load(tmp_path / "out").state["iteration"] == 4
+    assert resume.load(tmp_path / "out").checkpoint.iteration == 4
 
 
 def test_weights_that_are_not_finite_are_never_kept(make_trainer, tmp_path):
@@ -187,7 +189,7 @@ def test_weights_that_are_not_finite_are_never_kept(make_trainer, tmp_path):
     trainer.step.optimizer = torch.optim.SGD([trainer.model.weight], 0.1)
     with pytest.raises(KitError, match="no longer finite at iteration 4; no checkpoint was written"):
         trainer.run()
-    assert not checkpoint.exists(tmp_path / "out")
+    assert not resume.exists(tmp_path / "out")
 
 
 def test_a_changed_training_is_refused_and_nothing_is_lost(make_trainer, tmp_path):
@@ -207,3 +209,20 @@ def test_a_training_may_be_made_longer(make_trainer, tmp_path):
     shutil.rmtree(tmp_path / "out")
     make_trainer(max_iter=6).run()
     assert losses(tmp_path / "out") == pytest.approx(longer, abs=1e-7)
+
+
+def test_a_training_goes_on_from_a_checkpoint_of_the_first_version(make_trainer, tmp_path):
+    """It had no format, and what a training is resumed from lay beside the tensors."""
+    average = AverageConfig("ema", decay=0.5)
+    make_trainer([0.4], max_iter=3, average=average).run()
+    last = resume.last(tmp_path / "out")
+    content = torch.load(last, weights_only=True)
+    described = {name: content[name] for name in ("model_config", "categories", "iteration")}
+    torch.save(described | content["training"] | {"ema": content["model"]}, last)
+    continued = make_trainer([0.3], max_iter=6, average=average)
+    assert continued.run() == {"iteration": 6, "map": 0.4, "best_iteration": 3}
+    shutil.rmtree(tmp_path / "out")
+    unbroken = make_trainer([0.3], max_iter=6, average=average)
+    unbroken.run()
+    assert torch.equal(continued.model.weight, unbroken.model.weight)
+    assert torch.equal(continued.average.model.weight, unbroken.average.model.weight)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kitlib.errors import KitError
+from kitlib.files import stays_inside
 from kitlib.kaggle import image
 from kitlib.kaggle.image import normalised
 
@@ -190,7 +191,7 @@ def _inside(one: Installed) -> Iterable[PurePosixPath]:
     """A distribution's files below its site-packages: not its scripts, nor compiled files, nor paths of the
     machine that it was installed on."""
     for path in one.files:
-        if not path.is_absolute() and ".." not in path.parts and "__pycache__" not in path.parts:
+        if stays_inside(path) and "__pycache__" not in path.parts:
             yield path
 
 
