@@ -12,9 +12,6 @@ from kitlib import rle
 from kitlib.data.topology import topology
 from kitlib.records import Frame
 
-KNOWN_BAD = ("03b27b381a5f", "e92c56871769", "eec79772cb99")
-"""Training images whose annotation is known to be bad, left out by several prize winners."""
-
 
 @dataclass(frozen=True)
 class Faults:
@@ -41,7 +38,7 @@ def clean(
         frames: any frames; their images are not read.
         fill_holes: fill background that a mask encloses (4-connected background, 8-connected cell).
         keep_largest: of a mask in several parts, keep the largest; the first one met of equals, row by row.
-        drop_ids: frames to leave out, ``KNOWN_BAD`` for example.
+        drop_ids: frames to leave out.
         min_area: drop cells with fewer pixels than this, after mending.
     """
     kept = [frame for frame in frames if frame.id not in drop_ids]

@@ -105,7 +105,7 @@ class Report:
         return "\n".join([*lines, *(f"advice: {sentence}" for sentence in self.advice)])
 
 
-def load(model: nn.Module, source: str, replicate_classes: bool = True) -> Report:
+def load(model: nn.Module, source: str) -> Report:
     """Fill a model with weights, in place.
 
     A file of ours must hold every tensor of the model and no other; its predictors alone may be of another
@@ -119,7 +119,6 @@ def load(model: nn.Module, source: str, replicate_classes: bool = True) -> Repor
         model: from ``kitlib.model.build``.
         source: as ``sources.read`` takes it; or "imagenet" or "coco", what detectron2 (for a timm backbone
             timm) publishes for the preset; or "" for none.
-        replicate_classes: False leaves the predictors of a file with one class random.
 
     Raises:
         KitError: the file cannot be read safely or does not fit the model; see ``sources.read``.
@@ -131,7 +130,7 @@ def load(model: nn.Module, source: str, replicate_classes: bool = True) -> Repor
     found = sources.read(source)
     matches = {n: n for n in target if n in found.tensors} if found.made_of else match(target, found.tensors)
     tensors = {name: found.tensors[theirs] for name, theirs in matches.items()}
-    grown = _grown(tensors, target) if replicate_classes else {}
+    grown = _grown(tensors, target)
     tensors |= grown
     fitting = {name: tensor for name, tensor in tensors.items() if tensor.shape == target[name].shape}
     mismatched = [

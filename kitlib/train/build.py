@@ -52,11 +52,9 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
     model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
     notes: tuple[str, ...] = ()
     if here.main and not resume.exists(config.out):  # one process downloads; the others take its weights
-        report = weights.load(model, config.weights, config.replicate_classes)
+        report = weights.load(model, config.weights)
         logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice
-    if config.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = here.fit_batch_norm(model).to(here.device).train()
     here.equalise(model)
     report_layers(model)

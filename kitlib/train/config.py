@@ -63,8 +63,6 @@ class TrainConfig:
     """Frames to evaluate on, of the same kind; "" for no evaluation."""
     weights: str = ""
     """What to start from, see ``kitlib.model.weights``; "" for random weights."""
-    replicate_classes: bool = True
-    """Copy the predictors of a one-class checkpoint into those of the classes."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
@@ -83,16 +81,12 @@ class TrainConfig:
     memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Affects("speed")] = "auto"
     """How the model's tensors lie in memory, in PyTorch's words; "auto" is channels_last but for "off" on a
     GPU, where grouped convolutions may be many times slower so."""
-    sync_bn: bool = False
-    """BatchNorm takes its statistics over all processes."""
     eval_every: Annotated[Count, Affects("watching")] = 0
     """Iterations between evaluations; 0 evaluates the last one only."""
     patience: Annotated[Count, Affects("watching")] = 0
     """Stop after this many evaluations without a better score; 0 never does."""
     checkpoint_every: Annotated[Count, Affects("speed")] = 500
     """Iterations between checkpoints; 0 for one at the end only."""
-    max_skipped: Annotated[Count, Affects("speed")] = 10
-    """Steps in 100 that may be skipped for a loss that is not a number, before giving up."""
     workers: Annotated[Count, Affects("speed")] = 2
     """Processes that prepare images, for each training process; 0 prepares them in that one."""
     seed: Int = 0

@@ -27,6 +27,7 @@ from kitlib.train.step import Outcome, Stepper
 logger = logging.getLogger(__name__)
 
 WINDOW = 100  # iterations among which skipped steps are counted
+MAX_SKIPPED = 10  # of them; more end the training
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Trainer:
         text = f"loss or gradient is not a number on the images {', '.join(outcome.faulty)}: step skipped"
         text += f", {sum(self.skipped)} of the last {len(self.skipped)}"
         self.events.note(self.iteration, text, skipped=list(outcome.faulty))
-        if sum(self.skipped) > self.config.max_skipped:
+        if sum(self.skipped) > MAX_SKIPPED:
             raise KitError(
                 f"{text}; look at these images, or lower schedule.max_lr, set optim.clip_norm (to 5, say) "
                 f"or use amp bf16 or off in place of fp16, and remove {self.config.out} to begin anew"

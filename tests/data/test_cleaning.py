@@ -81,8 +81,8 @@ def test_small_cells_are_dropped_after_mending():
 
 
 def test_bad_frames_are_dropped_by_id():
-    frames = [frame("#", name=name) for name in ("good", *cleaning.KNOWN_BAD)]
-    assert [f.id for f in cleaning.clean(frames, drop_ids=cleaning.KNOWN_BAD)] == ["good"]
+    frames = [frame("#", name=name) for name in ("bad", "good", "worse")]
+    assert [f.id for f in cleaning.clean(frames, drop_ids=["bad", "worse"])] == ["good"]
 
 
 def test_everything_but_the_masks_stays():
@@ -120,7 +120,7 @@ def test_faults_are_counted_by_cell_and_by_pair():
 
 def test_real_masks_lose_their_holes_and_nothing_else(real_annotations):
     frames = tables.read_cells(real_annotations)[:60]
-    cleaned = cleaning.clean(frames, fill_holes=True, keep_largest=True, drop_ids=cleaning.KNOWN_BAD)
+    cleaned = cleaning.clean(frames, fill_holes=True, keep_largest=True)
     before, after = (sum(map(cleaning.faults, each), Faults()) for each in (frames, cleaned))
     assert before.holes > 100
     assert (after.holes, after.broken) == (0, 0)

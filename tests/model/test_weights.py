@@ -103,19 +103,6 @@ def test_one_class_becomes_three_that_share_its_probability(
             torch.testing.assert_close(b, a.expand(-1, 3, -1, -1))
 
 
-def test_classes_are_left_random_when_asked(one_class: nn.Module, tmp_path: Path) -> None:
-    three = build("tiny")
-    before = three.state_dict()["roi_heads.box_predictor.0.cls_score.weight"].clone()
-    report = weights.load(three, save(one_class, tmp_path / "x.pth"), replicate_classes=False)
-    assert torch.equal(three.state_dict()["roi_heads.box_predictor.0.cls_score.weight"], before)
-    assert report.replicated == ()
-    assert (
-        weights.Mismatch("roi_heads.box_predictor.0.cls_score.weight", (4, 256), (2, 256))
-        in report.mismatched
-    )
-    assert "roi_heads.box_predictor.0.cls_score.weight: (4, 256) here, (2, 256) in the file" in str(report)
-
-
 def test_one_mask_branch_fills_all(one_class: nn.Module, tmp_path: Path) -> None:
     """As in detectron2's published cascades."""
     model = build("tiny", num_classes=1)
