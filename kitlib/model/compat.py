@@ -97,7 +97,7 @@ class _StandIn(ModuleType):
     """Using a name that it does not provide says what is missing, and the mend."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what Python and its tools look for in any module
+        if name.startswith("_"):  # what Python and its tools (pytest, too) look for in any module
             raise AttributeError(name)
         # As if the import itself had failed: callers that can do without the module catch just that.
         raise ImportError(f"{self.__name__}.{name} is missing: {ABSENT[self.__name__].mend}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -115,6 +116,16 @@ def test_a_stand_in_says_what_is_missing_when_used(name: str) -> None:
     with pytest.raises(ImportError, match=rf"{name}\.anything is missing: .*(install|conda-forge)"):
         _ = module.anything
     assert not hasattr(module, "__path__")  # what Python asks of any module is answered, not refused
+
+
+def test_pytest_changes_the_path_beside_the_stand_ins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It asks pkg_resources for names of its own whenever a module of this name was imported."""
+    compat.apply()
+    importlib.import_module("pkg_resources")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert sys.path[0] == str(tmp_path)
 
 
 def test_other_absent_modules_stay_absent() -> None:
