@@ -149,7 +149,12 @@ def save(config: Any, path: Path | str) -> Path:
 
 def dumps(config: Any) -> str:
     """The configuration as YAML text, for printing."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=100)
+    return format_yaml(to_dict(config))
+
+
+def format_yaml(values: Any) -> str:
+    """Plain values as YAML text, which ``parse_yaml`` and other readers of YAML take for the same values."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -184,21 +189,9 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, PyYAML's, reads 1e-3 as text, and off, on, yes and no as true or false."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, form) for tag, form in entries if tag not in (_BOOL, _FLOAT)]
-        for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    _FLOAT,
+_BOOL = "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+_FLOAT = (
+    "tag:yaml.org,2002:float",
     re.compile(
         r"""^(?:[-+]?(?:\.\d+|\d+\.\d*)(?:[eE][-+]?\d+)?
         |[-+]?\d+[eE][-+]?\d+
@@ -207,6 +200,24 @@ _Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, PyYAML's, reads 1e-3 as text, and off, on, yes and no as true or false."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in entries if tag not in (_BOOL[0], _FLOAT[0])]
+        for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that either version of YAML would read as something else."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(*_BOOL)
+    _kind.add_implicit_resolver(*_FLOAT)
 
 
 def _plain(value: Any) -> Any:

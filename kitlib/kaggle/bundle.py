@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import kitlib
 from kitlib import config, files, offline
 from kitlib.errors import KitError
@@ -130,7 +128,7 @@ def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) 
     settings = run / best.stage / TRAINED
     if settings.is_file():
         values = {k: v for k, v in config.read_yaml(settings).items() if k not in MACHINE_PATHS}
-        files.write_text(folder / TRAINED, yaml.safe_dump(values, sort_keys=False))
+        files.write_text(folder / TRAINED, config.format_yaml(values))
     wheels = [path.name for path in wheelhouse.build(folder)]
     shutil.copyfile(offline.__file__, folder / offline.DOOR)
     contents = {
