@@ -133,16 +133,16 @@ def hardly_annotated(frames: Sequence[Frame], share: float) -> set[str]:
     three others, all of the same line: a sparse culture has sparse neighbours, so that it is kept.
     """
     wells, lines = defaultdict(list), defaultdict(list)
+    times = {frame.id: hours(frame.id) for frame in frames}
     for frame in frames:
         wells[frame.group].append(frame)
         lines[line(frame.id)].append(frame)
     found = set()
     for frame in frames:
         others = wells[frame.group] if len(wells[frame.group]) > 3 else lines[line(frame.id)]
-        others = sorted(
-            (f for f in others if f is not frame), key=lambda f: abs(hours(f.id) - hours(frame.id))
-        )
-        counts = [len(f.cells) for f in others[:NEIGHBOURS]]
+        others = [f for f in others if f is not frame]
+        nearest = sorted(others, key=lambda f: abs(times[f.id] - times[frame.id]))
+        counts = [len(f.cells) for f in nearest[:NEIGHBOURS]]
         if counts and len(frame.cells) < share * np.median(counts):
             found.add(frame.id)
     return found

@@ -137,8 +137,7 @@ def pseudo_labels(stage: str, parameters: Mapping[str, Any]) -> PseudoConfig:
     Raises:
         KitError: a value that is not what it may be.
     """
-    post = {name: parameters[name] for name in ("score", "min_area", "max_area")}
-    return config.from_dict(PseudoConfig, {**_those(parameters, PseudoConfig), "post": post}, stage)
+    return config.from_dict(PseudoConfig, _pseudo_values(parameters), stage)
 
 
 def _check_folds(stages: Mapping[str, Mapping[str, Any]]) -> None:
@@ -200,9 +199,14 @@ def _given(parameters: Mapping[str, Any]) -> Iterator[tuple[str, type, dict[str,
         not_yet = {"out": "", "train": "", "weights": "", "categories": ["cell"], "model": {"num_classes": 1}}
         yield "", TrainConfig, _those(parameters, TrainConfig) | not_yet
     if "doubt" in parameters:
-        post = {name: parameters[name] for name in ("score", "min_area", "max_area")}
-        yield "", PseudoConfig, _those(parameters, PseudoConfig) | {"post": post}
+        yield "", PseudoConfig, _pseudo_values(parameters)
     yield "", Choices, _those(parameters, Choices)
+
+
+def _pseudo_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``PseudoConfig`` that the parameters give."""
+    post = {name: parameters[name] for name in ("score", "min_area", "max_area")}
+    return {**_those(parameters, PseudoConfig), "post": post}
 
 
 def _those(parameters: Mapping[str, Any], cls: type) -> dict[str, Any]:
