@@ -1,6 +1,6 @@
 """Fluorescence nuclei: trained, tuned on images kept aside, and the submission of the test images.
 
-python tests/benchmarks/nuclei.py DATA OUT [--iterations 700]
+python experiments/nuclei.py DATA OUT [--iterations 700] [--seed 0]
 
 DATA holds train/images, train/labels (label images) and test/images. One image in eight is kept aside; what
 tuning makes of the predictions in them is judged by cross-validation. Writes OUT/submission.csv,
@@ -14,16 +14,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from ablation import LEVELS, show
+from ablation import LEVELS, predicted, show
 
-from kitlib import config, files, metric, predict, records, train
+from kitlib import config, files, metric, records, train
 from kitlib.data import folds, own
 from kitlib.data.images import image_files, whole_size
 from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
 from kitlib.post import thresholds
 from kitlib.post.tuning import cross_validation
-from kitlib.predict import PredictConfig, PredictJob
+from kitlib.predict import PredictConfig
 from kitlib.records import Frame
 from kitlib.submission import writer
 
@@ -32,7 +32,12 @@ VIEWS = AugmentConfig(scale=(0.9, 1.6), crop=(256, 256), brightness=0.3, contras
 LOOKS = PredictConfig(scales=(1.0, 1.4), tta=("none", "flip_h"), levels=(0.5, *LEVELS))
 
 
-def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> Path:
+def split(data: Path) -> tuple[list[Frame], list[Frame]]:
+    """The images that train, and those that are kept aside."""
+    return folds.split(own.from_labels(data / "train/images", data / "train/labels"), 0, 8)
+
+
+def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int, seed: int) -> Path:
     """The weights of the small model, from random ones."""
     settings = train.TrainConfig(
         out=str(out),
@@ -48,14 +53,9 @@ def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> 
         max_iter=iterations,
         checkpoint_every=100,
         workers=1,
+        seed=seed,
     )
     return train.run(settings).best
-
-
-def look(weights: Path, frames: list[Frame], out: Path, config: PredictConfig) -> predict.Predicted:
-    """What the model finds in the frames."""
-    listed = records.write_frames(out.with_suffix(".npz"), frames)
-    return predict.run(PredictJob((str(weights),), str(listed), str(out.with_suffix(".csv")), config))
 
 
 def main() -> None:
@@ -64,15 +64,14 @@ def main() -> None:
     options.add_argument("data", type=Path)
     options.add_argument("out", type=Path)
     options.add_argument("--iterations", type=int, default=700)
+    options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     out = files.make_folder(given.out)
-    frames, aside = folds.split(
-        own.from_labels(given.data / "train/images", given.data / "train/labels"), 0, 8
-    )
+    frames, aside = split(given.data)
     test = [Frame(n, p, *whole_size(p)) for n, p in image_files(given.data / "test/images").items()]
-    weights = fit(frames, aside, out, given.iterations)
+    models = [str(fit(frames, aside, out, given.iterations, given.seed))]
 
-    judged = cross_validation.cross_validate(aside, look(weights, aside, out / "aside", LOOKS).by_level())
+    judged = cross_validation.cross_validate(aside, predicted(models, aside, out / "aside", LOOKS))
     show(judged.rows)
     config.save(judged.tuned, out / "post.yaml")
     by_threshold = metric.score(aside, judged.frames).by_threshold
@@ -80,8 +79,9 @@ def main() -> None:
     print(f"mean precision of IoU .50 to .90: {np.mean(list(by_threshold.values())[:9]):.3f}")
 
     post = judged.tuned.post
-    final = look(weights, test, out / "test", replace(LOOKS, levels=(), mask_threshold=post.mask_threshold))
-    done = [thresholds.apply(frame, post) for frame in final.frames()]
+    looks = replace(LOOKS, levels=(), mask_threshold=post.mask_threshold)
+    (instances,) = predicted(models, test, out / "test", looks).values()
+    done = [thresholds.apply(frame, post) for frame in instances]
     print(writer.write(out / "submission.csv", done, test))
 
 
