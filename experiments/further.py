@@ -1,6 +1,6 @@
 """Train every fold of a run further, and from there in two ways: at scales by type, with pseudo labels.
 
-python tests/benchmarks/further.py RUN --data DIR [--unlabelled DIR ...] [--folds 0 1 2 3 4]
+python experiments/further.py RUN --data DIR [--unlabelled DIR ...] [--folds 0 1 2 3 4]
     [--iterations 480 960 1500 1000 150]
 
 RUN is the folder of a run that trained every fold (``fold: -1``). Each fold goes on from its weights of
@@ -17,12 +17,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from ablation import predicted
+
 from kitlib import config as configs
-from kitlib import files, predict, records, train
-from kitlib.data import competition, folds, tables
+from kitlib import files, records, train
+from kitlib.data import competition, folds
 from kitlib.data.folders import image_files, whole_size
 from kitlib.post.thresholds import PostConfig
-from kitlib.predict import PredictConfig, PredictJob, pseudo
+from kitlib.predict import PredictConfig, pseudo
 from kitlib.records import Frame
 
 BEST = "weights_best.pth"
@@ -68,13 +70,10 @@ def _train(
 
 def _label(weights: Path, bare: list[Frame], folder: Path) -> list[Frame]:
     """What one model is sure of."""
-    frames = records.write_frames(files.make_folder(folder) / "unlabelled.npz", bare)
-    table = folder / "predictions.csv"
-    job = PredictJob((str(weights),), str(frames), str(table), PredictConfig(scales=(2.0,)))
-    found = tables.read_cells(table) if table.exists() else predict.run(job).frames()
-    kept, report = pseudo.select(bare, found, BELIEVED)
+    (found,) = predicted([str(weights)], bare, folder, PredictConfig(scales=(2.0,))).values()
+    believed, report = pseudo.select(bare, found, BELIEVED)
     print(f"{folder.name}: images {report.images}, cells {report.cells}, {report.ignored:.1%} ignored")
-    return kept
+    return believed
 
 
 def main() -> None:
@@ -111,10 +110,10 @@ def main() -> None:
         before = name
     settings = replace(settings, max_iter=last)
     settings = replace(settings, sampler=replace(settings.sampler, pseudo_share=PSEUDO_SHARE))
-    for k, (seen, kept_aside) in parts.items():
+    for k, (seen, held_out) in parts.items():
         start = folder("further", k) / BEST
         labels = _label(start, bare, folder("labels", k))
-        _train(settings, folder("pseudo", k), start, (seen + labels, kept_aside), given.lr[-1])
+        _train(settings, folder("pseudo", k), start, (seen + labels, held_out), given.lr[-1])
 
 
 if __name__ == "__main__":

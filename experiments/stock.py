@@ -1,6 +1,6 @@
 """What detectron2 gives as it comes, to stand beside the kit: Mask R-CNN R50-FPN with its own defaults.
 
-python tests/benchmarks/stock.py FRAMES.npz TEST.npz OUT --minutes 30
+python experiments/stock.py FRAMES.npz TEST.npz OUT --minutes 30
 
 Trains on FRAMES (``records.write_frames``) so long with detectron2's own trainer, mapper, counts and
 schedule, from random weights as the kit's small model has them too, predicts TEST at score 0.5 and writes

@@ -1,6 +1,6 @@
 """Fluorescence nuclei: trained, tuned on images kept aside, and the submission of the test images.
 
-python tests/benchmarks/nuclei.py DATA OUT [--iterations 700]
+python experiments/nuclei.py DATA OUT [--iterations 700]
 
 DATA holds train/images, train/labels (label images) and test/images. One image in eight is kept aside; what
 tuning makes of the predictions in them is judged by cross-validation. Writes OUT/submission.csv,
@@ -14,15 +14,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from ablation import LEVELS, show
+from ablation import LEVELS, predicted, show
 
-from kitlib import config, files, metric, predict, records, train
+from kitlib import config, files, metric, records, train
 from kitlib.data import folds, own
 from kitlib.data.folders import image_files, whole_size
 from kitlib.model.augment import AugmentConfig
 from kitlib.model.presets import ModelConfig
 from kitlib.post import submission, thresholds, validate
-from kitlib.predict import PredictConfig, PredictJob
+from kitlib.predict import PredictConfig
 from kitlib.records import Frame
 
 MODEL = {"pixel_mean": 13.0, "pixel_std": 15.0, "anchor_sizes": [[10], [20], [40], [80], [160]]}
@@ -50,12 +50,6 @@ def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> 
     return train.run(settings).best
 
 
-def look(weights: Path, frames: list[Frame], out: Path, config: PredictConfig) -> predict.Predicted:
-    """What the model finds in the frames."""
-    listed = records.write_frames(out.with_suffix(".npz"), frames)
-    return predict.run(PredictJob((str(weights),), str(listed), str(out.with_suffix(".csv")), config))
-
-
 def main() -> None:
     """Train, tune, predict, write."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -68,9 +62,9 @@ def main() -> None:
         own.from_labels(given.data / "train/images", given.data / "train/labels"), 0, 8
     )
     test = [Frame(n, p, *whole_size(p)) for n, p in image_files(given.data / "test/images").items()]
-    weights = fit(frames, aside, out, given.iterations)
+    models = [str(fit(frames, aside, out, given.iterations))]
 
-    judged = validate.cross_validate(aside, look(weights, aside, out / "aside", LOOKS).by_level())
+    judged = validate.cross_validate(aside, predicted(models, aside, out / "aside", LOOKS))
     show(judged.rows)
     config.save(judged.tuned, out / "post.yaml")
     by_threshold = metric.score(aside, judged.frames).by_threshold
@@ -78,8 +72,9 @@ def main() -> None:
     print(f"mean precision of IoU .50 to .90: {np.mean(list(by_threshold.values())[:9]):.3f}")
 
     post = judged.tuned.post
-    final = look(weights, test, out / "test", replace(LOOKS, levels=(), mask_threshold=post.mask_threshold))
-    done = [thresholds.apply(frame, post) for frame in final.frames()]
+    looks = replace(LOOKS, levels=(), mask_threshold=post.mask_threshold)
+    (instances,) = predicted(models, test, out / "test", looks).values()
+    done = [thresholds.apply(frame, post) for frame in instances]
     print(submission.write(out / "submission.csv", done, test))
 
 

@@ -1,6 +1,6 @@
 """Can the small model learn four real frames by heart? If not, something in the training is broken.
 
-python tests/benchmarks/overfit.py DATA [--out DIR] [--iterations N] [--scale S]
+python experiments/overfit.py DATA [--out DIR] [--iterations N] [--scale S]
 
 DATA is the competition's folder (the four cort frames with the fewest cells are learned), or one with
 images/ and labels/ (of frames up to 300 pixels long with 10 to 30 cells, the four whose smallest cell is
