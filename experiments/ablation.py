@@ -23,9 +23,11 @@ from pathlib import Path
 from kitlib import config as configs
 from kitlib import files, predict, records
 from kitlib.data import competition, folds, tables
-from kitlib.post import submission, thresholds, validate
+from kitlib.post import thresholds
+from kitlib.post.tuning import cross_validation
 from kitlib.predict import PredictConfig, PredictJob
 from kitlib.records import Frame
+from kitlib.submission import writer
 
 LEVELS = (0.4, 0.45, 0.55, 0.6)
 FULLEST = "+ turns"
@@ -81,7 +83,7 @@ def out_of_fold(
     return levels
 
 
-def show(rows: Iterable[validate.Row]) -> None:
+def show(rows: Iterable[cross_validation.Row]) -> None:
     """Print the table."""
     for row in rows:
         types = "  ".join(f"{k} {v:.3f}" for k, v in row.by_category.items())
@@ -99,7 +101,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--further", type=float, default=1.5)
     parser.add_argument("--by-type", type=scales_of, nargs="+", default=[])
     parser.add_argument("--submit", metavar="WAY")
-    parser.add_argument("--kinds", nargs="+", choices=validate.KINDS, default=["box", "product"])
+    parser.add_argument("--kinds", nargs="+", choices=cross_validation.KINDS, default=["box", "product"])
     return parser
 
 
@@ -108,8 +110,8 @@ def judge(given: argparse.Namespace, truth: dict[int, list[Frame]], judged: list
     rows = []
     for name, config in ways(given.scale, given.further, dict(given.by_type)).items():
         found = out_of_fold(given.run, given.stage, name, config, truth)
-        kinds = validate.KINDS if name == FULLEST else ("box",)
-        result = validate.cross_validate(judged, found, kinds=kinds)
+        kinds = cross_validation.KINDS if name == FULLEST else ("box",)
+        result = cross_validation.cross_validate(judged, found, kinds=kinds)
         rows.append(replace(result.rows[0], name=name))
     rows += [replace(row, name=f"+ {row.name}") for row in result.rows[1:]]
     show(rows)
@@ -122,7 +124,7 @@ def submit(given: argparse.Namespace, truth: dict[int, list[Frame]], judged: lis
     config = ways(given.scale, given.further, dict(given.by_type))[given.submit]
     folder = files.make_folder(given.run / "+".join(given.stage))
     found = out_of_fold(given.run, given.stage, given.submit, config, truth)
-    result = validate.cross_validate(judged, found, kinds=given.kinds)
+    result = cross_validation.cross_validate(judged, found, kinds=given.kinds)
     show(result.rows)
     files.write_json(folder / "judged.json", [asdict(row) for row in result.rows])
     configs.save(result.tuned, folder / "post.yaml")
@@ -132,7 +134,7 @@ def submit(given: argparse.Namespace, truth: dict[int, list[Frame]], judged: lis
     config = replace(config, levels=(), mask_threshold=post.mask_threshold)
     (instances,) = predicted(models, test, folder / "test", config).values()
     final = [thresholds.apply(frame, post) for frame in instances]
-    path = submission.write(folder / "submission.csv", final, test)
+    path = writer.write(folder / "submission.csv", final, test)
     print(f"{path}: {result.best.name}, {result.best.mean:.3f} expected")
     for frame in final:
         print(f"{frame.id}  {frame.category}  {len(frame.cells)} cells")

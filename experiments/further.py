@@ -22,8 +22,8 @@ from ablation import predicted
 from kitlib import config as configs
 from kitlib import files, records, train
 from kitlib.data import competition, folds
-from kitlib.data.folders import image_files, whole_size
-from kitlib.post.thresholds import PostConfig
+from kitlib.data.images import image_files, whole_size
+from kitlib.post.config import PostConfig
 from kitlib.predict import PredictConfig, pseudo
 from kitlib.records import Frame
 

@@ -18,12 +18,14 @@ from ablation import LEVELS, predicted, show
 
 from kitlib import config, files, metric, records, train
 from kitlib.data import folds, own
-from kitlib.data.folders import image_files, whole_size
-from kitlib.model.augment import AugmentConfig
+from kitlib.data.images import image_files, whole_size
+from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
-from kitlib.post import submission, thresholds, validate
+from kitlib.post import thresholds
+from kitlib.post.tuning import cross_validation
 from kitlib.predict import PredictConfig
 from kitlib.records import Frame
+from kitlib.submission import writer
 
 MODEL = {"pixel_mean": 13.0, "pixel_std": 15.0, "anchor_sizes": [[10], [20], [40], [80], [160]]}
 VIEWS = AugmentConfig(scale=(0.9, 1.6), crop=(256, 256), brightness=0.3, contrast=0.3, gamma=0.2)
@@ -64,7 +66,7 @@ def main() -> None:
     test = [Frame(n, p, *whole_size(p)) for n, p in image_files(given.data / "test/images").items()]
     models = [str(fit(frames, aside, out, given.iterations))]
 
-    judged = validate.cross_validate(aside, predicted(models, aside, out / "aside", LOOKS))
+    judged = cross_validation.cross_validate(aside, predicted(models, aside, out / "aside", LOOKS))
     show(judged.rows)
     config.save(judged.tuned, out / "post.yaml")
     by_threshold = metric.score(aside, judged.frames).by_threshold
@@ -75,7 +77,7 @@ def main() -> None:
     looks = replace(LOOKS, levels=(), mask_threshold=post.mask_threshold)
     (instances,) = predicted(models, test, out / "test", looks).values()
     done = [thresholds.apply(frame, post) for frame in instances]
-    print(submission.write(out / "submission.csv", done, test))
+    print(writer.write(out / "submission.csv", done, test))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kitlib import rle, train
+from kitlib import train
 from kitlib.data import competition, own
 from kitlib.data.images import read_image
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
+from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
-from kitlib.post.thresholds import PostConfig
+from kitlib.post.config import PostConfig
 from kitlib.predict import PredictConfig
 from kitlib.records import Frame, write_frames
 

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from kitlib.config import Affects, Float, Int, Precision, configuration
 from kitlib.errors import KitError
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
-from kitlib.post.thresholds import PostConfig
+from kitlib.post.config import PostConfig
 from kitlib.predict.config import PredictConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig

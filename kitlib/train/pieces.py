@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import Instances
 
 from kitlib.errors import KitError
-from kitlib.model.local_masks import LocalMasks
+from kitlib.inputs.mask_targets import LocalMasks
 
 Sample = dict[str, Any]
 # A piece is (its share of the batch's loss, its samples).

@@ -20,9 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from kitlib import launch
 from kitlib.errors import KitError
-from kitlib.runtime import heartbeat
+from kitlib.runtime import heartbeat, launch
 
 T = TypeVar("T")
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from kitlib.errors import KitError
-from kitlib.model.memory import ran_out
-from kitlib.model.precision import autocast
+from kitlib.runtime.precision import autocast, ran_out
 from kitlib.train.pieces import Piece, Sample, smaller, split
 from kitlib.train.processes import Processes
 

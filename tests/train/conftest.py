@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from kitlib import rle
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
+from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
-from kitlib.post.thresholds import PostConfig
+from kitlib.post.config import PostConfig
 from kitlib.records import Cell, Frame, write_frames
 from kitlib.train.config import OptimConfig, TrainConfig
 from kitlib.train.processes import Processes

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from kitlib import config as configs
-from kitlib import launch, train
+from kitlib import train
 from kitlib.errors import KitError
+from kitlib.runtime import launch
 from kitlib.train import events, job, resume
 from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig

@@ -6,8 +6,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from kitlib.errors import KitError
-from kitlib.model.ignored import IgnoredArea
-from kitlib.model.local_masks import LocalMasks
+from kitlib.inputs.ignored import IgnoredArea
+from kitlib.inputs.mask_targets import LocalMasks
 from kitlib.train import pieces
 
 
