@@ -9,7 +9,6 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from kitlib.inputs import tiles
 from kitlib.inputs.config import AugmentConfig, Size
 from kitlib.inputs.patch import Box, Patch, flip_x, flip_y, turn
 from kitlib.masks import rle
@@ -21,43 +20,37 @@ class View:
     """What part of a frame is seen, and how large.
 
     Attributes:
-        source: the part of the frame, in its own pixels.
-        size: what that part is resized to.
-        window: what is cut from the resized part; may stick out of it.
+        size: what the frame is resized to.
+        window: what is cut from the resized frame; may stick out of it.
     """
 
-    source: Box
     size: Size
     window: Box
 
-    def near(self) -> Box:
-        """The part of the frame, in its own pixels, that has any influence on the window."""
+    def near(self, frame: Size) -> Box:
+        """The part of a frame of this (height, width), in its pixels, that has any influence on the window."""
         x0, y0, x1, y1 = self.window
-        scale_x = (self.source[2] - self.source[0]) / self.size[1]
-        scale_y = (self.source[3] - self.source[1]) / self.size[0]
+        scale_y, scale_x = frame[0] / self.size[0], frame[1] / self.size[1]
         left, top = int(np.floor(x0 * scale_x)) - 1, int(np.floor(y0 * scale_y)) - 1
         right, bottom = int(np.ceil(x1 * scale_x)) + 1, int(np.ceil(y1 * scale_y)) + 1
-        x, y = self.source[:2]
-        return left + x, top + y, right + x, bottom + y
+        return max(left, 0), max(top, 0), min(right, frame[1]), min(bottom, frame[0])
 
 
 # ---------------------------------------------------------------------------------------------- where to look
 
 
 def draw_view(frame: Frame, config: AugmentConfig, rng: Generator, crop: Size | None = None) -> View:
-    """Draw tile, scale and crop.
+    """Draw scale and crop.
 
     Args:
         crop: size of the crop in place of ``config.crop``.
     """
     focus = _draw_cell(frame, config, rng)
-    source = _draw_tile(frame, config, rng, focus)
-    height, width = source[3] - source[1], source[2] - source[0]
-    size = _draw_size(height, width, frame.category, config, rng)
-    crop = crop or config.crop or size
+    factor = rng.uniform(*config.scale_by_type.get(frame.category or "", config.scale))
+    size = max(round(frame.height * factor), 1), max(round(frame.width * factor), 1)
     if focus is not None:
-        focus = (focus[0] - source[0]) * size[1] / width, (focus[1] - source[1]) * size[0] / height
-    return View(source, size, _place(crop, size, focus, rng))
+        focus = focus[0] * size[1] / frame.width, focus[1] * size[0] / frame.height
+    return View(size, _place(crop or config.crop or size, size, focus, rng))
 
 
 def _draw_cell(frame: Frame, config: AugmentConfig, rng: Generator) -> tuple[float, float] | None:
@@ -66,28 +59,6 @@ def _draw_cell(frame: Frame, config: AugmentConfig, rng: Generator) -> tuple[flo
         return None
     x0, y0, x1, y1 = rle.boxes([frame.cells[rng.integers(len(frame.cells))].mask])[0].tolist()
     return (x0 + x1) / 2, (y0 + y1) / 2
-
-
-def _draw_tile(frame: Frame, config: AugmentConfig, rng: Generator, focus: tuple[float, float] | None) -> Box:
-    if config.tile is None:
-        return 0, 0, frame.width, frame.height
-    if config.tile_stride is None:
-        size = min(config.tile[0], frame.height), min(config.tile[1], frame.width)
-        return _place(size, (frame.height, frame.width), focus, rng)
-    boxes = tiles.grid(frame.height, frame.width, config.tile, config.tile_stride)
-    if focus is not None:
-        x, y = focus
-        boxes = boxes[(boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])]
-    x0, y0, x1, y1 = boxes[rng.integers(len(boxes))].tolist()
-    return x0, y0, x1, y1
-
-
-def _draw_size(height: int, width: int, category: str | None, config: AugmentConfig, rng: Generator) -> Size:
-    if config.tile_long_side is not None:
-        factor = rng.uniform(*config.tile_long_side) / max(height, width)
-    else:
-        factor = rng.uniform(*config.scale_by_type.get(category or "", config.scale))
-    return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
 def _place(size: Size, area: Size, focus: tuple[float, float] | None, rng: Generator) -> Box:

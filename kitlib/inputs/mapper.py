@@ -10,7 +10,7 @@ from kitlib.data.images import read_image
 from kitlib.errors import KitError, unknown
 from kitlib.inputs.augment import draw_view, orient, photometric
 from kitlib.inputs.config import OFF, AugmentConfig, Size
-from kitlib.inputs.mixing import FramePool, copy_paste, draw_corners, mosaic
+from kitlib.inputs.mixing import FramePool, copy_paste
 from kitlib.inputs.patch import Patch, crop, flip_x, resize, take
 from kitlib.inputs.sample import PackedSample
 from kitlib.records import Cell, Frame
@@ -36,8 +36,7 @@ class Mapper:
         """The sample of one frame.
 
         Args:
-            pool: where mosaics and pasted cells take their other frames from; without it, from the frame
-                itself.
+            pool: the frames that pasted cells come from; without it, the frame itself.
 
         Raises:
             KitError: the image cannot be read, or a cell's category is not among ``categories``.
@@ -49,7 +48,7 @@ class Mapper:
     def patch(self, frame: Frame, rng: Generator, pool: FramePool) -> Patch:
         """The sample's image and cells before flips and photometric changes."""
         config = self.config
-        patch = self._mosaic(frame, rng, pool) if rng.random() < config.mosaic else self._look(frame, rng)
+        patch = self._look(frame, rng)
         if rng.random() < config.copy_paste:
             donor = self._look(pool.partner(frame, rng), rng, patch.size)
             donor = flip_x(donor) if config.flip and rng.random() < 0.5 else donor
@@ -62,13 +61,9 @@ class Mapper:
         if frame.path is None:
             raise KitError(f"frame {frame.id} has no image file; training needs one")
         image = read_image(frame.path, frame.height, frame.width)
-        patch = resize(take(frame, image, partial(self._label, frame), view.source, view.near()), view.size)
+        near = view.near((frame.height, frame.width))
+        patch = resize(take(frame, image, partial(self._label, frame), near), view.size)
         return crop(patch, view.window, self.config.min_visible)
-
-    def _mosaic(self, frame: Frame, rng: Generator, pool: FramePool) -> Patch:
-        sizes = draw_corners(self.config.crop or (frame.height, frame.width), rng)
-        frames = [frame, *(pool.partner(frame, rng) for _ in range(3))]
-        return mosaic(*(self._look(f, rng, size) for f, size in zip(frames, sizes, strict=True)))
 
     def _label(self, frame: Frame, cell: Cell) -> int:
         if self.categories == ONE_CLASS:

@@ -1,8 +1,7 @@
-"""Training images put together from several frames: mosaics and pasted cells."""
+"""Cells of one frame pasted into the training image of another."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -32,38 +31,6 @@ class FramePool:
         """A random frame like this one, the frame itself included; itself if there is none."""
         same = self.alike.get((frame.category, frame.pseudo))
         return same[rng.integers(len(same))] if same else frame
-
-
-def mosaic(top_left: Patch, top_right: Patch, bottom_left: Patch, bottom_right: Patch) -> Patch:
-    """Four patches put together; sides that meet are equally long."""
-    height, width = top_left.size
-    corners = {
-        (0, 0): top_left,
-        (width, 0): top_right,
-        (0, height): bottom_left,
-        (width, height): bottom_right,
-    }
-    cells = [
-        dataclasses.replace(cell, x=cell.x + x, y=cell.y + y)
-        for (x, y), corner in corners.items()
-        for cell in corner.cells
-    ]
-    rows = [[top_left, top_right], [bottom_left, bottom_right]]
-    ignore = None
-    if any(corner.ignore is not None for corner in corners.values()):
-        ignore = np.block([[_ignored(corner) for corner in row] for row in rows])
-    return Patch(np.block([[corner.image for corner in row] for row in rows]), tuple(cells), ignore)
-
-
-def _ignored(patch: Patch) -> NDArray[np.bool_]:
-    return np.zeros(patch.size, bool) if patch.ignore is None else patch.ignore
-
-
-def draw_corners(size: tuple[int, int], rng: Generator) -> tuple[tuple[int, int], ...]:
-    """Sizes of a mosaic's four corners, which meet at a random point in the middle half of the image."""
-    height, width = size
-    top, left = (round(side * rng.uniform(0.25, 0.75)) for side in size)
-    return (top, left), (top, width - left), (height - top, left), (height - top, width - left)
 
 
 def copy_paste(patch: Patch, donor: Patch, min_visible: float, rng: Generator) -> Patch:

@@ -66,34 +66,24 @@ def overlap(a: Box, b: Box) -> Box | None:
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def take(
-    frame: Frame,
-    image: NDArray[np.uint8],
-    label_of: Callable[[Cell], int],
-    source: Box,
-    near: Box | None = None,
-) -> Patch:
-    """The part ``source`` of a frame, with the cells that reach into ``near``; no others are decoded.
+def take(frame: Frame, image: NDArray[np.uint8], label_of: Callable[[Cell], int], near: Box) -> Patch:
+    """A whole frame with the cells that reach into ``near``; no others are decoded.
 
     Args:
-        image: the whole frame, (H, W).
-        source: in the frame's coordinates, as is ``near``; all of it is near if that is None.
+        image: (H, W).
     """
     masks = [cell.mask for cell in frame.cells]
     boxes, areas = rle.boxes(masks), rle.areas(masks)
-    near = source if near is None else overlap(source, near)
-    x0, y0, x1, y1 = near or (0, 0, 0, 0)
+    x0, y0, x1, y1 = near
     reach = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
     chosen = np.flatnonzero(reach).tolist()
-    corner, far = np.array(source[:2]), np.array(source[2:])
-    boxes = np.hstack([np.maximum(boxes[chosen, :2], corner), np.minimum(boxes[chosen, 2:], far)])
-    crops = rle.crops([masks[index] for index in chosen], boxes)
+    crops = rle.crops([masks[index] for index in chosen], boxes[chosen])
     cells = (
         PatchCell(x, y, crop, label_of(frame.cells[index]), float(areas[index]))
-        for index, (x, y), crop in zip(chosen, (boxes[:, :2] - corner).tolist(), crops, strict=True)
+        for index, (x, y), crop in zip(chosen, boxes[chosen, :2].tolist(), crops, strict=True)
     )
-    ignore = None if frame.ignore is None else rle.crop(frame.ignore, source)
-    return Patch(image[source[1] : source[3], source[0] : source[2]], tuple(cells), ignore)
+    ignore = None if frame.ignore is None else rle.to_mask(frame.ignore)
+    return Patch(image, tuple(cells), ignore)
 
 
 # ---------------------------------------------------------------------------------------------- size

@@ -20,7 +20,7 @@ def build(preset: str = "tiny", num_classes: int = 3, mask_stages: str = "all", 
     """A Cascade Mask R-CNN with random weights, on the CPU, in training mode.
 
     Args:
-        preset: "tiny", "r50", "x101" or "x152"; see ``kitlib.model.presets``.
+        preset: "tiny", "r50" or "x152"; see ``kitlib.model.presets``.
         num_classes: kinds of cell, background not counted.
         mask_stages: "all" (a mask branch at each cascade stage, averaged at inference) or "last"
             (detectron2's one).

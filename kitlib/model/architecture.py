@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import log2
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -10,9 +9,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN
 from detectron2.modeling import build_model as build_from_cfg
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.backbone.resnet import BasicStem, ResNet, build_resnet_backbone
-from torch import Tensor, nn
-from torch.nn import functional as F
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from torch import nn
 
 from kitlib.model import detector, heads, roi_align  # registers their parts
 from kitlib.model.presets import LEVELS, Architecture, ModelConfig
@@ -50,7 +48,6 @@ def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
     cfg.MODEL.BACKBONE.NAME = build_cell_fpn_backbone.__name__
     cfg.MODEL.BACKBONE.FREEZE_AT = a.freeze_at
     cfg.MODEL.BACKBONE.TIMM = a.backbone
-    cfg.MODEL.BACKBONE.STEM_STRIDE = a.stem_stride
     resnet = cfg.MODEL.RESNETS
     resnet.DEPTH, resnet.NORM, resnet.STRIDE_IN_1X1 = a.depth, a.norm, a.stride_in_1x1
     resnet.NUM_GROUPS, resnet.WIDTH_PER_GROUP = a.groups, a.group_width
@@ -67,8 +64,8 @@ def _set_proposals(cfg: CfgNode, a: Architecture) -> None:
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [list(sizes) for sizes in a.anchor_sizes]
     cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [list(a.anchor_ratios)]
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = detector.IgnoringRPN.__name__
-    proposals, finest = cfg.MODEL.RPN, int(log2(a.stem_stride))
-    proposals.IN_FEATURES = [f"p{level}" for level in range(finest, finest + LEVELS)]
+    proposals = cfg.MODEL.RPN
+    proposals.IN_FEATURES = [f"p{level}" for level in range(2, 2 + LEVELS)]
     proposals.PRE_NMS_TOPK_TRAIN, proposals.PRE_NMS_TOPK_TEST = a.rpn_pre_nms_topk
     proposals.POST_NMS_TOPK_TRAIN, proposals.POST_NMS_TOPK_TEST = a.rpn_post_nms_topk
     proposals.BATCH_SIZE_PER_IMAGE, proposals.NMS_THRESH = a.rpn_batch, a.rpn_nms
@@ -103,56 +100,18 @@ def _per_channel(value: float | tuple[float, ...]) -> list[float]:
     return [value] * 3 if isinstance(value, float) else list(value)
 
 
-class UnpooledStem(BasicStem):
-    """The ResNet's stem without its pooling: stride 2, the same weights."""
-
-    def __init__(self, stem: BasicStem) -> None:
-        nn.Module.__init__(self)
-        self.in_channels, self.out_channels, self.stride = stem.in_channels, stem.out_channels, 2
-        self.conv1 = stem.conv1
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(self.conv1(x))
-
-
 @BACKBONE_REGISTRY.register()
 def build_cell_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A feature pyramid on a ResNet or a timm model, its finest level at ``BACKBONE.STEM_STRIDE``."""
+    """A feature pyramid on a ResNet or a timm model."""
     if cfg.MODEL.BACKBONE.TIMM:
         from kitlib.model.timm_backbone import TimmBackbone
 
         bottom_up = TimmBackbone(
-            cfg.MODEL.BACKBONE.TIMM,
-            cfg.MODEL.BACKBONE.STEM_STRIDE,
-            cfg.MODEL.RESNETS.NORM,
-            cfg.MODEL.BACKBONE.FREEZE_AT,
+            cfg.MODEL.BACKBONE.TIMM, cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.FREEZE_AT
         )
     else:
         bottom_up = build_resnet_backbone(cfg, input_shape)
-        if cfg.MODEL.BACKBONE.STEM_STRIDE == 2:
-            _unpool(bottom_up)
     top = LastLevelMaxPool()
     top.in_feature = cfg.MODEL.RPN.IN_FEATURES[-2]
-    fpn = FPN(
-        bottom_up,
-        cfg.MODEL.FPN.IN_FEATURES,
-        cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=top,
-    )
-    if cfg.MODEL.BACKBONE.STEM_STRIDE == 2:
-        _name_by_stage(fpn)
-    return fpn
-
-
-def _name_by_stage(fpn: FPN) -> None:
-    """Call the layers on res2 ``fpn_lateral2`` at stride 2 too, so that the weights of either stride fit."""
-    for level in (4, 3, 2, 1):
-        for kind in ("lateral", "output"):
-            layer = fpn._modules.pop(f"fpn_{kind}{level}")
-            fpn.add_module(f"fpn_{kind}{level + 1}", layer)
-
-
-def _unpool(resnet: ResNet) -> None:
-    resnet.stem = UnpooledStem(resnet.stem)
-    resnet._out_feature_strides = {name: s // 2 for name, s in resnet._out_feature_strides.items()}
+    fpn = cfg.MODEL.FPN
+    return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, norm=fpn.NORM, top_block=top)

@@ -30,7 +30,6 @@ class Architecture:
     backbone: str = ""  # a timm model in place of the ResNet
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
     freeze_at: Int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
-    stem_stride: Literal[2, 4] = 4  # 2: no pooling in the stem, every level twice as fine, memory x 4
     fpn_channels: Int = 256
     anchor_sizes: tuple[tuple[Float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
     anchor_ratios: tuple[Float, ...] = (0.5, 1.0, 2.0)
@@ -50,8 +49,6 @@ class Architecture:
     pixel_std: Float | tuple[Float, Float, Float] | None = None
 
 
-_RESNEXT = Architecture(groups=32, group_width=8, stride_in_1x1=False)
-
 PRESETS: dict[str, Architecture] = {
     # From random weights in minutes on a CPU: GroupNorm, since frozen statistics diverge, and the grey levels
     # of phase contrast, which hardly leave their mean.
@@ -70,10 +67,8 @@ PRESETS: dict[str, Architecture] = {
         pixel_std=12.0,
     ),
     "r50": Architecture(),
-    # FAIR's weights for it were trained on scaled images (detectron2's zoo, X-101-32x8d).
-    "x101": dataclasses.replace(_RESNEXT, depth=101, pixel_std=(57.375, 57.12, 58.395)),
     # The paper's: ResNeXt-152-32x8d, no deformable convolution, fully connected box heads.
-    "x152": dataclasses.replace(_RESNEXT, depth=152),
+    "x152": Architecture(depth=152, groups=32, group_width=8, stride_in_1x1=False),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kitlib.errors import KitError
 
+STRIDES = (4, 8, 16, 32)
 PROBE = (96, 160)  # multiples of 32 that no fixed-size model was made for
 
 
@@ -20,7 +21,6 @@ class TimmBackbone(Backbone):
 
     Args:
         name: a model name of timm's, with or without a weights tag: "convnext_tiny", "resnet18.a1_in1k".
-        finest: stride of res2, 4 or 2; the others follow by doubling.
         norm: "FrozenBN" freezes the model's batch norms, "SyncBN" synchronises them, "BN" and "GN" leave the
             model as timm makes it (a GroupNorm model has a name of its own, such as "resnet50_gn").
         freeze_at: n >= 2 keeps the parameters of all that res{n} is made from; below, everything is trained.
@@ -29,23 +29,22 @@ class TimmBackbone(Backbone):
         KitError: an unknown model, one without these strides, or one that takes a single size of image.
     """
 
-    def __init__(self, name: str, finest: int = 4, norm: str = "BN", freeze_at: int = 0) -> None:
+    def __init__(self, name: str, norm: str = "BN", freeze_at: int = 0) -> None:
         super().__init__()
-        strides = [finest * 2**level for level in range(4)]
-        self.body, self.channels_last = _create(name, _levels(name, strides), strides)
+        self.body, self.channels_last = _create(name)
         if norm == "FrozenBN":
             self.body = freeze_batch_norm_2d(self.body)
         elif norm == "SyncBN":
             self.body = convert_sync_batchnorm(self.body)
         self._out_features = ["res2", "res3", "res4", "res5"]
-        self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
+        self._out_feature_strides = dict(zip(self._out_features, STRIDES, strict=True))
         channels = self.body.feature_info.channels()
         self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
         if freeze_at >= 2:
             self._freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W), H and W multiples of 8 x ``finest`` -> (N, C, H / stride, W / stride) by level."""
+        """(N, 3, H, W), H and W multiples of 32 -> (N, C, H / stride, W / stride) by level."""
         return dict(zip(self._out_features, _run(self.body, x, self.channels_last), strict=True))
 
     def _freeze(self, freeze_at: int) -> None:
@@ -74,21 +73,22 @@ def _known(name: str) -> str:
     return name
 
 
-def _levels(name: str, strides: list[int]) -> list[int]:
+def _levels(name: str) -> list[int]:
     """Which of a model's features to take: for each stride the last that has it."""
     try:
         with torch.device("meta"):
             found = timm.create_model(_known(name), features_only=True).feature_info.reduction()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         raise KitError(f"timm model '{name}' gives no feature maps ({error}); {_ADVICE}") from error
-    if missing := [stride for stride in strides if stride not in found]:
+    if missing := [stride for stride in STRIDES if stride not in found]:
         raise KitError(f"timm model '{name}' has features at strides {found}, none at {missing}; {_ADVICE}")
-    return [len(found) - 1 - found[::-1].index(stride) for stride in strides]
+    return [len(found) - 1 - found[::-1].index(stride) for stride in STRIDES]
 
 
-def _create(name: str, levels: list[int], strides: list[int]) -> tuple[nn.Module, bool]:
+def _create(name: str) -> tuple[nn.Module, bool]:
     """The model, and whether its features have their channels last; tried on an image of an odd size."""
-    sizes = [(PROBE[0] // stride, PROBE[1] // stride) for stride in strides]
+    levels = _levels(name)
+    sizes = [(PROBE[0] // stride, PROBE[1] // stride) for stride in STRIDES]
     for options in ({}, {"strict_img_size": False}):  # window attention takes any size only when asked
         try:
             body = timm.create_model(name, features_only=True, out_indices=levels, **options)

@@ -78,13 +78,10 @@ def replicate(name: str, tensor: Tensor, here: Tensor) -> Tensor | None:
 PUBLISHED: dict[str, dict[str, str]] = {
     "imagenet": {
         "r50": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
-        "x101": "detectron2://ImageNetPretrained/FAIR/X-101-32x8d.pkl",
         "x152": "catalog://ImageNetPretrained/FAIR/X-152-32x8d-IN5k",
     },
     "coco": {
         "r50": "detectron2://Misc/cascade_mask_rcnn_R_50_FPN_3x/144998488/model_final_480dd8.pkl",
-        "x101": "detectron2://COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x/139653917/"
-        "model_final_2d9806.pkl",
         "x152": "detectron2://Misc/cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv/18131413/"
         "model_0039999_e76410.pkl",
     },

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from kitlib import config
 from kitlib.errors import KitError
-from kitlib.inputs import tiles
 from kitlib.inputs.augment import View, draw_view, orient, photometric
 from kitlib.inputs.config import OFF, AugmentConfig
 from kitlib.inputs.patch import Patch, PatchCell
@@ -44,9 +43,6 @@ def views(settings: AugmentConfig, of: Frame | None = None, number: int = 200) -
         ({"scale_by_type": {"astro": (0.0, 1.0)}}, r"scale_by_type\.astro\.0 must be above 0"),
         ({"scale": (0.0, 1.0)}, r"scale\.0 must be above 0"),
         ({"crop": (0, 100)}, r"crop\.0 must be above 0"),
-        ({"tile_stride": (100, 100)}, "need a tile"),
-        ({"tile_long_side": (800, 1333)}, "need a tile"),
-        ({"tile": (100, 100), "tile_long_side": (900, 800)}, r"tile_long_side must be \(lowest, highest\)"),
     ],
     ids=str,
 )
@@ -60,8 +56,6 @@ def test_settings_survive_being_written_and_read():
         crop=(320, 448),
         scale=(0.8, 1.5),
         scale_by_type={"astro": (0.5, 1.0)},
-        tile=(208, 281),
-        tile_long_side=(800, 1333),
     )
     assert config.from_dict(AugmentConfig, config.to_dict(settings)) == settings
     with pytest.raises(KitError, match="'copy_paste'"):
@@ -73,7 +67,7 @@ def test_settings_survive_being_written_and_read():
 
 def test_by_default_the_whole_frame_is_seen():
     for settings in (AugmentConfig(), OFF):
-        assert set(views(settings)) == {View((0, 0, 704, 520), (520, 704), (0, 0, 704, 520))}
+        assert set(views(settings)) == {View((520, 704), (0, 0, 704, 520))}
 
 
 def test_scale_and_crop_stay_in_their_ranges():
@@ -114,46 +108,20 @@ def test_a_share_of_crops_holds_the_middle_of_a_cell(share):
     assert np.mean(holding) == pytest.approx(share + (1 - share) * by_chance, abs=0.05)
 
 
-@pytest.mark.parametrize("stride", [None, (104, 140)])
-def test_tiles_of_the_6th_place(stride):
-    settings = AugmentConfig(
-        tile=(208, 281), tile_stride=stride, tile_long_side=(800, 1333), cell_centred=0.5
-    )
-    found = views(settings, number=400)
-    assert {(v.source[3] - v.source[1], v.source[2] - v.source[0]) for v in found} == {(208, 281)}
-    long_sides = [v.size[1] for v in found]
-    assert 800 <= min(long_sides) < 810
-    assert 1323 < max(long_sides) <= 1333
-    assert all(v.window == (0, 0, v.size[1], v.size[0]) for v in found)
-    sources = {v.source for v in found}
-    if stride:
-        assert sources == {tuple(t) for t in tiles.grid(520, 704, (208, 281), stride).tolist()}
-    else:
-        assert len(sources) > 100
-    holding = [v.source[0] <= 605 <= v.source[2] and v.source[1] <= 55 <= v.source[3] for v in found]
-    assert np.mean(holding) > 0.5
-
-
-def test_a_tile_larger_than_the_frame_is_the_frame():
-    settings = AugmentConfig(tile=(208, 281), tile_long_side=(400, 400))
-    (view,) = set(views(settings, frame(0, 100, 200)))
-    assert view == View((0, 0, 200, 100), (200, 400), (0, 0, 400, 200))
-
-
 @given(
-    source=st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(60, 120), st.integers(60, 120)),
+    height=st.integers(10, 120),
+    width=st.integers(10, 120),
     scale=st.floats(0.3, 5),
     place=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_the_part_near_a_window_holds_all_that_its_pixels_are_made_of(source, scale, place):
-    size = max(round((source[3] - source[1]) * scale), 1), max(round((source[2] - source[0]) * scale), 1)
+def test_the_part_near_a_window_holds_all_that_its_pixels_are_made_of(height, width, scale, place):
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
     x, y = int(place[0] * (size[1] - 1)), int(place[1] * (size[0] - 1))
-    near = View(source, size, (x, y, x + 1, y + 1)).near()
-    for axis, at in ((0, x), (1, y)):
-        old = source[axis + 2] - source[axis]
-        centre = (at + 0.5) * old / size[1 - axis] - 0.5 + source[axis]
-        assert near[axis] <= np.floor(centre)
-        assert np.floor(centre) + 1 < near[axis + 2] or np.floor(centre) + 1 >= source[axis + 2]
+    near = View(size, (x, y, x + 1, y + 1)).near((height, width))
+    for axis, at, old in ((0, x, width), (1, y, height)):
+        centre = (at + 0.5) * old / size[1 - axis] - 0.5
+        assert near[axis] <= max(np.floor(centre), 0)
+        assert min(np.floor(centre) + 1, old - 1) < near[axis + 2] <= old
 
 
 # -------------------------------------------------------------------------------- which way round

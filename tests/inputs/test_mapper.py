@@ -85,7 +85,7 @@ def test_the_sample_is_what_detectron2_asks_for(write):
 
 def test_a_frame_without_cells(write):
     frame = write([], np.zeros((HEIGHT, WIDTH)))
-    settings = AugmentConfig(scale=(1.5, 2), crop=(64, 64), copy_paste=1, mosaic=1, noise=3)
+    settings = AugmentConfig(scale=(1.5, 2), crop=(64, 64), copy_paste=1, noise=3)
     sample = Mapper(settings, TYPES)(frame, np.random.default_rng(0)).unpack()
     assert sample["image"].shape == (1, 64, 64)
     assert len(sample["instances"]) == 0
@@ -118,16 +118,10 @@ EXACT = {
     "flips and turns": AugmentConfig(),
     "crop": AugmentConfig(crop=(70, 50)),
     "padded crop": AugmentConfig(crop=(150, 220)),
-    "tile": AugmentConfig(tile=(52, 70), tile_stride=(26, 35)),
-    "mosaic": AugmentConfig(crop=(100, 120), mosaic=1.0),
 }
 SCALED = {
     "scale": AugmentConfig(scale=(0.6, 2.5)),
     "scale and crop": AugmentConfig(scale=(1.2, 2.5), crop=(150, 150)),
-    "tile": AugmentConfig(tile=(52, 70), tile_stride=(26, 35), tile_long_side=(200, 330)),
-    "tile anywhere and crop": AugmentConfig(tile=(52, 70), tile_long_side=(200, 330), crop=(128, 128)),
-    "scale, tile": AugmentConfig(tile=(52, 70), scale=(1.5, 3)),
-    "mosaic": AugmentConfig(scale=(1.2, 2.5), crop=(150, 180), mosaic=1.0),
 }
 
 
@@ -212,7 +206,7 @@ def test_the_ignored_area_goes_with_the_image(write, name):
 def test_an_ignored_area_changes_nothing_else(write):
     frame = write(cells(10), np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)))
     unsure = dataclasses.replace(frame, ignore=rle.from_mask(cells(1, 3)[0]))
-    mapper = Mapper(AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, mosaic=0.5, noise=4), TYPES)
+    mapper = Mapper(AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, noise=4), TYPES)
     for seed in range(8):
         plain, ours = (
             mapper(f, np.random.default_rng(seed), FramePool([f])).unpack() for f in (frame, unsure)
@@ -227,7 +221,7 @@ def test_an_ignored_area_changes_nothing_else(write):
 
 def test_boxes_are_tight_and_nothing_is_empty(write):
     frame = write(cells(40), np.zeros((HEIGHT, WIDTH)))
-    mapper = Mapper(AugmentConfig(scale=(0.4, 2), crop=(80, 80), copy_paste=0.5, mosaic=0.5), TYPES)
+    mapper = Mapper(AugmentConfig(scale=(0.4, 2), crop=(80, 80), copy_paste=0.5), TYPES)
     for seed in range(10):
         sample = mapper(frame, np.random.default_rng(seed)).unpack()
         for box, mask in zip(sample["instances"].gt_boxes.tensor.tolist(), masks_of(sample), strict=True):
@@ -238,7 +232,7 @@ def test_boxes_are_tight_and_nothing_is_empty(write):
 def test_the_generator_settles_everything(write):
     frame = write(cells(10), np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)))
     grey = {"brightness": 0.2, "contrast": 0.2, "gamma": 0.2, "blur": 1, "noise": 4}
-    settings = AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, mosaic=0.5, **grey)
+    settings = AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, **grey)
     mapper, pool = Mapper(settings, TYPES), FramePool([frame])
     first, again = (mapper(frame, np.random.default_rng(5), pool).unpack() for _ in range(2))
     other = mapper(frame, np.random.default_rng(6), pool).unpack()

@@ -1,4 +1,4 @@
-"""Mosaics and pasted cells on images whose grey levels tell which cell is where."""
+"""Pasted cells on images whose grey levels tell which cell is where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kitlib.inputs.mixing import FramePool, copy_paste, draw_corners, mosaic
+from kitlib.inputs.mixing import FramePool, copy_paste
 from kitlib.inputs.patch import Patch, PatchCell
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
@@ -37,38 +37,6 @@ def test_annotated_and_pseudo_labelled_frames_do_not_mix():
     pool, rng = FramePool(frames), np.random.default_rng(0)
     assert {pool.partner(frames[0], rng).id for _ in range(50)} == {"a", "b"}
     assert {pool.partner(frames[2], rng).id for _ in range(50)} == {"c", "d"}
-
-
-def test_a_mosaic_puts_each_corner_in_its_place():
-    sizes = [(4, 6), (4, 10), (8, 6), (8, 10)]
-    corners = [Patch(np.full(s, i, np.uint8), (square(1, 1, 2, i),)) for i, s in enumerate(sizes)]
-    found = mosaic(*corners)
-    assert found.size == (12, 16)
-    assert [(c.x, c.y) for c in found.cells] == [(1, 1), (7, 1), (1, 5), (7, 5)]
-    for cell in found.cells:
-        x0, y0, x1, y1 = cell.box
-        assert (found.image[y0:y1, x0:x1] == cell.label).all()
-
-
-def test_a_mosaic_of_which_one_corner_is_not_known_everywhere():
-    sizes = [(4, 6), (4, 10), (8, 6), (8, 10)]
-    corners = [Patch(np.zeros(s, np.uint8), ()) for s in sizes]
-    assert mosaic(*corners).ignore is None
-    corners[1] = Patch(corners[1].image, (), np.ones((4, 10), bool))
-    found = mosaic(*corners).ignore
-    assert found.shape == (12, 16)
-    assert found[:4, 6:].all()
-    assert found.sum() == 40
-
-
-def test_corners_meet_in_the_middle_half():
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        (h0, w0), (h1, w1), (h2, w2), (h3, w3) = draw_corners((100, 60), rng)
-        assert (h0, w0, h3, w3) == (h1, w2, h2, w1)
-        assert (h0 + h2, w0 + w1) == (100, 60)
-        assert 25 <= h0 <= 75
-        assert 15 <= w0 <= 45
 
 
 def test_pasted_cells_take_pixels_and_masks_from_what_they_cover():

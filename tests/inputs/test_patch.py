@@ -32,13 +32,13 @@ def cells(seed: int = 0, number: int = 12) -> np.ndarray:
     return full.astype(bool)
 
 
-def patch_of(full: np.ndarray, source=None, near=None, ignore: np.ndarray | None = None) -> Patch:
+def patch_of(full: np.ndarray, near=(0, 0, WIDTH, HEIGHT), ignore: np.ndarray | None = None) -> Patch:
     """The patch of a noise image with these cells; each cell's label is its number."""
     image = np.random.default_rng(1).integers(0, 256, full.shape[1:], np.uint8)
     numbered = tuple(Cell(rle.from_mask(m), str(i)) for i, m in enumerate(full))
     unknown = None if ignore is None else rle.from_mask(ignore)
     frame = Frame("f", None, *full.shape[1:], numbered, ignore=unknown)
-    return take(frame, image, lambda c: int(c.category), source or (0, 0, *full.shape[:0:-1]), near)
+    return take(frame, image, lambda c: int(c.category), near)
 
 
 def to_full(patch: Patch) -> dict[int, np.ndarray]:
@@ -100,13 +100,6 @@ def test_crops_are_slices_of_the_padded_frame(x, y, width, height):
     assert_same_masks(found, np.pad(full, ((0, 0), *around))[(slice(None), *window)])
 
 
-def test_a_part_of_a_frame_is_a_slice():
-    full = cells()
-    part = patch_of(full, source=(8, 5, 61, 40))
-    np.testing.assert_array_equal(part.image, patch_of(full).image[5:40, 8:61])
-    assert_same_masks(part, full[:, 5:40, 8:61])
-
-
 def test_only_cells_near_are_decoded(monkeypatch):
     full = np.zeros((3, HEIGHT, WIDTH), bool)
     full[0, 5:10, 5:10] = full[1, 30:35, 20:25] = full[2, 40:45, 60:65] = True
@@ -128,13 +121,14 @@ def test_a_cell_stays_when_more_than_a_quarter_does(columns, stays):
     assert [c.mask.sum() for c in found.cells] == ([columns * 10] if stays else [])
 
 
-def test_what_a_tile_has_cut_off_counts_as_lost():
+def test_what_an_earlier_crop_has_cut_off_counts_as_lost():
     full = np.zeros((1, HEIGHT, WIDTH), bool)
     full[0, 10:20, 20:40] = True
-    tile = resize(patch_of(full, source=(0, 0, 30, HEIGHT)), (2 * HEIGHT, 60))  # half of the cell is left
-    assert tile.cells[0].whole == pytest.approx(4 * 200, rel=0.05)
-    assert len(crop(tile, (0, 0, 52, 2 * HEIGHT), 0.25).cells) == 1  # 60 of 200 pixels
-    assert len(crop(tile, (0, 0, 48, 2 * HEIGHT), 0.25).cells) == 0  # 40 of 200 pixels
+    half = crop(patch_of(full), (0, 0, 30, HEIGHT), 0.0)
+    part = resize(half, (2 * HEIGHT, 60))
+    assert part.cells[0].whole == pytest.approx(4 * 200, rel=0.05)
+    assert len(crop(part, (0, 0, 52, 2 * HEIGHT), 0.25).cells) == 1  # 60 of 200 pixels
+    assert len(crop(part, (0, 0, 48, 2 * HEIGHT), 0.25).cells) == 0  # 40 of 200 pixels
 
 
 def test_a_cell_of_which_only_the_box_reaches_into_the_crop_goes():
@@ -217,13 +211,12 @@ def test_an_empty_frame_stays_empty():
         lambda p: crop(resize(p, (100, 130)), (3, 9, 80, 71), 0.0),
     ],
 )
-@pytest.mark.parametrize("source", [None, (8, 5, 61, 40)])
-def test_the_ignored_area_goes_the_way_of_a_mask(change, source):
+def test_the_ignored_area_goes_the_way_of_a_mask(change):
     full = cells()[-3:-2]  # the one with a hole
-    found = change(patch_of(full, source, ignore=full[0]))
+    found = change(patch_of(full, ignore=full[0]))
     assert found.ignore.shape == found.image.shape
     np.testing.assert_array_equal(found.ignore, to_full(found)[0])
-    assert change(patch_of(full, source)).ignore is None
+    assert change(patch_of(full)).ignore is None
 
 
 def test_what_a_pasted_cell_covers_is_known():

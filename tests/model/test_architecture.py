@@ -50,9 +50,7 @@ def conv(inputs: int, outputs: int, side: int) -> int:
     return inputs * outputs * side**2 + outputs
 
 
-@pytest.mark.parametrize(
-    ("preset", "depth", "groups", "width"), [("r50", 50, 1, 64), ("x101", 101, 32, 8), ("x152", 152, 32, 8)]
-)
+@pytest.mark.parametrize(("preset", "depth", "groups", "width"), [("r50", 50, 1, 64), ("x152", 152, 32, 8)])
 @pytest.mark.parametrize(("mask_stages", "branches"), [("all", 3), ("last", 1)])
 def test_parameters_are_those_counted_by_hand(
     preset: str, depth: int, groups: int, width: int, mask_stages: str, branches: int
@@ -79,9 +77,8 @@ def test_there_is_no_deformable_convolution_and_the_box_heads_are_fully_connecte
     assert [m.thresholds[1] for m in model.roi_heads.proposal_matchers] == [0.5, 0.6, 0.7]
 
 
-@pytest.mark.parametrize(("stem_stride", "strides"), [(4, [4, 8, 16, 32, 64]), (2, [2, 4, 8, 16, 32])])
-def test_levels_have_their_strides(stem_stride: int, strides: list[int]) -> None:
-    model = build("tiny", stem_stride=stem_stride).eval()
+def test_levels_have_their_strides() -> None:
+    model, strides = build("tiny").eval(), [4, 8, 16, 32, 64]
     levels = model.backbone.output_shape()
     assert [s.stride for s in levels.values()] == strides
     features = model.backbone(torch.zeros(1, 3, 64, 128))
@@ -90,14 +87,6 @@ def test_levels_have_their_strides(stem_stride: int, strides: list[int]) -> None
     pooled = [1 / p.spatial_scale for p in model.roi_heads.box_pooler.level_poolers]
     assert pooled == strides[:4]
     assert pooled == [1 / p.spatial_scale for p in model.roi_heads.mask_pooler.level_poolers]
-
-
-def test_a_finer_stem_takes_the_same_weights() -> None:
-    coarse, fine = (
-        {n: t.shape for n, t in shapes("r50", stem_stride=s).state_dict().items()} for s in (4, 2)
-    )
-    assert coarse == fine
-    assert not any(p.requires_grad for p in shapes("r50", stem_stride=2).backbone.bottom_up.stem.parameters())
 
 
 def test_anchors_have_the_sizes_and_ratios_asked_for() -> None:

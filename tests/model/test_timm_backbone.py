@@ -20,22 +20,21 @@ from kitlib.model.timm_backbone import TimmBackbone
 
 
 @pytest.mark.parametrize(
-    ("name", "finest"),
+    "name",
     [
-        ("resnet18", 4),
-        ("resnet18", 2),  # its stem's features
-        ("efficientnet_b0", 4),  # blocks in one sequence, norms with an activation
-        ("convnext_atto", 4),  # no batch norms
-        ("swin_tiny_patch4_window7_224", 4),  # channels last, and one size of image unless asked
+        "resnet18",
+        "efficientnet_b0",  # blocks in one sequence, norms with an activation
+        "convnext_atto",  # no batch norms
+        "swin_tiny_patch4_window7_224",  # channels last, and one size of image unless asked
     ],
 )
-def test_features_have_the_strides_and_channels_they_claim(name: str, finest: int) -> None:
-    body = TimmBackbone(name, finest).eval()
+def test_features_have_the_strides_and_channels_they_claim(name: str) -> None:
+    body = TimmBackbone(name).eval()
     with torch.no_grad():
         features = body(torch.zeros(1, 3, 64, 128))
     assert list(features) == ["res2", "res3", "res4", "res5"]
     for level, (key, shape) in enumerate(body.output_shape().items()):
-        stride = finest * 2**level
+        stride = 4 * 2**level
         assert shape.stride == stride
         assert features[key].shape == (1, shape.channels, 64 // stride, 128 // stride)
 
@@ -85,18 +84,17 @@ def test_what_a_stage_is_made_from_is_frozen(name: str, inside: set[str], outsid
 
 
 @pytest.mark.parametrize(
-    ("name", "finest", "said"),
+    ("name", "said"),
     [
-        ("resnet81", 4, "unknown timm model 'resnet81': did you mean resnet18"),
-        ("convnext_atto", 2, r"'convnext_atto' has features at strides \[4, 8, 16, 32\], none at \[2\]"),
-        ("vit_tiny_patch16_224", 4, r"none at \[4, 8, 32\]; choose one such as"),
-        ("maxvit_rmlp_pico_rw_256", 4, "does not take images of any size"),
-        ("inception_v4", 4, "does not take images of any size"),  # its unpadded convolutions lose pixels
+        ("resnet81", "unknown timm model 'resnet81': did you mean resnet18"),
+        ("vit_tiny_patch16_224", r"none at \[4, 8, 32\]; choose one such as"),
+        ("maxvit_rmlp_pico_rw_256", "does not take images of any size"),
+        ("inception_v4", "does not take images of any size"),  # its unpadded convolutions lose pixels
     ],
 )
-def test_models_that_cannot_serve_are_refused(name: str, finest: int, said: str) -> None:
+def test_models_that_cannot_serve_are_refused(name: str, said: str) -> None:
     with pytest.raises(KitError, match=said):
-        TimmBackbone(name, finest)
+        TimmBackbone(name)
 
 
 @pytest.mark.slow

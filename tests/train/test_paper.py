@@ -53,7 +53,6 @@ DIFFERENCES = {
     "MODEL.ROI_HEADS.NUM_CLASSES": 3,
     "MODEL.META_ARCHITECTURE": "WeightedRCNN",
     "MODEL.BACKBONE.NAME": "build_cell_fpn_backbone",
-    "MODEL.BACKBONE.STEM_STRIDE": 4,
     "MODEL.BACKBONE.TIMM": "",
     "MODEL.PROPOSAL_GENERATOR.NAME": "IgnoringRPN",
     "MODEL.ROI_HEADS.NAME": "CascadeMaskPerStage",
@@ -110,7 +109,7 @@ def training(stage):
     augment = section(stage, AugmentConfig, "augment")
     look = configs.from_dict(PredictConfig, PARAMETERS["03_train"]["predict_config"])
     assert (augment.flip, augment.flip_vertical, augment.rot90) == (True, False, False)
-    assert augment.crop is augment.tile is None
+    assert augment.crop is None
     assert dataclasses.replace(augment, scale=(1.0, 1.0), flip_vertical=True, rot90=True) == AugmentConfig()
     assert optimiser.name == "sgd"
     assert max(augment.scale[1], *look.scales) * 704 <= 1333  # detectron2's longest side never matters

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitlib.inputs import tiles
+from kitlib.predict import tiles
 
 
 def test_the_16_tiles_of_the_6th_place():
