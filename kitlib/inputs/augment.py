@@ -28,7 +28,7 @@ class View:
     window: Box
 
     def near(self, frame: Size) -> Box:
-        """The part of a frame of this (height, width), in its pixels, that has any influence on the window."""
+        """The part of a frame, given its (height, width), that has any influence on the window."""
         x0, y0, x1, y1 = self.window
         scale_y, scale_x = frame[0] / self.size[0], frame[1] / self.size[1]
         left, top = int(np.floor(x0 * scale_x)) - 1, int(np.floor(y0 * scale_y)) - 1

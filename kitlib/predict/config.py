@@ -9,7 +9,7 @@ from pydantic import Field
 from kitlib.config import Float, Int, Positive, Precision, Share, configuration
 
 Turn = Literal["none", "flip_h", "flip_v", "rot90", "rot180", "rot270", "transpose", "antitranspose"]
-Fuse = Literal["wbf", "nms", "soft_nms", "proposals"]
+Fuse = Literal["wbf", "nms"]
 _Pixels = Annotated[Int, Field(gt=0)]
 Scales = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Probability = Annotated[Float, Field(gt=0, lt=1)]
@@ -36,11 +36,9 @@ class PredictConfig:
     """Pixels down and right from tile to tile; None: half a tile. The overlap that is left should be as large
     as a cell: one that no tile sees whole may stay in pieces."""
     fuse: Fuse = "wbf"
-    """How the sources become one, see ``kitlib.predict.fuse``; "proposals" has models share their proposals
-    within each view (``kitlib.predict.proposals``) and fuses views as "wbf" does."""
+    """How the sources become one, see ``kitlib.predict.fuse``."""
     fuse_iou: Share = 0.6
-    """Detections that overlap more are of one cell: IoU of boxes for wbf and proposals, of masks for nms and
-    soft_nms."""
+    """Detections that overlap more are of one cell: IoU of boxes for wbf, of masks for nms."""
     mask_threshold: dict[str, Probability] = Field(default_factory=lambda: {"default": 0.5})
     """A pixel belongs to a cell where its probability is at least this; by the type that the frame's cells
     vote for, and ``default`` for the others."""

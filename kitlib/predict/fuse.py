@@ -17,8 +17,6 @@ from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
 from kitlib.predict.paste import paste
 
-SIGMA = 0.5  # of soft-NMS, as in its paper
-
 
 @dataclass(frozen=True)
 class Fused:
@@ -57,7 +55,7 @@ def fuse(found: Detections, sources: int, size: tuple[int, int], config: Predict
     """
     if not len(found):
         return alone(found)
-    if config.fuse in ("nms", "soft_nms"):
+    if config.fuse == "nms":
         return suppress(found, sources, size, config)
     return wbf(found, sources, config.fuse_iou)
 
@@ -112,32 +110,26 @@ def clusters(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou: float
 
 
 def suppress(found: Detections, sources: int, size: tuple[int, int], config: PredictConfig) -> Fused:
-    """Mask NMS, which keeps the best detection of each cell, or soft-NMS (Bodla et al. 2017,
-    https://arxiv.org/abs/1704.04503, with its Gaussian), which lowers the scores of the others.
+    """Mask NMS: the best detection of each cell stays.
 
     Masks are compared and not boxes, because the boxes of long cells side by side overlap.
     """
     masks = [_mask(square, box, size) for square, box in zip(found.squares, found.boxes, strict=True)]
     x0, y0, x1, y1 = found.boxes.T
-    scores, left = found.scores.copy(), np.ones(len(found), bool)
+    left = found.scores >= config.score_floor
     kept, classes, agreement = [], [], []
-    while left.any():
-        i = int(np.where(left, scores, -1.0).argmax())
-        if scores[i] < config.score_floor:
-            break
+    for i in np.argsort(-found.scores, kind="stable").tolist():
+        if not left[i]:
+            continue
         near = np.flatnonzero((x0 < x1[i]) & (x0[i] < x1) & (y0 < y1[i]) & (y0[i] < y1))
         overlap = np.nan_to_num(rle.iou([masks[i]], [masks[j] for j in near])[0])  # of two empty masks: nan
         same = np.union1d(near[overlap > config.fuse_iou], i)
-        left[i] = False
-        if config.fuse == "soft_nms":
-            scores[near[left[near]]] *= np.exp(-(overlap[left[near]] ** 2) / SIGMA)
-        else:
-            left[same] = False
+        left[same] = False
         kept.append(i)
         classes.append(np.bincount(found.classes[same], found.scores[same]).argmax())
         agreement.append(len(np.unique(found.sources[same])) / sources)
     members = list(np.array(kept, np.int64)[:, None])
-    return Fused(scores[kept], np.array(classes, np.int64), np.array(agreement), members)
+    return Fused(found.scores[kept], np.array(classes, np.int64), np.array(agreement), members)
 
 
 def _box_iou(boxes: NDArray, areas: NDArray, box: NDArray) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from kitlib.errors import KitError, unknown
 from kitlib.post import thresholds
-from kitlib.predict import fuse, network, proposals
+from kitlib.predict import fuse, network
 from kitlib.predict.cells import to_cells
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
@@ -48,10 +47,6 @@ class Predictor:
                 raise unknown("type in scales_by_type:", name, self.categories)
         self.spared = ""
         self.scout = self._scout() if config.scales_by_type else None
-        if config.fuse == "proposals":
-            self.networks = [partial(proposals.look, self.models)]
-        else:
-            self.networks = [partial(network.look, model) for model in self.models]
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[Cell, ...]:
         """The cells of an (H, W) grey image of any size, best first, in its own pixels; they may overlap."""
@@ -99,10 +94,10 @@ class Predictor:
         if share < 1:
             cut = f", seen in tiles of 1/{smaller} of the sides" if smaller > 1 else ""
             self.spared = f"{1 - share:.0%} of the proposals{cut}"
-        if len(looks) * len(self.networks) == 1:
+        if len(looks) * len(self.models) == 1:
             fused = fuse.alone(found)
         else:
-            fused = fuse.fuse(found, (looks[-1].source + 1) * len(self.networks), image.shape, config)
+            fused = fuse.fuse(found, (looks[-1].source + 1) * len(self.models), image.shape, config)
         return to_cells(found, fused, image.shape, config, self.categories)
 
     def _try(
@@ -119,12 +114,12 @@ class Predictor:
         return None
 
     def _look(self, image: NDArray[np.uint8], looks: Sequence[View], batch: int) -> Detections:
-        """What every network detects in every view."""
+        """What every model detects in every view."""
         found = []
         sources = looks[-1].source + 1
-        for number, look in enumerate(self.networks):
+        for number, model in enumerate(self.models):
             for part in _batches(looks, batch):
-                seen = look([view.image(image) for view in part])
+                seen = network.look(model, [view.image(image) for view in part])
                 for view, instances in zip(part, seen, strict=True):
                     source = number * sources + view.source
                     found.append(view.back(Detections.from_instances(instances, source)))

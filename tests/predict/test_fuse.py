@@ -122,15 +122,7 @@ def test_nms_compares_masks_and_not_boxes():
     assert len(fuse.fuse(found, 2, SIZE, PredictConfig(fuse="nms")).scores) == 2
 
 
-def test_soft_nms_lowers_by_overlap():
-    found = detections((10, 10, 14, 14, 0.8, 0, 0), (10, 12, 14, 16, 0.6, 0, 1), (50, 10, 60, 20, 0.5, 0, 1))
-    fused = fuse.fuse(found, 2, SIZE, PredictConfig(fuse="soft_nms", score_floor=0.05))
-    assert fused.scores.tolist() == pytest.approx([0.8, 0.5, 0.6 * np.exp(-((1 / 3) ** 2) / 0.5)])
-    fused = fuse.fuse(found, 2, SIZE, PredictConfig(fuse="soft_nms", score_floor=0.55))
-    assert len(fused.scores) == 1
-
-
-@pytest.mark.parametrize("way", ["wbf", "nms", "soft_nms", "proposals"])
+@pytest.mark.parametrize("way", ["wbf", "nms"])
 def test_nothing_to_fuse(way):
     fused = fuse.fuse(detections(), 3, SIZE, PredictConfig(fuse=way))
     assert len(fused.scores) == len(fused.members) == len(fused.best(0.0, 9)) == 0
@@ -139,9 +131,7 @@ def test_nothing_to_fuse(way):
 def test_masks_without_pixels_do_no_harm():
     found = detections((10, 10, 20, 20, 0.6, 1, 0), (10, 10, 20, 20, 0.5, 1, 1), (10, 10, 20, 20, 0.4, 1, 1))
     found.squares[1:] = 0
-    for way in ("nms", "soft_nms"):
-        fused = fuse.fuse(found, 2, SIZE, PredictConfig(fuse=way, fuse_iou=0.6))
-        assert len(fused.scores) == 3
+    assert len(fuse.fuse(found, 2, SIZE, PredictConfig(fuse="nms", fuse_iou=0.6)).scores) == 3
 
 
 def test_soft_masks_are_averaged_in_the_frame():
