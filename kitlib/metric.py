@@ -255,13 +255,13 @@ def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, floa
 ROUNDS = 4000
 
 
-def means(values: Sequence[float], seed: int = 0, rounds: int = ROUNDS) -> NDArray[np.float64]:
-    """The means of as many values drawn with replacement, (rounds,)."""
+def means(values: Sequence[float], seed: int = 0) -> NDArray[np.float64]:
+    """The means of as many values drawn with replacement, (ROUNDS,)."""
     values = np.asarray(values, float)
-    return np.random.default_rng(seed).choice(values, (rounds, len(values))).mean(axis=1)
+    return np.random.default_rng(seed).choice(values, (ROUNDS, len(values))).mean(axis=1)
 
 
-def interval(values: Sequence[float], confidence: float = 0.9, seed: int = 0) -> tuple[float, float]:
-    """The percentile interval of the mean of values, one an image (Efron 1979)."""
-    low, high = np.quantile(means(values, seed), [(1 - confidence) / 2, (1 + confidence) / 2])
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 90 % percentile interval of the mean of values, one an image (Efron 1979)."""
+    low, high = np.quantile(means(values), [0.05, 0.95])
     return float(low), float(high)

@@ -8,7 +8,7 @@ from kitlib.metric import interval, means
 
 def test_as_the_normal_approximation_says():
     values = np.random.default_rng(0).normal(0.3, 0.1, 400)
-    low, high = interval(values, 0.9)
+    low, high = interval(values)
     error = values.std() / 20
     assert (low, high) == pytest.approx(values.mean() + 1.645 * error * np.array([-1, 1]), abs=0.001)
 

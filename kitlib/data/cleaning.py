@@ -12,6 +12,8 @@ from kitlib.masks import rle
 from kitlib.masks.topology import topology
 from kitlib.records import Frame
 
+TWIN_IOU = 0.75
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -55,10 +57,10 @@ def faults(frame: Frame) -> Faults:
     return Faults(int((found.holes > 0).sum()), int((found.parts > 1).sum()), int(overlaps))
 
 
-def twins(frame: Frame, iou: float = 0.75) -> int:
+def twins(frame: Frame) -> int:
     """How many cells of a frame have another one there that covers nearly the same pixels."""
     masks = [cell.mask for cell in frame.cells]
-    alike = rle.iou(masks, masks) > iou
+    alike = rle.iou(masks, masks) > TWIN_IOU
     return int((alike.sum(axis=1) > 1).sum())  # each is like itself
 
 

@@ -16,6 +16,7 @@ from kitlib.offline import SUFFIXES as SUFFIXES
 from kitlib.offline import is_image, out_of_memory
 
 #: What Pillow raises for files that are cut short, damaged, or whose headers claim too many pixels.
+SHOWN = 3  # names in a message
 UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, struct.error, Image.DecompressionBombError)
 
 
@@ -150,11 +151,11 @@ def check_size(path: Path, height: int, width: int, source: str) -> None:
         )
 
 
-def some(names: Iterable[object], limit: int = 3) -> str:
+def some(names: Iterable[object]) -> str:
     """The first few names and how many more there are, for messages."""
     names = sorted(str(name) for name in names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _has_end(path: Path) -> bool:

@@ -55,6 +55,3 @@ class AugmentConfig:
         for name, (lowest, highest) in {"scale": self.scale, **by_type}.items():
             if lowest > highest:
                 raise ValueError(f"{name} must be (lowest, highest), not {(lowest, highest)}")
-
-
-OFF = AugmentConfig(cell_centred=0.0, flip=False, rot90=False)

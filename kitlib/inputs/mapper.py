@@ -9,7 +9,7 @@ from numpy.random import Generator
 from kitlib.data.images import read_image
 from kitlib.errors import KitError, unknown
 from kitlib.inputs.augment import draw_view, orient, photometric
-from kitlib.inputs.config import OFF, AugmentConfig, Size
+from kitlib.inputs.config import AugmentConfig, Size
 from kitlib.inputs.mixing import FramePool, copy_paste
 from kitlib.inputs.patch import Patch, crop, flip_x, resize, take
 from kitlib.inputs.sample import PackedSample
@@ -25,11 +25,10 @@ class Mapper:
     Args:
         config: what may be done to the image.
         categories: the classes in the model's order; ``("cell",)`` takes every cell as class 0.
-        train: if False, the whole frame is taken as it is, whatever ``config`` says.
     """
 
-    def __init__(self, config: AugmentConfig, categories: tuple[str, ...], train: bool = True) -> None:
-        self.config = config if train else OFF
+    def __init__(self, config: AugmentConfig, categories: tuple[str, ...]) -> None:
+        self.config = config
         self.categories = tuple(categories)
 
     def __call__(self, frame: Frame, rng: Generator, pool: FramePool | None = None) -> PackedSample:

@@ -129,10 +129,6 @@ class LocalMasks:
     def __repr__(self) -> str:
         return f"LocalMasks(num_instances={len(self)}, image_size={self.image_size})"
 
-    def nonempty(self) -> torch.Tensor:
-        """(N,) bool: which masks have at least one pixel."""
-        return self.boxes[:, 2] > 0
-
     def get_bounding_boxes(self) -> Boxes:
         """The tight boxes, x0, y0, x1, y1 in pixels."""
         return Boxes(torch.cat([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], dim=1).float())

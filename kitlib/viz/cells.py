@@ -25,26 +25,27 @@ from kitlib.viz import style
 PICTURE_SIDE = 1024
 #: The flattest and the steepest panel, as height / width.
 ASPECTS = (0.25, 2.0)
+FILL = 0.22  # how strongly a cell is coloured
 CELLS_AT_ONCE = 32  # unpacked together, for speed; each may be as large as the picture
 
 
 @style.styled
-def gallery(frames: Sequence[Frame], columns: int = 3, titles: Sequence[str] = ()) -> Figure:
+def gallery(frames: Sequence[Frame], columns: int = 3) -> Figure:
     """Frames side by side, every cell outlined in a colour of its own (the paper's figure 1)."""
     rows = max(1, -(-len(frames) // columns))
     figure, axes = style.figure(4 * columns, rows * (0.3 + 4 * _aspect(frames)), rows, columns)
-    for place, (each, frame) in enumerate(zip(axes, frames, strict=False)):
+    for each, frame in zip(axes, frames, strict=False):
         overlay(each, frame, rainbow(len(frame.cells)))
-        style.bare(each, titles[place] if titles else _title(frame))
+        style.bare(each, _title(frame))
     style.blank(axes[len(frames) :])
     return figure
 
 
 @style.styled
-def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold: float = 0.5) -> Figure:
+def before_after(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Figure:
     """Image, true cells and predicted cells of each frame in a row (the paper's figure 4c).
 
-    Predictions whose IoU with a true cell is above ``threshold`` are green, others red; true cells that no
+    Predictions whose IoU with a true cell is above 0.5 are green, others red; true cells that no
     prediction matches are blue.
     """
     figure, axes = style.figure(12, max(1, len(truth)) * (0.3 + 4 * _aspect(truth)), max(1, len(truth)), 3)
@@ -52,7 +53,7 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold
     for row, frame in enumerate(truth):
         cells = found[frame.id].cells if frame.id in found else ()
         predicted = replace(frame, cells=cells)  # on the true frame's image: tables of predictions name none
-        hits = rle.iou([c.mask for c in frame.cells], [c.mask for c in predicted.cells]) > threshold
+        hits = rle.iou([c.mask for c in frame.cells], [c.mask for c in predicted.cells]) > 0.5
         image, left, right = axes[3 * row : 3 * row + 3]
         image.imshow(stretched(frame), cmap="gray", vmin=0, vmax=255)
         style.bare(image, _title(frame))
@@ -65,7 +66,7 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame], threshold
     return figure
 
 
-def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]], alpha: float = 0.22) -> None:
+def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]]) -> None:
     """Draw a frame and its cells: a thin outline and a faint fill, one colour a cell."""
     grey = stretched(frame).astype(np.float32) / 255
     picture = np.repeat(grey[..., None], 3, axis=2)
@@ -73,7 +74,7 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]],
     for (inside, box), color in zip(_drawn_cells(frame), colors, strict=True):
         x0, y0, x1, y1 = box
         patch = picture[y0:y1, x0:x1]
-        patch[inside] = (1 - alpha) * patch[inside] + alpha * np.asarray(to_rgb(color))
+        patch[inside] = (1 - FILL) * patch[inside] + FILL * np.asarray(to_rgb(color))
         for outline in outlines(inside, box):
             lines.append(outline)
             line_colors.append(color)

@@ -14,12 +14,12 @@ from kitlib.viz import style
 
 
 @style.styled
-def schedule(rates: Sequence[float], title: str = "Learning rate") -> Figure:
+def schedule(rates: Sequence[float]) -> Figure:
     """The learning rate of every iteration."""
     figure, (axes,) = style.figure(6, 2.2)
     axes.plot(np.arange(len(rates)), rates, color=style.INK)
     axes.set_xlabel("iteration")
-    axes.set_title(title)
+    axes.set_title("Learning rate")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
     return figure
 

@@ -21,7 +21,7 @@ FOUND, WRONG, MISSED = "#2CA25F", "#E34A33", "#3182BD"
 #: The largest width or height of a figure, in inches: what is asked for above it is drawn smaller.
 LONGEST = 60.0
 
-INK, FAINT = "#333333", "#D9D9D9"
+INK = "#333333"
 
 RC = {
     "font.size": 9,

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from kitlib import config
 from kitlib.errors import KitError
 from kitlib.inputs.augment import View, draw_view, orient, photometric
-from kitlib.inputs.config import OFF, AugmentConfig
+from kitlib.inputs.config import AugmentConfig
 from kitlib.inputs.patch import Patch, PatchCell
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
+
+OFF = AugmentConfig(cell_centred=0.0, flip=False, rot90=False)
 
 
 def frame(cells: int = 1, height: int = 520, width: int = 704) -> Frame:

@@ -97,7 +97,6 @@ def test_holds_each_mask_within_its_tight_box():
         [79, 52, 11, 8],
         [5, 5, 70, 39],
     ]
-    assert masks.nonempty().tolist() == [True, True, False, True, True, True, True]
     assert masks.get_bounding_boxes().tensor[3].tolist() == [20.0, 10.0, 50.0, 30.0]
     assert len(masks.storage) == int((masks.boxes[:, 2] * masks.boxes[:, 3]).sum())
 
@@ -118,7 +117,6 @@ def test_no_masks():
     masks = LocalMasks.from_rles([], (20, 30))
     assert len(masks) == 0
     assert masks.get_bounding_boxes().tensor.shape == (0, 4)
-    assert masks.nonempty().shape == (0,)
     assert masks.crop_and_resize(torch.zeros(0, 4), 28).shape == (0, 28, 28)
 
 

@@ -68,9 +68,9 @@ def test_a_pixel_and_no_pixel() -> None:
     assert outlines(NOTHING) == []
 
 
-def shown(each: Frame, colors: list, alpha: float = 0.25):
+def shown(each: Frame, colors: list):
     axes = Figure().subplots()
-    cells.overlay(axes, each, colors, alpha)
+    cells.overlay(axes, each, colors)
     return axes.images[0].get_array(), axes.collections[0]
 
 
@@ -78,16 +78,16 @@ def test_cells_are_tinted_and_outlined_each_in_its_colour() -> None:
     picture, lines = shown(frame(BLOCK, PIXEL), ["#ff0000", (0.0, 0.0, 1.0)])
     grey = 128 / 255
     expected = np.full((*SIZE, 3), grey)
-    expected[1:4, 2:5] = 0.75 * grey + 0.25 * np.array([1, 0, 0])
-    expected[7, 11] = 0.75 * grey + 0.25 * np.array([0, 0, 1])
+    expected[1:4, 2:5] = (1 - cells.FILL) * grey + cells.FILL * np.array([1, 0, 0])
+    expected[7, 11] = (1 - cells.FILL) * grey + cells.FILL * np.array([0, 0, 1])
     np.testing.assert_allclose(picture, expected, atol=1e-6)
     assert [to_hex(color) for color in lines.get_colors()] == ["#ff0000", "#0000ff"]
 
 
 def test_where_cells_overlap_both_tint() -> None:
-    picture, _ = shown(frame(BLOCK, cell("", "", "  #")), ["#000000", "#000000"], alpha=0.5)
-    assert picture[2, 2, 0] == pytest.approx(128 / 255 / 4)
-    assert picture[1, 2, 0] == pytest.approx(128 / 255 / 2)
+    picture, _ = shown(frame(BLOCK, cell("", "", "  #")), ["#000000", "#000000"])
+    assert picture[2, 2, 0] == pytest.approx(128 / 255 * (1 - cells.FILL) ** 2)
+    assert picture[1, 2, 0] == pytest.approx(128 / 255 * (1 - cells.FILL))
 
 
 def test_a_frame_without_cells_is_its_picture() -> None:
@@ -142,11 +142,6 @@ def test_a_gallery_shows_each_frame_once(drawn) -> None:
     assert not axes[3].axison
 
 
-def test_a_gallery_may_have_titles(drawn) -> None:
-    axes = drawn(viz.gallery([frame(), frame()], titles=["one", "two"])).axes
-    assert [each.get_title(loc="left") for each in axes] == ["one", "two", ""]
-
-
 def test_nothing_to_show(drawn) -> None:
     assert not any(each.axison for each in drawn(viz.gallery([])).axes)
     assert not any(each.axison for each in drawn(viz.before_after([], [])).axes)
@@ -191,12 +186,6 @@ def test_frames_without_predictions_and_without_cells(drawn) -> None:
     titles = [each.get_title(loc="left") for each in axes]
     assert titles[1:3] == ["truth: 1 cells, 1 missed (blue)", "predicted: 0 cells, score 0.00"]
     assert titles[4:6] == ["truth: 0 cells, 0 missed (blue)", "predicted: 0 cells, score 1.00"]
-
-
-def test_the_threshold_of_a_match_can_be_chosen(drawn) -> None:
-    smaller = cell("", "  ###", "  ###")
-    figure = drawn(viz.before_after([frame(BLOCK)], [frame(smaller)], threshold=0.7))
-    assert outline_colors(figure.axes[2]) == [style.WRONG]
 
 
 def test_colours_of_types_are_told_apart() -> None:
