@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kitlib import offline
 from kitlib.data import tables
-from kitlib.data.images import check_size, image_files, some, whole_size
+from kitlib.data.images import check_size, first_few, image_files, whole_size
 from kitlib.errors import KitError
 from kitlib.records import Frame
 
@@ -53,7 +53,7 @@ def labelled(data: Path | str) -> list[Frame]:
     bare = sorted(images.keys() - {frame.id for frame in frames})
     if bare:
         raise KitError(
-            f"{path} has no row for {len(bare)} of the images in {root / 'train'}: {some(bare)}; "
+            f"{path} has no row for {len(bare)} of the images in {root / 'train'}: {first_few(bare)}; "
             "add their rows (one with an empty annotation where there is no cell), or take the images out"
         )
     return _with_images(frames, images, path, root / "train")
@@ -179,7 +179,7 @@ def _check_columns(path: Path) -> None:
     lacks = [name for name in COLUMNS if name not in columns]
     if lacks:
         raise KitError(
-            f"{path} has no column {some(lacks)} (it has: {', '.join(columns) or 'nothing'}); "
+            f"{path} has no column {first_few(lacks)} (it has: {', '.join(columns) or 'nothing'}); "
             "add it, or download the table again"
         )
 
@@ -204,10 +204,8 @@ def _rows(table: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
     lines = tables.read_rows(table)
     header = [name.strip() for name in next(lines, [])]
     if not set(columns) <= set(header):
-        raise KitError(f"{table} has no column {some(set(columns) - set(header))}; download it again")
+        raise KitError(f"{table} has no column {first_few(set(columns) - set(header))}; download it again")
     places = [header.index(name) for name in columns]
     for number, line in enumerate(lines, 2):
         if line:
             yield number, [line[place] for place in places]
-
-

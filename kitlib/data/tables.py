@@ -30,7 +30,8 @@ ANNOTATION_COLUMNS = (
 #: Columns of predictions.csv: one row an instance, before post-processing.
 PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
 Columns = dict[str, Sequence[str]]
-Size = tuple[int, int]  # height, width
+#: Height, width.
+Size = tuple[int, int]
 # Rows that are parsed together: enough to be fast, few enough to take little memory.
 ROWS_AT_ONCE = 1 << 14
 
@@ -277,7 +278,9 @@ def _whole_rows(path: Path | str, rows: Iterable[list[str]], length: int) -> Ite
         elif any(row):
             which, fields = blank or (number, len(row))
             problem = f"row {which} has {fields} fields instead of {length}"
-            raise KitError(f"{path} {problem}; the file may be cut short: correct the row or copy the file again")
+            raise KitError(
+                f"{path} {problem}; the file may be cut short: correct the row or copy the file again"
+            )
         else:
             blank = blank or (number, len(row))
 
@@ -306,8 +309,8 @@ def _add_sizes(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size])
         lacking = next((name for name in ids if name not in known), None)
         if lacking is not None:
             raise KitError(
-                f"{path} row {ids.index(lacking) + table.start} (id {lacking}): the size of this image is not "
-                "known; add the columns 'width' and 'height', or remove the rows if there is no such image"
+                f"{path} row {ids.index(lacking) + table.start} (id {lacking}): the size of this image is "
+                "unknown; add the columns 'width' and 'height', or remove the rows if there is no such image"
             )
         sizes.update({name: known[name] for name in ids})
         return

@@ -96,7 +96,7 @@ def test_a_submission_has_the_sizes_that_are_given(tmp_path: Path) -> None:
 
 def test_an_image_of_unknown_size_is_refused(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", "a,48 1", "b,35 1", head="id,predicted")
-    with pytest.raises(KitError, match=r"a\.csv row 3 \(id b\): the size of this image is not known; add the"):
+    with pytest.raises(KitError, match=r"a\.csv row 3 \(id b\): the size of this image is unknown; add"):
         tables.read_cells(path, {"a": (6, 8)})
 
 
@@ -189,7 +189,11 @@ BAD = {
         "row 3 (id b): pair '48 2' leaves the 8 x 6 frame's pixels",
     ),
     "a field too many": (HEAD, "b,1 2,8,6,cort,,", "row 3 has 7 fields instead of 6; the file may be cut"),
-    "a field too few": (HEAD, "b,1 2,8", "row 3 has 3 fields instead of 6; the file may be cut short: correct"),
+    "a field too few": (
+        HEAD,
+        "b,1 2,8",
+        "row 3 has 3 fields instead of 6; the file may be cut short: correct",
+    ),
     "a quote that never ends": (HEAD, 'b,"1 2,8,6,cort,', "row 3 has 2 fields instead of 6"),
 }
 
