@@ -140,12 +140,20 @@ def read_rows(path: Path | str) -> Iterator[list[str]]:
     # A mask may be longer than csv's default of 128 KiB a field.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     opener = gzip.open if str(path).endswith(".gz") else open
+    number = 1
     try:
         with opener(path, "rt", newline="", encoding="utf-8-sig") as lines:
-            yield from csv.reader(lines)
+            # Strict: a quote that never ends is an error, also in the last row.
+            for row in csv.reader(lines, strict=True):
+                yield row
+                number += 1
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise KitError(
+            f"{path} row {number} cannot be read as CSV ({error}); correct it or copy the file again"
+        ) from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise KitError(
             f"{path} cannot be read as a CSV table ({error}); copy or download it again"
         ) from error

@@ -194,7 +194,7 @@ BAD = {
         "b,1 2,8",
         "row 3 has 3 fields instead of 6; the file may be cut short: correct",
     ),
-    "a quote that never ends": (HEAD, 'b,"1 2,8,6,cort,', "row 3 has 2 fields instead of 6"),
+    "a quote that never ends": (HEAD, 'b,"1 2,8,6,cort,', "row 3 cannot be read as CSV (unexpected end of"),
 }
 
 
