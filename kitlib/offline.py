@@ -170,10 +170,7 @@ def asked_ids(data: Path) -> dict[str, int]:
 
 
 def _rows(table: Path) -> Iterator[list[str]]:
-    """The rows of a CSV table in any encoding, the header without blanks; nothing where it cannot be read.
-
-    ``kitlib.data.tables`` reads all other tables, but cannot be imported here, and refuses damaged ones.
-    """
+    """The rows of a CSV table in any encoding, the header without blanks; nothing where it cannot be read."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a mask may be longer than csv's 128 KiB
     with suppress(OSError, csv.Error), table.open("rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
