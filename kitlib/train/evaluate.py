@@ -13,7 +13,7 @@ from kitlib.predict.config import PredictConfig
 from kitlib.predict.infer import predict_frames
 from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
-from kitlib.runtime.precision import autocast
+from kitlib.runtime.gpus import autocast
 from kitlib.train.processes import Processes
 
 

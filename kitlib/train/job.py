@@ -11,6 +11,7 @@ from kitlib import config as configs
 from kitlib import files
 from kitlib.runtime import launch
 from kitlib.runtime.gpus import gpu_count
+from kitlib.runtime.progress import Bar
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
@@ -70,7 +71,7 @@ def run(
     if gpus < present:
         print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")
     job = configs.save(config, out / JOB)
-    with launch.Bar(config.max_iter, out.name) as bar:
+    with Bar(config.max_iter, out.name) as bar:
         launch.launch(
             "kitlib.train",
             [str(job)],

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kitlib.errors import KitError
-from kitlib.runtime.precision import autocast, ran_out
+from kitlib.runtime.gpus import autocast, ran_out_of_memory
 from kitlib.train.pieces import Piece, Sample, smaller, split
 from kitlib.train.processes import Processes
 
@@ -140,7 +140,7 @@ class Stepper:
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss.detach()
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not ran_out_of_memory(error):
                 raise
             return None
         except FloatingPointError:  # detectron2's proposals, on NaN

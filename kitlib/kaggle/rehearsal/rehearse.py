@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import os
 import shutil
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import files
-from kitlib.data import competition
+from kitlib.data import competition, tables
 from kitlib.errors import KitError
 from kitlib.kaggle import bundled
 from kitlib.kaggle.bundled import Bundle
@@ -216,8 +215,7 @@ def own_clock(working: Path) -> float | None:
 
 def read_rows(path: Path) -> list[list[str]]:
     """The rows of a valid submission."""
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
+    return list(tables.read_rows(path))[1:]
 
 
 @contextmanager
