@@ -1,4 +1,4 @@
-"""Wheels of pure Python, and detectron2's: from the real sdist where it can be had, or from small archives."""
+"""Wheels of pure Python, and the one of detectron2: from the real sdist, or from small archives."""
 
 import ast
 import base64

@@ -299,7 +299,7 @@ def competition(train: int = 606, semi: int = 1972, test: int = 3, table: bool =
         ({"train": 605}, "train holds 605 images, the competition has 606; Kaggle may have changed its data"),
         ({"semi": 1973}, "train_semi_supervised holds 1973 images, the competition has 1972; remove"),
         ({"test": 0}, "test holds 0 images, the competition has 3"),
-        ({"table": False}, "has no train.csv, though all was unpacked"),
+        ({"table": False}, "has no train.csv, though the whole archive was unpacked"),
     ],
 )
 def test_wrong_counts(counts, words, tmp_path):
