@@ -17,13 +17,12 @@ from kitlib.post.rescore import Kind
 from kitlib.post.validate import Way
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.pseudo import PseudoConfig
-from kitlib.train.config import AverageConfig, OptimConfig, TrainConfig
+from kitlib.train.config import OptimConfig, TrainConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
 SECTIONS = {
     "augment": AugmentConfig,
-    "average": AverageConfig,
     "optim": OptimConfig,
     "predict_config": PredictConfig,
     "sampler": SamplerConfig,

@@ -40,7 +40,7 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
     batches = build_loader(config, here, train)
     evaluate = None
     if val:
-        evaluate = Evaluator(val, config.categories, config.predict, config.post, here, config.amp)
+        evaluate = Evaluator(val, config.categories, config.predict, here, config.amp)
     _seed(config.seed + here.rank)
     return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val), notes)
 

@@ -16,6 +16,9 @@ from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
 from kitlib.train.processes import Processes
 
+# Thresholds are tuned after a training: its evaluations only compare weights with one another.
+_POST_PROCESSING = thresholds.PostConfig()
+
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -29,7 +32,6 @@ class Evaluator:
     frames: Sequence[Frame]
     categories: tuple[str, ...]
     predict: PredictConfig
-    post: thresholds.PostConfig
     here: Processes
     amp: str = "off"
 
@@ -40,7 +42,7 @@ class Evaluator:
         ]  # empty where there are fewer frames than processes
         with autocast(self.here.device, self.amp):
             found = predict_frames(Predictor([model], self.categories, self.predict), share)
-            cells = [thresholds.apply(frame, self.post) for frame in found]
+            cells = [thresholds.apply(frame, _POST_PROCESSING) for frame in found]
         predictions = [frame for part in self.here.gather(cells) for frame in part]
         score = metric.score(self.frames, predictions) if self.here.main else None
         row = {} if score is None else {"map": score.mean}

@@ -79,7 +79,7 @@ def _harmless(config: TrainConfig) -> set[str]:
     """A training may also be made longer, where that does not change the part that is done, and predict in
     another way, where that has no say in which weights are kept."""
     harmless = set(HARMLESS)
-    if not (config.schedule.needs_length or config.average.kind == "swa"):
+    if not config.schedule.needs_length:
         harmless.add("max_iter")
     if not config.eval_every:
         harmless.add("predict")

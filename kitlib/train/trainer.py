@@ -65,9 +65,7 @@ class Trainer:
         optimizer = optim.build(model, config.optim, config.schedule.max_lr)
         clip_norm = config.optim.clip_norm
         self.step = Stepper(model, optimizer, here, config.amp, config.accumulate, clip_norm)
-        self.average = None
-        if config.average.kind != "none":
-            self.average = optim.Average(model, config.average, config.max_iter)
+        self.average = optim.MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.iteration, self.best = 0, Best()
         self.skipped: deque[bool] = deque(maxlen=WINDOW)
 
@@ -120,7 +118,7 @@ class Trainer:
         optim.set_lr(self.step.optimizer, lr)
         outcome = self.step(batch)
         if outcome.applied and self.average is not None:
-            self.average.update(self.model, self.iteration)
+            self.average.update(self.model)
         self.iteration += 1
         seconds = time.perf_counter() - start
         self._say(outcome)
