@@ -56,7 +56,6 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
         logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice
     model = here.fit_batch_norm(model).to(here.device).train()
-    here.equalise(model)
     report_layers(model)
     return model.to(memory_format=memory_format(config, here.device)), notes
 

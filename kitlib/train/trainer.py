@@ -130,10 +130,6 @@ class Trainer:
     def _say(self, outcome: Outcome) -> None:
         """Report what was not as it should be; give up when that is too often."""
         self.skipped.append(bool(outcome.faulty))
-        if outcome.halved:
-            names = ", ".join(outcome.halved)
-            text = f"out of GPU memory: the images {names} were run again in pieces half as large"
-            self.events.note(self.iteration, text, halved=list(outcome.halved))
         if not outcome.faulty:
             return
         text = f"loss or gradient is not a number on the images {', '.join(outcome.faulty)}: step skipped"
