@@ -172,7 +172,7 @@ choose() {
     local lacking=""
     python="$(command -v python3 || command -v python || true)"
     if [[ -z ${KIT_TORCH-} && -n $python && ! "$(dirname "$python")" -ef "$venv/bin" ]]; then
-        lacking="$(cd "$root" && "$python" -m kitlib.environment 2>/dev/null)" && return
+        lacking="$(cd "$root" && "$python" -m kitlib.runtime.environment 2>/dev/null)" && return
     fi
     if ! is_ready; then
         [[ -z ${CONDA_PREFIX-} ]] || say "the active environment lacks ${lacking:-Python}; using .venv"

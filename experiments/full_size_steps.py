@@ -21,11 +21,13 @@ from kitlib import config as configs
 from kitlib import files, records, train
 from kitlib.data import competition, folds, livecell, tables
 from kitlib.errors import KitError
-from kitlib.post import submission, thresholds, validate
+from kitlib.post import thresholds
+from kitlib.post.tuning import cross_validation
 from kitlib.predict import pseudo
 from kitlib.records import Frame
 from kitlib.stages import notebooks, runner
 from kitlib.stages.names import notebook
+from kitlib.submission import writer
 
 LEVELS = (0.5, 0.4)
 ITERATIONS = 20
@@ -185,7 +187,7 @@ def tuning(share: float) -> Callable[[Path, Path, Parts], None]:
         parameters = notebooks.parameters(notebook("03_train"))
         kinds, ways = parameters["score_kinds"], parameters["ways"]
         with parts.time("cross-validation"):
-            done = validate.cross_validate(chosen, found, seed=SEED, kinds=kinds, ways=ways)
+            done = cross_validation.cross_validate(chosen, found, seed=SEED, kinds=kinds, ways=ways)
         print(f"{len(chosen)} images: {done.best.name} {done.best.mean:.3f}")
 
     return step
@@ -203,9 +205,9 @@ def submit(data: Path, work: Path, parts: Parts) -> None:
     with parts.time("post-processing"):
         final = thresholds.apply_each(predicted, thresholds.PostConfig())
     with parts.time("write submission"):
-        path = submission.write(out / "submission.csv", final, test)
+        path = writer.write(out / "submission.csv", final, test)
     with parts.time("check"):
-        problems = submission.check(path, data)
+        problems = writer.check(path, data)
     if problems:
         raise KitError(f"{path} is not valid: {problems[0]}")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from kitlib import rle
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 SHIFT = 1.2

@@ -73,7 +73,7 @@ def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="The competition's folder.")
 def check(submission: Path, data: Path) -> None:
     """Check SUBMISSION as Kaggle would; print every problem and exit with 1 if there is any."""
-    from kitlib.post import submission as submissions
+    from kitlib.submission import writer as submissions
 
     problems = submissions.check(submission, data)
     for problem in problems:

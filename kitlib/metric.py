@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib import rle
 from kitlib.errors import KitError
+from kitlib.masks import rle
+from kitlib.masks.rle import RLE
 from kitlib.records import Frame
-from kitlib.rle import RLE
 
 #: 0.50, 0.55, ..., 0.95 as the doubles nearest to them: an IoU of exactly 11/20 does not pass 0.55.
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20
@@ -250,3 +250,18 @@ def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, floa
     for category, value in zip(categories, by_image, strict=True):
         values.setdefault(category, []).append(float(value))
     return {category: float(np.mean(values[category])) for category in sorted(values)}
+
+
+ROUNDS = 4000
+
+
+def means(values: Sequence[float], seed: int = 0, rounds: int = ROUNDS) -> NDArray[np.float64]:
+    """The means of as many values drawn with replacement, (rounds,)."""
+    values = np.asarray(values, float)
+    return np.random.default_rng(seed).choice(values, (rounds, len(values))).mean(axis=1)
+
+
+def interval(values: Sequence[float], confidence: float = 0.9, seed: int = 0) -> tuple[float, float]:
+    """The percentile interval of the mean of values, one an image (Efron 1979)."""
+    low, high = np.quantile(means(values, seed), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

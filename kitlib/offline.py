@@ -360,7 +360,7 @@ def load_kit() -> None:
         OfflineError: there is not enough memory for it.
     """
     try:
-        for name in ("pandas", "kitlib.predict", "kitlib.stages", "kitlib.viz", "kitlib.post.validate"):
+        for name in ("pandas", "kitlib.predict", "kitlib.stages", "kitlib.viz", "kitlib.post.tuning"):
             importlib.import_module(name)
     except Exception as error:
         if not out_of_memory(error):

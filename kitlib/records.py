@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.rle import RLE
+from kitlib.masks.rle import RLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -52,3 +54,35 @@ def real_competition(real_data: Path) -> Path:
 def real_annotations(real_data: Path) -> Path:
     """41,479 real annotations of 506 images, without pixels."""
     return real_data / "sartorius-real" / "extra" / "train_annotations_no_hidden.csv.gz"
+
+
+@pytest.fixture
+def storage() -> Iterator[Any]:
+    """detectron2's heads log to one, and fail without."""
+    from detectron2.utils.events import EventStorage
+
+    with EventStorage() as events:
+        yield events
+
+
+@pytest.fixture
+def item() -> Callable[..., dict[str, Any]]:
+    """``item(cells, size=64, seed=0, classes=3)``: a model's input with rectangles of 8-20 px."""
+    import torch
+    from detectron2.structures import BitMasks, Boxes, Instances
+
+    def make(cells: int, size: int = 64, seed: int = 0, classes: int = 3) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        corner = torch.randint(0, size - 20, (cells, 2), generator=generator)
+        boxes = torch.cat([corner, corner + torch.randint(8, 21, (cells, 2), generator=generator)], 1)
+        masks = torch.zeros(cells, size, size, dtype=torch.bool)
+        for mask, (x0, y0, x1, y1) in zip(masks, boxes.tolist(), strict=True):
+            mask[y0:y1, x0:x1] = True
+        instances = Instances((size, size))
+        instances.gt_boxes = Boxes(boxes.float())
+        instances.gt_classes = torch.randint(0, classes, (cells,), generator=generator)
+        instances.gt_masks = BitMasks(masks)
+        image = (120.0 + 40.0 * masks.any(0)).expand(3, size, size).clone()
+        return {"image": image, "instances": instances, "height": size, "width": size}
+
+    return make

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from kitlib import rle
 from kitlib.cli import kit
 from kitlib.data import tables
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from kitlib import metric, rle
+from kitlib import metric
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 

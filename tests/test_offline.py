@@ -16,7 +16,7 @@ from PIL import Image
 from kitlib import offline
 from kitlib.data import competition
 from kitlib.kaggle import wheel
-from kitlib.post import submission
+from kitlib.submission import writer
 
 SLUG = offline.COMPETITION
 LAYOUTS = {
@@ -136,7 +136,7 @@ def test_the_rows_are_those_of_the_images_that_the_kit_submits(places, tmp_path)
     path = tmp_path / "working" / "submission.csv"
     offline.first_submission(data, path)
     frames = competition.submitted(data)
-    assert submission.check(path, data) == []
+    assert writer.check(path, data) == []
     assert [f.id for f in frames] == ["aaa", "bbb", "c,c", "e", "ccc"]
     assert [f.path and f.path.name for f in frames] == ["aaa.png", "bbb.png", "c,c.tif", "e.JPG", None]
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kitlib import records, rle
+from kitlib import records
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame, read_frames, write_frames
 
 MASK = rle.parse("2 2 9 1", 3, 4)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from kitlib import rle
-from kitlib.data.topology import topology
+from kitlib.masks import rle
+from kitlib.masks.topology import topology
 from kitlib.records import Frame
 
 

@@ -22,9 +22,10 @@ import msgspec
 from msgspec import Raw, Struct
 from pycocotools import mask as coco_mask
 
-from kitlib import counts, files, rle
-from kitlib.data.folders import SUFFIXES, check_size, some
+from kitlib import files
+from kitlib.data.images import SUFFIXES, check_size, some
 from kitlib.errors import KitError
+from kitlib.masks import rle, runs
 from kitlib.records import Cell, Frame
 
 log = logging.getLogger(__name__)
@@ -373,7 +374,7 @@ def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> 
     if size != [height, width]:
         raise ValueError(f"its size is {size}, the image's is {[height, width]}")
     text = None if isinstance(given, list) else str(given).encode("ascii")
-    numbers = given if text is None else counts.expand([text])[0].tolist()
+    numbers = given if text is None else runs.expand([text])[0].tolist()
     if sum(numbers) != height * width or min(numbers) < 0:
         raise ValueError(f"its counts make {sum(numbers)} pixels, the image has {height * width}")
     if text is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kitlib import offline
 from kitlib.data import tables
-from kitlib.data.folders import check_size, image_files, some, whole_size
+from kitlib.data.images import check_size, image_files, some, whole_size
 from kitlib.errors import KitError
 from kitlib.records import Frame
 

@@ -7,7 +7,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from kitlib.data.folders import some
+from kitlib.data.images import some
 from kitlib.errors import KitError
 from kitlib.records import Frame
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kitlib import rle
 from kitlib.data import coco
-from kitlib.data.folders import check_size, image_files, some
+from kitlib.data.images import check_size, image_files, some
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 

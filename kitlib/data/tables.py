@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from kitlib import files, rle
+from kitlib import files
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 #: Columns of the competition's train.csv.

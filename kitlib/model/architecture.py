@@ -14,7 +14,7 @@ from detectron2.modeling.backbone.resnet import BasicStem, ResNet, build_resnet_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitlib.model import heads, rcnn, roi_align, rpn  # registers their parts
+from kitlib.model import detector, heads, roi_align  # registers their parts
 from kitlib.model.presets import LEVELS, Architecture, ModelConfig
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -33,7 +33,7 @@ def to_cfg(config: ModelConfig) -> CfgNode:
     """The detectron2 configuration of a model; data and solver keep detectron2's defaults."""
     cfg, a = get_cfg(), config.architecture
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = rcnn.WeightedRCNN.__name__
+    cfg.MODEL.META_ARCHITECTURE = detector.WeightedRCNN.__name__
     cfg.MODEL.MASK_ON = True
     mean, std = _published_pixels(a.backbone)
     cfg.MODEL.PIXEL_MEAN = _per_channel(mean if a.pixel_mean is None else a.pixel_mean)
@@ -66,7 +66,7 @@ def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
 def _set_proposals(cfg: CfgNode, a: Architecture) -> None:
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [list(sizes) for sizes in a.anchor_sizes]
     cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [list(a.anchor_ratios)]
-    cfg.MODEL.PROPOSAL_GENERATOR.NAME = rpn.IgnoringRPN.__name__
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = detector.IgnoringRPN.__name__
     proposals, finest = cfg.MODEL.RPN, int(log2(a.stem_stride))
     proposals.IN_FEATURES = [f"p{level}" for level in range(finest, finest + LEVELS)]
     proposals.PRE_NMS_TOPK_TRAIN, proposals.PRE_NMS_TOPK_TEST = a.rpn_pre_nms_topk

@@ -1,6 +1,6 @@
 """Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6), for detectron2.
 
-Boxes of which an ignored area (``gt_ignored``, see ``kitlib.model.ignored``) leaves open what they hold take
+Boxes of which an ignored area (``gt_ignored``, see ``kitlib.inputs.ignored``) leaves open what they hold take
 no part in training, nor do such pixels of a cell's mask; images without one take detectron2's own path.
 """
 

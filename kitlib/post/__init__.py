@@ -1,1 +1,1 @@
-"""From instances to a submission: thresholds, overlap, tuning, the submission's writer and checker."""
+"""From instances to final cells: scores, thresholds, overlap, calibration, and their tuning."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from kitlib import metric
 from kitlib.errors import KitError
-from kitlib.post.bootstrap import means
+from kitlib.metric import means
 from kitlib.records import Frame
 
 

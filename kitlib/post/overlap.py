@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib import rle
+from kitlib.masks import rle
+from kitlib.masks.rle import RLE
+from kitlib.post.config import Split
 from kitlib.records import Cell
-from kitlib.rle import RLE
-
-Split = Literal["keep_largest", "drop", "keep_all"]
 
 
 @dataclass(frozen=True)

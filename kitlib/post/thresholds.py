@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from kitlib import rle
-from kitlib.config import Float, Int, configuration
 from kitlib.data import cleaning
+from kitlib.masks import rle
 from kitlib.post import overlap
-from kitlib.post.forest import Forest
-from kitlib.post.gain import Calibration
-from kitlib.post.limits import NAMES, Limits, default
-from kitlib.post.rescore import Kind, rescore
+from kitlib.post.config import Limits, PostConfig
+from kitlib.post.scores import rescore
 from kitlib.records import Cell, Frame
-
-
-@configuration
-class PostConfig:
-    """Post-processing of a frame's predictions: each of ``Limits`` by type, with ``default`` for others."""
-
-    score: dict[str, Float] = Field(default_factory=default("score"))
-    min_area: dict[str, Int] = Field(default_factory=default("min_area"))
-    max_area: dict[str, Int | None] = Field(default_factory=default("max_area"))
-    mask_nms: dict[str, Float] = Field(default_factory=default("mask_nms"))
-    max_clipped: dict[str, Float] = Field(default_factory=default("max_clipped"))
-    split: dict[str, overlap.Split] = Field(default_factory=default("split"))
-    fill_holes: dict[str, bool] = Field(default_factory=default("fill_holes"))
-    largest_only: dict[str, bool] = Field(default_factory=default("largest_only"))
-    mask_threshold: dict[str, Float] = Field(default_factory=default("mask_threshold"))
-    keep_best: bool = True
-    """Where no cell is left, the best one stays."""
-    gain: dict[str, Calibration] = Field(default_factory=dict)
-    """Calibrations by type, with ``default`` for the others; where there are any, the expected gain chooses
-    among instances of any score, and ``score`` plays no part."""
-    score_kind: Kind = "box"
-    """Which score ranks the instances and is compared with the score threshold, see ``rescore``."""
-    forest: Forest | None = None
-    """The trees of the learned score."""
-
-    def limits(self, category: str | None) -> Limits:
-        """The limits of a frame of this type; what is given neither for it nor as default is as in Limits."""
-        given = {name: getattr(self, name) for name in NAMES}
-        key = {name: category if category in table else "default" for name, table in given.items()}
-        return Limits(**{name: table[key[name]] for name, table in given.items() if key[name] in table})
-
-    def calibration(self, category: str | None) -> Calibration | None:
-        """The calibration for a frame of this type; None where its score decides."""
-        return self.gain.get(category or "default", self.gain.get("default"))
 
 
 class Voter(Protocol):
@@ -139,3 +101,26 @@ def fits(areas: NDArray[np.int64], limits: Limits) -> NDArray[np.bool_]:
 def best(cells: Sequence[Cell]) -> list[Cell]:
     """The best cell alone, in a list; an empty list without cells."""
     return [cells[overlap.rank(cells)[0]]] if cells else []
+
+
+#: Predicted frames, or those of each mask threshold.
+Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
+
+
+def by_level(predictions: Predictions) -> dict[float, dict[str, Frame]]:
+    """Frames by mask threshold and id, the usual threshold first; a single table is one of 0.5."""
+    tables = predictions if isinstance(predictions, Mapping) else {0.5: predictions}
+    ordered = sorted(tables, key=lambda level: (abs(level - 0.5), level))
+    return {level: {f.id: f for f in tables[level]} for level in ordered}
+
+
+def nearest(levels: Sequence[float], wanted: float) -> float:
+    """The level that is nearest to the wanted one; the first of equals."""
+    return min(levels, key=lambda level: abs(level - wanted))
+
+
+def pick(found: Mapping[float, Frame], config: PostConfig) -> Frame:
+    """Of one frame at several mask thresholds, the usual one first, the one at the threshold of its type: for
+    that the cells of the first vote, as they do while predicting."""
+    category = vote(next(iter(found.values())).cells)
+    return found[nearest(list(found), config.limits(category).mask_threshold)]

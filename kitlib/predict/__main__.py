@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kitlib import config, launch, records
+from kitlib import config, records
 from kitlib.errors import KitError
 from kitlib.offline import reason
 from kitlib.predict.budget import Budget, plans
@@ -19,6 +19,7 @@ from kitlib.predict.infer import read_ahead
 from kitlib.predict.load import load_models
 from kitlib.predict.predictor import Predictor
 from kitlib.predict.progress import Progress, part
+from kitlib.runtime import launch
 
 logger = logging.getLogger(__name__)
 

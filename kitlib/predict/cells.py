@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib import rle
+from kitlib.masks import rle
 from kitlib.post import thresholds
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib import rle
+from kitlib.masks import rle
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
 from kitlib.predict.paste import paste

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kitlib import config, files, launch, records
+from kitlib import config, files, records
 from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.predict.config import PredictJob
 from kitlib.predict.progress import NAME, Progress, part
 from kitlib.records import Frame
+from kitlib.runtime import launch
 
 RESTARTS = 5  # of a child that died while it predicted
 GRACE_SECONDS = 60.0  # after ``until``, for a frame that takes longer than its like

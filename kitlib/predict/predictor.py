@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kitlib.errors import KitError, unknown
-from kitlib.model.memory import ran_out
 from kitlib.post import thresholds
 from kitlib.predict import fuse, network, proposals
 from kitlib.predict.cells import to_cells
@@ -22,6 +21,7 @@ from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
 from kitlib.predict.views import View, views
 from kitlib.records import Cell
+from kitlib.runtime.precision import ran_out
 
 logger = logging.getLogger(__name__)
 # As memory runs out and views one by one are still too much: the share of proposals and detections that are

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kitlib import files, launch
+from kitlib import files
 from kitlib.records import Frame
+from kitlib.runtime import launch
 
 NAME = "progress.jsonl"
 ASSIGNED = "assigned.json"

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from kitlib import rle
 from kitlib.config import Float, Int, configuration
 from kitlib.errors import KitError
+from kitlib.masks import rle
+from kitlib.masks.rle import RLE
 from kitlib.post import thresholds
-from kitlib.post.thresholds import PostConfig
+from kitlib.post.config import PostConfig
 from kitlib.records import Cell, Frame
-from kitlib.rle import RLE
 
 NOTHING_FOUND = "nothing found"
 OTHER_CATEGORY = "cells of another type than the file name says"

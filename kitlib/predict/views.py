@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib.model import tiles
+from kitlib.inputs import tiles
 from kitlib.predict.config import PredictConfig, Turn
 from kitlib.predict.detections import Detections
 

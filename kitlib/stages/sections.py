@@ -11,10 +11,9 @@ from kitlib import config
 from kitlib.data import cleaning
 from kitlib.data.competition import CATEGORIES
 from kitlib.errors import KitError, unknown
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
-from kitlib.post.rescore import Kind
-from kitlib.post.validate import Way
+from kitlib.post.config import Kind, Way
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.pseudo import PseudoConfig
 from kitlib.train.config import OptimConfig, TrainConfig

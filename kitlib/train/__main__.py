@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from kitlib import config, files, launch
+from kitlib import config, files
+from kitlib.runtime import launch
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kitlib.config import Affects, Float, Int, Precision, configuration
 from kitlib.errors import KitError
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
 from kitlib.predict.config import PredictConfig
 from kitlib.train.sampler import SamplerConfig

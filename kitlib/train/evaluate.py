@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from kitlib import metric
-from kitlib.model.precision import autocast
 from kitlib.post import thresholds
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.infer import predict_frames
 from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
+from kitlib.runtime.precision import autocast
 from kitlib.train.processes import Processes
 
 # Thresholds are tuned after a training: its evaluations only compare weights with one another.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kitlib import config as configs
-from kitlib import files, launch
+from kitlib import files
+from kitlib.runtime import launch
 from kitlib.runtime.gpus import gpu_count
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
@@ -54,7 +55,7 @@ def run(
 
     Args:
         gpus: one process each; 0 trains on the CPU, -1 on as many as there are and share a batch evenly.
-        processes: as many processes on the CPU, for trials; see ``kitlib.launch.launch``.
+        processes: as many processes on the CPU, for trials; see ``kitlib.runtime.launch.launch``.
         torchrun: options for several hosts, as there.
         force: throw away what an earlier training left in the folder.
 

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kitlib.errors import KitError
-from kitlib.model.augment import AugmentConfig
-from kitlib.model.compose import FramePool
-from kitlib.model.mapper import Mapper
-from kitlib.model.sample import PackedSample
+from kitlib.inputs.config import AugmentConfig
+from kitlib.inputs.mapper import Mapper
+from kitlib.inputs.mixing import FramePool
+from kitlib.inputs.sample import PackedSample
 from kitlib.records import Frame
 from kitlib.runtime import heartbeat
 from kitlib.train.sampler import TrainingSampler

@@ -20,9 +20,8 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from kitlib import launch
 from kitlib.errors import KitError
-from kitlib.runtime import heartbeat
+from kitlib.runtime import heartbeat, launch
 
 T = TypeVar("T")
 

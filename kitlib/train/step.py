@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from kitlib.errors import KitError
-from kitlib.model.memory import ran_out
-from kitlib.model.precision import autocast
+from kitlib.runtime.precision import autocast, ran_out
 from kitlib.train.processes import Processes
 
 Sample = dict[str, Any]

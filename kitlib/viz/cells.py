@@ -14,10 +14,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kitlib import metric, rle
+from kitlib import metric
 from kitlib.data.images import read_image
+from kitlib.masks import rle
+from kitlib.masks.rle import RLE
 from kitlib.records import Frame
-from kitlib.rle import RLE
 from kitlib.viz import style
 
 #: The most pixels along a side of a picture, whose panel is 4 inches wide; larger frames are thinned to it.

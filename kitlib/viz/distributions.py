@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
-from kitlib import rle
+from kitlib.masks import rle
 from kitlib.records import Frame
 from kitlib.viz import style
 

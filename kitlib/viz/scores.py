@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kitlib.metric import Score
-from kitlib.post.tune import Tuning
-from kitlib.post.validate import Row
+from kitlib.post.tuning.cross_validation import Row
+from kitlib.post.tuning.search import Tuning
 from kitlib.viz import style
 
 

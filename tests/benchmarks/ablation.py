@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kitlib import files, predict, records
 from kitlib.data import competition, folds, tables
-from kitlib.post import validate
+from kitlib.post.tuning import cross_validation
 from kitlib.predict import PredictConfig, PredictJob
 from kitlib.records import Frame
 
@@ -71,7 +71,7 @@ def out_of_fold(
     return levels
 
 
-def show(rows: Iterable[validate.Row]) -> None:
+def show(rows: Iterable[cross_validation.Row]) -> None:
     """Print the table."""
     for row in rows:
         types = "  ".join(f"{k} {v:.3f}" for k, v in row.by_category.items())
@@ -98,8 +98,8 @@ def main() -> None:
     rows = []
     for name, config in ways(given.scale, given.further, dict(given.by_type)).items():
         found = out_of_fold(given.run, given.stage, name, config, truth)
-        kinds = validate.KINDS if name == "+ turns" else ("box",)
-        result = validate.cross_validate(judged, found, kinds=kinds)
+        kinds = cross_validation.KINDS if name == "+ turns" else ("box",)
+        result = cross_validation.cross_validate(judged, found, kinds=kinds)
         rows.append(replace(result.rows[0], name=name))
     rows += [replace(row, name=f"+ {row.name}") for row in result.rows[1:]]
     show(rows)

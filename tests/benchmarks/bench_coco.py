@@ -11,9 +11,10 @@ from pathlib import Path
 from harness import Row, peak_mib, race, seconds
 from pycocotools.coco import COCO
 
-from kitlib import records, rle
+from kitlib import records
 from kitlib.data import coco
 from kitlib.data.synthetic import full_size
+from kitlib.masks import rle
 from kitlib.model import compat
 
 compat.apply()  # before detectron2 is imported

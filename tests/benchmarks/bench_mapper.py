@@ -14,12 +14,12 @@ import torch
 from harness import Row, peak_mib, race
 from PIL import Image
 
-from kitlib import rle
 from kitlib.data import tables
+from kitlib.inputs.config import AugmentConfig
+from kitlib.inputs.mapper import Mapper
+from kitlib.inputs.mask_targets import LocalMasks
+from kitlib.masks import rle
 from kitlib.model import compat
-from kitlib.model.augment import AugmentConfig
-from kitlib.model.local_masks import LocalMasks
-from kitlib.model.mapper import Mapper
 from kitlib.records import Cell, Frame
 
 compat.apply()  # before detectron2 is imported

@@ -14,8 +14,8 @@ import pandas as pd
 import public
 from harness import Row, race, real_data, seconds
 
-from kitlib import rle
 from kitlib.data import tables
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 SAMPLE = 20  # the peer scores every 20th image

@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from harness import Row, peak_mib, race, seconds
 
-from kitlib import metric, rle
-from kitlib.post import overlap, submission, thresholds, tune
-from kitlib.post.thresholds import PostConfig
+from kitlib import metric
+from kitlib.masks import rle
+from kitlib.post import overlap, thresholds
+from kitlib.post.config import PostConfig
+from kitlib.post.tuning import search
 from kitlib.records import Cell, Frame
+from kitlib.submission import writer
 
 SIZE = bench_predict.SIZE
 CELLS = 800
@@ -76,7 +79,7 @@ def held_out(frames: int) -> tuple[list[Frame], list[Frame]]:
 
 def tune_theirs(truth: list[Frame], predictions: list[Frame]) -> float:
     """Post-process and score afresh at each threshold, all else fixed."""
-    configs = [PostConfig(score={"default": s}, min_area={"default": 0}) for s in tune.SCORES]
+    configs = [PostConfig(score={"default": s}, min_area={"default": 0}) for s in search.SCORES]
     return max(rescore_all(truth, predictions, config) for config in configs)
 
 
@@ -116,19 +119,19 @@ def rows():
     yield Row("overlap memory", f"{work}; full-frame masks", *memory, unit="MiB", bar=10)
     truth, predictions = held_out(121)
     few = truth[:12], predictions[:12]
-    times = race(lambda: tune.tune(*few), lambda: tune_theirs(*few), 1, warm=False)
+    times = race(lambda: search.tune(*few), lambda: tune_theirs(*few), 1, warm=False)
     yield Row("tune", "12 frames of 250 instances; peer: one threshold for all, rescored", *times, bar=1)
     config = PostConfig()
-    held = tune.hold(truth, predictions, config)
-    alone = seconds(lambda: tune.tune_held(held, config), 1, warm=False)
+    held = search.hold(truth, predictions, config)
+    alone = seconds(lambda: search.tune_held(held, config), 1, warm=False)
     yield Row("tune all", "121 frames of 250 instances, every limit by type", alone, bar=60)
     work = "one score threshold tried on 121 frames of 250 instances"
-    trial = seconds(lambda: tune.mean_score(held, config))
+    trial = seconds(lambda: search.mean_score(held, config))
     yield Row("trial", work, trial, bar=0.05)
     afresh = seconds(lambda: rescore_all(truth, predictions, config), 1, warm=False)
     yield Row("trial beside rescoring", f"{work}; peer: apply and score afresh", trial, afresh, bar=20)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "submission.csv"
         test = write_submission(path, 240, 340)
-        times = race(lambda: submission.check(path, test), lambda: check_theirs(path), 1, warm=False)
+        times = race(lambda: writer.check(path, test), lambda: check_theirs(path), 1, warm=False)
     yield Row("check", "240 images of 340 cells; peer: pixel counts only", *times)

@@ -7,8 +7,8 @@ import public
 from harness import Row, race, real_data
 from numpy.typing import NDArray
 
-from kitlib import rle
 from kitlib.data import tables
+from kitlib.masks import rle
 
 CELLS = 337  # as many as the median frame of SH-SY5Y holds
 SAMPLE = 40  # the peer parses every 40th annotation

@@ -11,8 +11,8 @@ import torch
 from harness import Row, race
 
 from kitlib import model as models
+from kitlib.inputs.mask_targets import LocalMasks
 from kitlib.model import compat
-from kitlib.model.local_masks import LocalMasks
 from kitlib.model.roi_align import CheapGradient
 
 compat.apply()  # before detectron2 is imported

@@ -20,8 +20,8 @@ from pathlib import Path
 from kitlib import config as configs
 from kitlib import files, predict, records, train
 from kitlib.data import competition, folds, tables
-from kitlib.data.folders import image_files, whole_size
-from kitlib.post.thresholds import PostConfig
+from kitlib.data.images import image_files, whole_size
+from kitlib.post.config import PostConfig
 from kitlib.predict import PredictConfig, PredictJob, pseudo
 from kitlib.records import Frame
 

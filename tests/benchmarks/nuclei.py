@@ -18,12 +18,14 @@ from ablation import LEVELS, show
 
 from kitlib import config, files, metric, predict, records, train
 from kitlib.data import folds, own
-from kitlib.data.folders import image_files, whole_size
-from kitlib.model.augment import AugmentConfig
+from kitlib.data.images import image_files, whole_size
+from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
-from kitlib.post import submission, thresholds, validate
+from kitlib.post import thresholds
+from kitlib.post.tuning import cross_validation
 from kitlib.predict import PredictConfig, PredictJob
 from kitlib.records import Frame
+from kitlib.submission import writer
 
 MODEL = {"pixel_mean": 13.0, "pixel_std": 15.0, "anchor_sizes": [[10], [20], [40], [80], [160]]}
 VIEWS = AugmentConfig(scale=(0.9, 1.6), crop=(256, 256), brightness=0.3, contrast=0.3, gamma=0.2)
@@ -70,7 +72,7 @@ def main() -> None:
     test = [Frame(n, p, *whole_size(p)) for n, p in image_files(given.data / "test/images").items()]
     weights = fit(frames, aside, out, given.iterations)
 
-    judged = validate.cross_validate(aside, look(weights, aside, out / "aside", LOOKS).by_level())
+    judged = cross_validation.cross_validate(aside, look(weights, aside, out / "aside", LOOKS).by_level())
     show(judged.rows)
     config.save(judged.tuned, out / "post.yaml")
     by_threshold = metric.score(aside, judged.frames).by_threshold
@@ -80,7 +82,7 @@ def main() -> None:
     post = judged.tuned.post
     final = look(weights, test, out / "test", replace(LOOKS, levels=(), mask_threshold=post.mask_threshold))
     done = [thresholds.apply(frame, post) for frame in final.frames()]
-    print(submission.write(out / "submission.csv", done, test))
+    print(writer.write(out / "submission.csv", done, test))
 
 
 if __name__ == "__main__":

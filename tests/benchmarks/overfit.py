@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kitlib import rle, train
+from kitlib import train
 from kitlib.data import competition, own
 from kitlib.data.images import read_image
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
+from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
 from kitlib.predict import PredictConfig
 from kitlib.records import Frame, write_frames

@@ -18,10 +18,12 @@ import cv2
 import numpy as np
 import torch
 
-from kitlib import records, rle
+from kitlib import records
+from kitlib.masks import rle
 from kitlib.model import compat
-from kitlib.post import overlap, submission
+from kitlib.post import overlap
 from kitlib.records import Cell, Frame
+from kitlib.submission import writer
 
 compat.apply()
 
@@ -114,7 +116,7 @@ def main() -> None:
     predictor = DefaultPredictor(cfg)
     predictor.model.load_state_dict(weights)
     predicted = [predict(predictor, frame, categories) for frame in test]
-    submission.write(given.out / "submission.csv", predicted, test)
+    writer.write(given.out / "submission.csv", predicted, test)
     print(f"{iterations} iterations, {sum(len(f.cells) for f in predicted)} cells in {len(test)} images")
 
 

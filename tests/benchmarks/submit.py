@@ -18,8 +18,10 @@ import ablation
 
 from kitlib import config, files, predict, records
 from kitlib.data import competition
-from kitlib.post import submission, thresholds, validate
+from kitlib.post import thresholds
+from kitlib.post.tuning import cross_validation
 from kitlib.predict import PredictJob
+from kitlib.submission import writer
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ablation.add_options(options)
     options.add_argument("--way", default="+ scales")
-    options.add_argument("--kinds", nargs="+", choices=validate.KINDS, default=["box", "product"])
+    options.add_argument("--kinds", nargs="+", choices=cross_validation.KINDS, default=["box", "product"])
     given = options.parse_args()
     ways = ablation.ways(given.scale, given.further, dict(given.by_type))
     if given.way not in ways:
@@ -35,7 +37,7 @@ def main() -> None:
     look, folder = ways[given.way], files.make_folder(given.run / "+".join(given.stage))
     truth, frames = ablation.held_out(given.data, given.folds)
     found = ablation.out_of_fold(given.run, given.stage, given.way, look, truth)
-    judged = validate.cross_validate(frames, found, kinds=given.kinds)
+    judged = cross_validation.cross_validate(frames, found, kinds=given.kinds)
     ablation.show(judged.rows)
     files.write_json(folder / "judged.json", [asdict(row) for row in judged.rows])
     config.save(judged.tuned, folder / "post.yaml")
@@ -48,7 +50,7 @@ def main() -> None:
         replace(look, levels=(), mask_threshold=post.mask_threshold),
     )
     final = [thresholds.apply(frame, post) for frame in predict.run(job).frames()]
-    path = submission.write(folder / "submission.csv", final, test)
+    path = writer.write(folder / "submission.csv", final, test)
     print(f"{path}: {judged.best.name}, {judged.best.mean:.3f} expected")
     for frame in final:
         print(f"{frame.id}  {frame.category}  {len(frame.cells)} cells")

@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as npst
 from scipy import ndimage
 from skimage import measure
 
-from kitlib import rle
 from kitlib.data import cleaning, tables
 from kitlib.data.cleaning import Faults
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 

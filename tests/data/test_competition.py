@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kitlib import rle
 from kitlib.data import competition
 from kitlib.errors import KitError
+from kitlib.masks import rle
 
 
 def test_labelled_reads_masks_types_and_groups(competition_folder):

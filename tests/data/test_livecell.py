@@ -10,10 +10,10 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from kitlib import rle
 from kitlib.data import coco as coco_files
 from kitlib.data import livecell
 from kitlib.errors import KitError
+from kitlib.masks import rle
 
 MCF7, HUH7 = "MCF7_Phase_G4_2_02d16h00m_1.tif", "Huh7_Phase_A10_1_02d12h00m_3.tif"
 

@@ -11,10 +11,10 @@ import tifffile
 from PIL import Image
 from pycocotools.coco import COCO
 
-from kitlib import rle
 from kitlib.data import own
 from kitlib.data.images import read_image
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 LABELS = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 9, 9], [3, 0, 0, 9, 9]])  # three cells, numbers with gaps

@@ -17,11 +17,11 @@ from PIL import Image
 from pycocotools import mask as coco
 from skimage import draw
 
-from kitlib import rle
 from kitlib.data import competition, livecell, synthetic, tables
 from kitlib.data.synthetic.cell_lines import polygon
 from kitlib.data.synthetic.folder import STAMP, shares
 from kitlib.errors import KitError
+from kitlib.masks import rle
 
 SIZE = (130, 97)  # odd on purpose: height, width
 COLUMNS = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from skimage import measure
 
-from kitlib import rle
 from kitlib.data import synthetic
 from kitlib.data.synthetic.cultures import CULTURES
 from kitlib.errors import KitError
+from kitlib.masks import rle
 
 TYPES = ("cort", "shsy5y", "astro")
 # Of the competition: cells in a 520 x 704 frame, and their mean area in pixels.

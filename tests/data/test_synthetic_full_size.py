@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kitlib import rle
 from kitlib.data import competition
 from kitlib.data.synthetic import full_size, livecell_files, published
 from kitlib.data.synthetic.drawings import Drawings, cells_per_image
 from kitlib.data.synthetic.folder import STAMP
 from kitlib.errors import KitError
+from kitlib.masks import rle
 
 SIZE = (96, 128)
 SMALL = {"seed": 1, "share": 0.001, "size": (64, 64)}

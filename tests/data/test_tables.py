@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitlib import rle
 from kitlib.data import tables
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 HEAD = "id,annotation,width,height,cell_type,sample_id"

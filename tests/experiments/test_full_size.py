@@ -14,11 +14,12 @@ from full_size import Measurement
 from made_up import predictions
 from process_tree import Memory, Usage
 
-from kitlib import records, rle
+from kitlib import records
 from kitlib.data import competition, synthetic
 from kitlib.data.synthetic import full_size
-from kitlib.post import submission
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
+from kitlib.submission import writer
 
 SMALL = {"share": 0.002, "size": (64, 64)}
 
@@ -105,7 +106,7 @@ def test_pseudo_labels_reach_the_job_of_the_retraining(data: Path, work: Path) -
 
 def test_the_submission_is_valid(data: Path, work: Path) -> None:
     steps.main("06", data, work)
-    assert submission.check(work / "06_submit" / "submission.csv", data) == []
+    assert writer.check(work / "06_submit" / "submission.csv", data) == []
 
 
 def test_a_step_whose_input_is_missing_names_it(data: Path, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import torch
 from kitlib import config, files, model, offline
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle
-from kitlib.post.thresholds import PostConfig
-from kitlib.post.validate import Tuned
+from kitlib.post.config import PostConfig, Tuned
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.load import load_model
 from kitlib.predict.predictor import Predictor

@@ -17,16 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from kitlib import config, files, launch, model
+from kitlib import config, files, model
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle, bundled
 from kitlib.kaggle.bundled import Bundle
 from kitlib.kaggle.rehearsal import hidden, processes, rehearse, sandbox
-from kitlib.post import submission
-from kitlib.post.thresholds import PostConfig
-from kitlib.post.validate import Tuned
+from kitlib.post.config import PostConfig, Tuned
+from kitlib.runtime import launch
 from kitlib.stages.names import NOTEBOOKS
+from kitlib.submission import writer
 
 OPTIONS = {"detections": 20, "rpn_post_nms_topk": [30, 30]}
 PARAMETERS = {"predict_config": {"scales": [1.0]}, "gpus": 0, "hours": 9.0}
@@ -140,7 +140,7 @@ def test_faults_of_every_kind_cost_only_what_they_touch(run, box, stage_set):
     finally:
         sandbox.reset(box)
     assert error is None
-    assert submission.check(tree.working / "submission.csv", competition.submitted(tree.competition)) == []
+    assert writer.check(tree.working / "submission.csv", competition.submitted(tree.competition)) == []
     found = files.read_json(tree.working / "metrics.json")
     assert set(found["skipped"]) == {names[0], names[2], *names[6:]}
     assert "cannot be read" in found["skipped"][names[0]]
@@ -193,7 +193,7 @@ import glob, sys, time
 wall, steady = time.time, time.monotonic
 parts = {str(tree.working)!r} + "/.predictions-parts.*/[0-9]*.npz"
 time.time = lambda: wall() + 86400 * (len(glob.glob(parts)) >= 1)
-if "kitlib.predict" in sys.orig_argv and "kitlib.launch" not in sys.orig_argv:
+if "kitlib.predict" in sys.orig_argv and "kitlib.runtime.launch" not in sys.orig_argv:
     time.monotonic = lambda: steady() + 86400 * (len(glob.glob(parts)) >= {count})
 """)
 

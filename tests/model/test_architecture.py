@@ -13,8 +13,8 @@ from torch import nn
 from kitlib.errors import KitError
 from kitlib.model import build
 from kitlib.model.architecture import to_cfg
+from kitlib.model.detector import WeightedRCNN
 from kitlib.model.presets import ModelConfig
-from kitlib.model.rcnn import WeightedRCNN
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 LOSSES = {

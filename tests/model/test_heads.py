@@ -11,9 +11,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from kitlib.inputs.mask_targets import LocalMasks
 from kitlib.model import build, heads, roi_align
 from kitlib.model.architecture import to_cfg
-from kitlib.model.local_masks import LocalMasks
 from kitlib.model.presets import ModelConfig
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kitlib.model.matching import match, replicate
+from kitlib.model.weights import match, replicate
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from kitlib.errors import KitError
 from kitlib.model import build, checkpoint, weights
 from kitlib.model.architecture import to_cfg
 from kitlib.model.checkpoint import Checkpoint
-from kitlib.model.matching import STATISTICS, match
+from kitlib.model.detector import WeightedRCNN
 from kitlib.model.presets import ModelConfig
-from kitlib.model.rcnn import WeightedRCNN
+from kitlib.model.weights import STATISTICS, match
 
 MASK_HEAD = "roi_heads.mask_head."
 

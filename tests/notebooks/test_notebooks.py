@@ -13,8 +13,8 @@ import pytest
 
 from kitlib import records, stages
 from kitlib.data import competition, synthetic, tables
-from kitlib.post import submission
 from kitlib.stages import STAGES, summary
+from kitlib.submission import writer
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +142,7 @@ def test_what_submits_is_what_the_gate_let_pass(run: Run) -> None:
 
 def test_the_submission_is_valid_and_names_every_test_image(run: Run) -> None:
     path = run.out / "06_submit" / "submission.csv"
-    assert submission.check(path, run.data) == []
+    assert writer.check(path, run.data) == []
     with path.open(newline="") as file:
         named = [row["id"] for row in csv.DictReader(file)]
     with (run.data / "sample_submission.csv").open(newline="") as file:
@@ -167,4 +167,4 @@ def test_a_second_run_skips_all_and_changed_parameters_what_comes_before(run: Ru
     assert (retrained["accepted"], retrained["gate_passed"]) == (True, False)
     folds = [str(run.out / "05_retrain" / name) for name in retrained["weights"]]
     assert run.metrics("06_submit")["weights"] == folds
-    assert submission.check(run.out / "06_submit" / "submission.csv", run.data) == []
+    assert writer.check(run.out / "06_submit" / "submission.csv", run.data) == []

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kitlib import rle
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.post.gate import decide
 from kitlib.records import Cell, Frame
 

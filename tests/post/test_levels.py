@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kitlib import rle
-from kitlib.post.levels import by_level, nearest, pick
-from kitlib.post.thresholds import PostConfig
+from kitlib.masks import rle
+from kitlib.post.config import PostConfig
+from kitlib.post.thresholds import by_level, nearest, pick
 from kitlib.records import Cell, Frame
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitlib import rle
+from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.records import Cell
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitlib import config, rle
+from kitlib import config
 from kitlib.errors import KitError
-from kitlib.post.limits import NAMES, Limits, tables
-from kitlib.post.thresholds import PostConfig, apply, apply_each, vote
+from kitlib.masks import rle
+from kitlib.post.config import NAMES, Limits, PostConfig, tables
+from kitlib.post.thresholds import apply, apply_each, vote
 from kitlib.records import Cell, Frame
 
 

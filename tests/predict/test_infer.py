@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kitlib import rle
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.predict.infer import predict_frames
 from kitlib.records import Cell, Frame
 

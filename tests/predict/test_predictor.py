@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kitlib import rle
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.predictor import Predictor
 from kitlib.predict.views import TURNS

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitlib import rle
 from kitlib.data import tables
 from kitlib.errors import KitError
-from kitlib.post.thresholds import PostConfig
+from kitlib.masks import rle
+from kitlib.post.config import PostConfig
 from kitlib.predict import pseudo
 from kitlib.predict.pseudo import PseudoConfig, select
 from kitlib.records import Cell, Frame

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kitlib.model import tiles
+from kitlib.inputs import tiles
 from kitlib.predict.config import PredictConfig, Turn
 from kitlib.predict.detections import Detections
 from kitlib.predict.views import TURNS, cores, views

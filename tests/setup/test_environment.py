@@ -10,8 +10,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from kitlib.environment import unmet
 from kitlib.kaggle import detectron2_wheel
+from kitlib.runtime.environment import unmet
 
 if sys.version_info >= (3, 11):
     import tomllib

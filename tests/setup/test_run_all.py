@@ -29,7 +29,7 @@ case "$*" in
 "-c import ensurepip"*) exit 0 ;;
 "-c "*) [[ ! -f "$FAKE/broken" ]] ;;
 --version) echo "Python 3.11.9" ;;
-"-m kitlib.environment") [[ -f "$FAKE/satisfied" ]] ;;
+"-m kitlib.runtime.environment") [[ -f "$FAKE/satisfied" ]] ;;
 "-m venv "*) mkdir -p "$3/bin" && cp "$FAKE/bin/python3" "$3/bin/python" ;;
 "-m kitlib.kaggle.detectron2_wheel "*) ;;
 "-m pip install "*)

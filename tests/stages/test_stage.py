@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from kitlib import config, files
 from kitlib.errors import KitError
-from kitlib.rle import RleError
+from kitlib.masks.rle import RleError
 from kitlib.stages import names, record, stage
 
 

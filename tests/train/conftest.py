@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from kitlib import rle
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
+from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
 from kitlib.records import Cell, Frame, write_frames
 from kitlib.train.config import OptimConfig, TrainConfig

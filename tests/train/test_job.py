@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from kitlib import config as configs
-from kitlib import files, launch, train
+from kitlib import files, train
 from kitlib.errors import KitError
+from kitlib.runtime import launch
 from kitlib.train import events, job, resume
 from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
@@ -29,8 +30,8 @@ import sys, torch
 from collections import Counter
 from pathlib import Path
 from torch import distributed
-from kitlib import config as configs, files, launch
-from kitlib.runtime import heartbeat
+from kitlib import config as configs, files
+from kitlib.runtime import heartbeat, launch
 from kitlib.train.build import build_loader
 from kitlib.train.config import TrainConfig
 from kitlib.train.processes import join

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kitlib import rle
 from kitlib.errors import KitError
-from kitlib.model.augment import OFF, AugmentConfig
-from kitlib.model.sample import PackedSample
+from kitlib.inputs.config import OFF, AugmentConfig
+from kitlib.inputs.sample import PackedSample
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 from kitlib.train.loader import loader
 from kitlib.train.sampler import SamplerConfig, TrainingSampler

@@ -22,11 +22,11 @@ from kitlib import model as models
 from kitlib import stages
 from kitlib.data import competition
 from kitlib.data.images import read_image
+from kitlib.inputs.config import AugmentConfig
 from kitlib.model import weights
 from kitlib.model.architecture import to_cfg
-from kitlib.model.augment import AugmentConfig
+from kitlib.model.detector import WeightedRCNN
 from kitlib.model.presets import ModelConfig
-from kitlib.model.rcnn import WeightedRCNN
 from kitlib.predict.config import PredictConfig
 from kitlib.records import write_frames
 from kitlib.train import events, optim, resume

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitlib import rle
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 from kitlib.train.sampler import SamplerConfig, TrainingSampler, repeat_factors
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kitlib import config as configs
-from kitlib import launch
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
+from kitlib.runtime import launch
 from kitlib.train import events
 
 ROOT = Path(launch.__file__).parents[1]

@@ -10,7 +10,7 @@ from torch import nn
 
 from kitlib import config as configs
 from kitlib.errors import KitError
-from kitlib.model.augment import AugmentConfig
+from kitlib.inputs.config import AugmentConfig
 from kitlib.train import events, resume
 from kitlib.train.build import build, build_loader
 from kitlib.train.config import OptimConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kitlib import rle, viz
+from kitlib import viz
+from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kitlib import metric, rle, viz
-from kitlib.post import tune
-from kitlib.post.thresholds import PostConfig
-from kitlib.post.validate import Row
+from kitlib import metric, viz
+from kitlib.masks import rle
+from kitlib.post.config import PostConfig
+from kitlib.post.tuning import search
+from kitlib.post.tuning.cross_validation import Row
 from kitlib.records import Cell, Frame
 
 
@@ -59,7 +60,7 @@ def test_the_chosen_threshold_lies_on_its_curve(drawn) -> None:
     """Wrong bars score .3, right ones .8: every threshold between is best, and the middle one is taken."""
     truth = [frame(f"{c}{n}", c, 0, 50) for c in ("cort", "own") for n in range(4)]
     found = [frame(f.id, f.category, 0, 50, 20, scores=(0.8, 0.8, 0.3)) for f in truth]
-    tuning = tune.tune(truth, found, PostConfig(min_area={"default": 0}))
+    tuning = search.tune(truth, found, PostConfig(min_area={"default": 0}))
     (axes,) = drawn(viz.tuning(tuning)).axes
     assert [line.get_label() for line in axes.lines[::2]] == ["cort, 4 images", "own, 4 images"]
     for curve, mark, name in zip(axes.lines[0::2], axes.lines[1::2], ("cort", "own"), strict=True):

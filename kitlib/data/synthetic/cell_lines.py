@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import measure
 
-from kitlib import files, rle
+from kitlib import files
 from kitlib.data.synthetic.frames import frame, frame_id
-from kitlib.rle import RLE
+from kitlib.masks import rle
+from kitlib.masks.rle import RLE
 
 LINES = ("SHSY5Y", "A172", "Huh7")
 FOLDERS = {

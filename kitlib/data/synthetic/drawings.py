@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from kitlib import files, rle
+from kitlib import files
 from kitlib.data.synthetic.cultures import FULL_FRAME
 from kitlib.data.synthetic.optics import render
 from kitlib.data.synthetic.published import Kind
 from kitlib.data.synthetic.scene import LEAST_CELLS, populate
-from kitlib.rle import RLE
+from kitlib.masks import rle
+from kitlib.masks.rle import RLE
 
 MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 """Whether a frame is turned upside down, and whether left becomes right."""

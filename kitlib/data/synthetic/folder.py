@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kitlib import files, rle
+from kitlib import files
 from kitlib.data.synthetic import cell_lines
 from kitlib.data.synthetic.frames import check, frame, frame_id
 from kitlib.data.synthetic.plates import exposure
 from kitlib.data.tables import ANNOTATION_COLUMNS
 from kitlib.errors import KitError
+from kitlib.masks import rle
 
 STAMP = "synthetic.json"
 VERSION = 1  # of the drawing; a folder of another version is drawn again

@@ -7,11 +7,11 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib import rle
 from kitlib.data.synthetic.cultures import CULTURES
 from kitlib.data.synthetic.optics import render
 from kitlib.data.synthetic.scene import populate
 from kitlib.errors import KitError, unknown
+from kitlib.masks import rle
 from kitlib.records import Cell
 
 LEAST_SIDE, LARGEST_SIDE = 64, 4096  # pixels

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kitlib import files
 from kitlib.data import competition, synthetic
-from kitlib.data.folders import image_files
+from kitlib.data.images import image_files
 from kitlib.errors import KitError
 from kitlib.kaggle.bundled import Bundle
 

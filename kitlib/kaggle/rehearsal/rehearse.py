@@ -25,7 +25,7 @@ from kitlib.kaggle.rehearsal import hidden, processes, report, sandbox
 from kitlib.kaggle.rehearsal.hidden import LAYOUTS, Tree
 from kitlib.kaggle.rehearsal.report import Played
 from kitlib.kaggle.rehearsal.sandbox import Sandbox
-from kitlib.post import submission
+from kitlib.submission import writer
 
 RUNNER = Path(__file__).with_name("offline_run.py")
 REFUSING = Path(__file__).with_name("no_network.py")
@@ -119,7 +119,7 @@ def play(
     """
     ended, peak = execute(box, tree, kernel, kept, namespace, hours)
     path = tree.working / "submission.csv"
-    problems = submission.check(path, tree.competition) if path.is_file() else ["there is none"]
+    problems = writer.check(path, tree.competition) if path.is_file() else ["there is none"]
     state = f"submission.csv is not valid: {problems[0]}" if problems else "it left a valid submission.csv"
     if ended["error"]:
         name, text = ended["error"]["name"], ended["error"]["text"].strip().splitlines() or [""]

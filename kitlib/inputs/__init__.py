@@ -1,0 +1,1 @@
+"""From records to training samples: random views, mixing of frames, mask targets, ignored areas."""

@@ -1,0 +1,71 @@
+"""The configuration of random views of training images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from kitlib.config import Float, Int, Positive, Share, configuration
+
+Size = tuple[int, int]  # height, width in pixels
+_Side = Annotated[Int, Field(gt=0)]
+PositiveSize = tuple[_Side, _Side]
+Range = tuple[Positive, Positive]
+
+
+@configuration
+class AugmentConfig:
+    """What may be done to a training image. None and 0 mean off."""
+
+    tile: PositiveSize | None = None
+    """Height and width of the tile that is first cut from the frame, in the frame's own pixels."""
+    tile_stride: PositiveSize | None = None
+    """Tiles lie on a grid with these distances; anywhere if None."""
+    tile_long_side: Range | None = None
+    """A tile is resized so that its longer side has a length drawn from this range, in pixels."""
+    scale: Range = (1.0, 1.0)
+    """The frame (the tile, if there is no tile_long_side) is resized by a factor drawn from this range."""
+    scale_by_type: dict[str, Range] = Field(default_factory=dict)
+    """Other ranges for the frames of a type: a crop that shows a hundred neurons may cut through every
+    astrocyte. Where a first prediction at one scale has to tell the types (PredictConfig.scales_by_type),
+    every range should hold that scale, or the model tells the types by how blurred they are."""
+    crop: PositiveSize | None = None
+    """Height and width of what is then cut out; a smaller image is padded with its median grey."""
+    cell_centred: Share = 0.5
+    """Share of tiles and crops placed so that a randomly drawn cell lies in their middle half."""
+    flip: bool = True
+    """Left-right and top-bottom, each half of the time."""
+    flip_vertical: bool = True
+    """If False, flip is left-right only, as detectron2's default is."""
+    rot90: bool = True
+    """By 0, 90, 180 or 270 degrees."""
+    brightness: Share = 0.0
+    """Grey levels are multiplied by a factor from 1 - b to 1 + b."""
+    contrast: Share = 0.0
+    """The distance of grey levels from their mean is multiplied by a factor from 1 - c to 1 + c."""
+    gamma: Float = Field(0.0, ge=0)
+    """Exponent on 0..1, drawn from exp(-g) to exp(g)."""
+    blur: Float = Field(0.0, ge=0)
+    """Gaussian of up to this standard deviation, in pixels."""
+    noise: Float = Field(0.0, ge=0)
+    """Gaussian of up to this standard deviation, in grey levels."""
+    copy_paste: Share = 0.0
+    """Probability of pasting cells of another frame of the same type (Ghiasi et al., "Simple Copy-Paste",
+    2021)."""
+    mosaic: Share = 0.0
+    """Probability of putting the image together from four frames of the same type."""
+    min_visible: Share = 0.25
+    """A cell stays when more than this share of it does."""
+
+    def __post_init__(self) -> None:
+        ranges = {"tile_long_side": self.tile_long_side, "scale": self.scale}
+        ranges |= {f"scale_by_type of {name}": values for name, values in self.scale_by_type.items()}
+        for name, values in ranges.items():
+            if values is not None and values[0] > values[1]:
+                raise ValueError(f"{name} must be (lowest, highest), not {values}")
+        if self.tile is None and (self.tile_stride or self.tile_long_side):
+            raise ValueError("tile_stride and tile_long_side need a tile; set tile too, or remove them")
+
+
+OFF = AugmentConfig(cell_centred=0.0, flip=False, rot90=False)

@@ -1,0 +1,252 @@
+"""A piece of a frame on its way into the model: an image and its cells, each mask within its own box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kitlib.masks import rle
+from kitlib.records import Cell, Frame
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
+
+
+@dataclass(frozen=True, slots=True)
+class PatchCell:
+    """One cell of a patch.
+
+    Attributes:
+        x: column of the mask's left edge in the patch.
+        y: row of its top edge.
+        mask: (h, w) bool.
+        label: class index.
+        whole: pixels that the cell would have here if nothing of it were cut off or covered.
+    """
+
+    x: int
+    y: int
+    mask: NDArray[np.bool_]
+    label: int
+    whole: float
+
+    @property
+    def box(self) -> Box:
+        return self.x, self.y, self.x + self.mask.shape[1], self.y + self.mask.shape[0]
+
+    def visible(self, min_visible: float) -> bool:
+        """Whether more than this share of the cell, and at least one pixel, is left."""
+        return np.count_nonzero(self.mask) > min_visible * self.whole
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """An image, (H, W) uint8, and the cells in it, in the frame's order.
+
+    Attributes:
+        ignore: (H, W) bool, where it is not known what there is; None if that is known everywhere.
+    """
+
+    image: NDArray[np.uint8]
+    cells: tuple[PatchCell, ...]
+    ignore: NDArray[np.bool_] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+def overlap(a: Box, b: Box) -> Box | None:
+    """The box that two boxes share, if any."""
+    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def take(
+    frame: Frame,
+    image: NDArray[np.uint8],
+    label_of: Callable[[Cell], int],
+    source: Box,
+    near: Box | None = None,
+) -> Patch:
+    """The part ``source`` of a frame, with the cells that reach into ``near``; no others are decoded.
+
+    Args:
+        image: the whole frame, (H, W).
+        source: in the frame's coordinates, as is ``near``; all of it is near if that is None.
+    """
+    masks = [cell.mask for cell in frame.cells]
+    boxes, areas = rle.boxes(masks), rle.areas(masks)
+    near = source if near is None else overlap(source, near)
+    x0, y0, x1, y1 = near or (0, 0, 0, 0)
+    reach = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
+    chosen = np.flatnonzero(reach).tolist()
+    corner, far = np.array(source[:2]), np.array(source[2:])
+    boxes = np.hstack([np.maximum(boxes[chosen, :2], corner), np.minimum(boxes[chosen, 2:], far)])
+    crops = rle.crops([masks[index] for index in chosen], boxes)
+    cells = (
+        PatchCell(x, y, crop, label_of(frame.cells[index]), float(areas[index]))
+        for index, (x, y), crop in zip(chosen, (boxes[:, :2] - corner).tolist(), crops, strict=True)
+    )
+    ignore = None if frame.ignore is None else rle.crop(frame.ignore, source)
+    return Patch(image[source[1] : source[3], source[0] : source[2]], tuple(cells), ignore)
+
+
+# ---------------------------------------------------------------------------------------------- size
+
+
+def resize(patch: Patch, size: tuple[int, int]) -> Patch:
+    """The patch at another (height, width), on the grid of ``cv2.resize`` with ``INTER_LINEAR``.
+
+    A mask's pixel is inside where its bilinear value is at least a half: what resizing the mask's full
+    frame would give.
+    """
+    if patch.size == tuple(size):
+        return patch
+    image = cv2.resize(patch.image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    rows, columns = (_Axis.between(old, new) for old, new in zip(patch.size, size, strict=True))
+    boxes = np.array([cell.box for cell in patch.cells], np.int64).reshape(-1, 4)
+    spans = zip(columns.reached(boxes[:, 0::2]), rows.reached(boxes[:, 1::2]), strict=True)
+    cells = (_resized(cell, columns, rows, *x, *y) for cell, (x, y) in zip(patch.cells, spans, strict=True))
+    ignore = None
+    if patch.ignore is not None:
+        levels = cv2.resize(patch.ignore.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        ignore = levels >= 0.5 - 1e-6
+    return Patch(image, tuple(cell for cell in cells if cell is not None), ignore)
+
+
+class _Axis(NamedTuple):
+    """For each new pixel along one axis: the two old pixels between which it lies, how near the second."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def between(cls, old: int, new: int) -> _Axis:
+        at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+        low = at.astype(np.int64)
+        return cls(low, np.minimum(low + 1, old - 1), (at - low).astype(np.float32))
+
+    def reached(self, spans: NDArray[np.int64]) -> list[list[int]]:
+        """For each first and end of old pixels, those of the new ones that take from them."""
+        first, end = self.high.searchsorted(spans[:, 0]), self.low.searchsorted(spans[:, 1])
+        return np.stack([first, end], axis=1).tolist()
+
+    def part(self, origin: int, first: int, end: int) -> _Axis:
+        """The new pixels ``first`` to ``end``; old pixels are counted from the one before ``origin``."""
+        return _Axis(
+            self.low[first:end] - (origin - 1), self.high[first:end] - (origin - 1), self.weight[first:end]
+        )
+
+
+def _resized(
+    cell: PatchCell, columns: _Axis, rows: _Axis, x0: int, x1: int, y0: int, y1: int
+) -> PatchCell | None:
+    """A cell on the new grid, of which it reaches the given columns and rows; None if no pixel is left."""
+    height, width = cell.mask.shape
+    columns, rows = columns.part(cell.x, x0, x1), rows.part(cell.y, y0, y1)
+    levels = np.zeros((height + 2, width + 2), np.float32)  # with the background around
+    levels[1:-1, 1:-1] = cell.mask
+    down = levels[rows.low]
+    down += rows.weight[:, None] * (levels[rows.high] - down)
+    across = down[:, columns.low]
+    across += columns.weight * (down[:, columns.high] - across)
+    mask = across >= 0.5 - 1e-6  # a half counts as inside, even when rounding has taken something from it
+    count = np.count_nonzero(mask)
+    if not count:
+        return None
+    return PatchCell(x0, y0, mask, cell.label, count * cell.whole / np.count_nonzero(cell.mask))
+
+
+def crop(patch: Patch, box: Box, min_visible: float) -> Patch:
+    """The part of a patch inside a box; cells stay when more than ``min_visible`` of their whole is inside.
+
+    Where the box is larger than the patch, the rest is filled with the image's median grey and is known to
+    hold no cells.
+    """
+    if box == (0, 0, patch.size[1], patch.size[0]):
+        return replace(patch, cells=tuple(c for c in patch.cells if c.visible(min_visible)))
+    image = _window(patch.image, box, lambda: np.median(patch.image))
+    ignore = None if patch.ignore is None else _window(patch.ignore, box, lambda: False)
+    cells = (_cropped(cell, box) for cell in patch.cells)
+    return Patch(image, tuple(c for c in cells if c is not None and c.visible(min_visible)), ignore)
+
+
+def _window(pixels: NDArray, box: Box, fill: Callable[[], float]) -> NDArray:
+    """The pixels inside a box; ``fill`` is asked for the value of those outside if there are any."""
+    x0, y0, x1, y1 = box
+    inside = pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    if inside.shape == (y1 - y0, x1 - x0):
+        return inside
+    padded = np.full((y1 - y0, x1 - x0), fill(), pixels.dtype)
+    top, left = max(-y0, 0), max(-x0, 0)
+    padded[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return padded
+
+
+def _cropped(cell: PatchCell, box: Box) -> PatchCell | None:
+    inside = overlap(cell.box, box)
+    if inside is None:
+        return None
+    x0, y0, x1, y1 = inside
+    mask = cell.mask[y0 - cell.y : y1 - cell.y, x0 - cell.x : x1 - cell.x]
+    return replace(cell, x=x0 - box[0], y=y0 - box[1], mask=mask)
+
+
+# -------------------------------------------------------------------------------- flips and turns
+
+
+def flip_x(patch: Patch) -> Patch:
+    """Left and right exchanged."""
+    width = patch.size[1]
+    cells = (replace(c, x=width - c.box[2], mask=c.mask[:, ::-1]) for c in patch.cells)
+    ignore = None if patch.ignore is None else patch.ignore[:, ::-1]
+    return Patch(patch.image[:, ::-1], tuple(cells), ignore)
+
+
+def flip_y(patch: Patch) -> Patch:
+    """Top and bottom exchanged."""
+    height = patch.size[0]
+    cells = (replace(c, y=height - c.box[3], mask=c.mask[::-1]) for c in patch.cells)
+    ignore = None if patch.ignore is None else patch.ignore[::-1]
+    return Patch(patch.image[::-1], tuple(cells), ignore)
+
+
+def turn(patch: Patch, quarters: int) -> Patch:
+    """Turned counterclockwise by quarter turns, as ``np.rot90``."""
+    for _ in range(quarters % 4):
+        cells = (replace(c, x=c.y, y=c.x, mask=c.mask.T) for c in patch.cells)
+        ignore = None if patch.ignore is None else patch.ignore.T
+        patch = flip_y(Patch(patch.image.T, tuple(cells), ignore))
+    return patch
+
+
+# ---------------------------------------------------------------------------------------------- covering
+
+
+def paste(patch: Patch, cells: Iterable[PatchCell], image: NDArray[np.uint8], min_visible: float) -> Patch:
+    """A patch with further cells laid on top of its own, which lose what is covered; what is there is known.
+
+    Args:
+        cells: new cells, in the coordinates of the patch.
+        image: the picture with the new cells in it, of the patch's size.
+        min_visible: own cells stay when more than this share of their whole is left.
+    """
+    cells = tuple(cells)
+    covered = np.zeros(patch.size, bool)
+    for cell in cells:
+        x0, y0, x1, y1 = cell.box
+        covered[y0:y1, x0:x1] |= cell.mask
+    under = []
+    for cell in patch.cells:
+        x0, y0, x1, y1 = cell.box
+        left = replace(cell, mask=cell.mask & ~covered[y0:y1, x0:x1])
+        if left.visible(min_visible):
+            under.append(left)
+    ignore = None if patch.ignore is None else patch.ignore & ~covered
+    return Patch(image, (*under, *cells), ignore)

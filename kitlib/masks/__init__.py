@@ -1,0 +1,1 @@
+"""Binary masks without pixels: run lengths, RLE, the competition's text, topology."""

@@ -1,0 +1,69 @@
+"""detectron2's GeneralizedRCNN, with a weight for each image in the loss."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, GeneralizedRCNN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor
+
+
+@META_ARCH_REGISTRY.register()
+class WeightedRCNN(GeneralizedRCNN):
+    """An image's ``weight`` scales its part of every loss, as pseudo-labelled frames need.
+
+    Images of one weight w go through proposals and heads together, and their losses count w times their share
+    of the batch. A batch whose weights are all 1 takes detectron2's own path.
+    """
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses by name in training, else a list of {"instances": ...}; as ``GeneralizedRCNN.forward``."""
+        by_weight: dict[float, list[int]] = defaultdict(list)
+        for index, item in enumerate(batched_inputs):
+            by_weight[float(item.get("weight", 1.0))].append(index)
+        if not self.training or set(by_weight) <= {1.0}:
+            return super().forward(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        targets = [item["instances"].to(self.device) for item in batched_inputs]
+        total: dict[str, Tensor] = {}
+        for weight, members in by_weight.items():
+            share = weight * len(members) / len(batched_inputs)
+            for name, loss in self._losses(images, features, targets, members).items():
+                total[name] = total.get(name, 0.0) + share * loss
+        return total
+
+    def _losses(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[Instances], members: list[int]
+    ) -> dict[str, Tensor]:
+        """detectron2's losses of some images of the batch."""
+        images = ImageList(images.tensor[members], [images.image_sizes[i] for i in members])
+        features = {level: x[members] for level, x in features.items()}
+        targets = [targets[i] for i in members]
+        proposals, proposal_losses = self.proposal_generator(images, features, targets)
+        _, head_losses = self.roi_heads(images, features, proposals, targets)
+        return {**head_losses, **proposal_losses}
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class IgnoringRPN(RPN):
+    """An anchor that matches no cell and lies in the ignored area is no background.
+
+    It is taken out after sampling and not replaced, so that every other anchor counts as much as in an image
+    that is known everywhere. An image without ``gt_ignored`` takes detectron2's own path.
+    """
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (-1 ignored, 0 background, 1 cell) and boxes of all anchors of each image, as ``RPN``."""
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        for label, cells in zip(labels, gt_instances, strict=True):
+            if cells.has("gt_ignored"):
+                label[(label == 0) & cells.gt_ignored.holds(Boxes.cat(anchors))] = -1
+        return labels, boxes

@@ -1,0 +1,80 @@
+"""Keeping the instances that raise the expected metric: a limit of its own for each image.
+
+At one IoU threshold let an image have n true cells, let k instances be kept and T of them match. Its
+precision is S = TP / (TP + FP + FN) = T / (n + k - T). One more instance, which matches with probability p,
+makes it (T + p) / (n + k + 1 - T - p) in expectation; that is more than S if and only if
+
+    p (1 + S) > S,  so  p > S / (1 + S):
+
+the better an image goes, the surer a further instance has to be. The metric is the mean over ten thresholds
+t, so instances are kept while the sum of p_t (1 + S_t) is above the sum of S_t, the denominators being nearly
+alike. Here the denominators are kept and the sums are compared themselves: with T_t(k) the sum of the p_t of
+the k best instances, that k is taken where the mean over t of T_t(k) / (n + k - T_t(k)) is highest. As every
+p_t grows with the score, no other choice of k instances is better than the k best.
+
+The expectation of T stands for T itself, so that the precision, convex in T, is taken a little too low, alike
+for all k. The number of true cells is not known: it is estimated as a multiple, learned on held-out frames,
+of all matches at IoU 0.5 that are expected among the candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+KNOTS = 33  # between scores; isotonic regression has no more steps than that to tell
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The probability that an instance of one type matches, by its score.
+
+    Attributes:
+        scores: ascending scores; between them probabilities are interpolated.
+        match: for each of the ten IoU thresholds the probability of a match at those scores.
+        cells: true cells for each match that is expected at IoU 0.5.
+    """
+
+    scores: tuple[float, ...]
+    match: tuple[tuple[float, ...], ...]
+    cells: float
+
+    def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability of a match at each IoU threshold, (K, 10)."""
+        return np.stack([np.interp(scores, self.scores, match) for match in self.match], axis=1)
+
+    def number(self, scores: NDArray[np.float64]) -> int:
+        """How many of a frame's disjoint instances to keep, best first: at least one if there are any.
+
+        Args:
+            scores: (K,) descending.
+        """
+        if not len(scores):
+            return 0
+        matches = np.cumsum(self.probabilities(scores), axis=0)
+        cells = max(self.cells * matches[-1, 0], 1.0)
+        kept = np.arange(1, len(scores) + 1)[:, None]
+        return int((matches / (cells + kept - matches)).mean(axis=1).argmax()) + 1
+
+
+def calibrate(scores: NDArray[np.float64], matched: NDArray[np.bool_], cells: int) -> Calibration:
+    """Isotonic regression of matches on scores, one for each IoU threshold.
+
+    Args:
+        scores: (K,) of the disjoint instances of held-out frames.
+        matched: (K, 10) whether each one matches a true cell at each IoU threshold.
+        cells: how many true cells these frames have.
+    """
+    from sklearn.isotonic import IsotonicRegression  # only now: it takes a second
+
+    knots = np.unique(np.quantile(scores, np.linspace(0, 1, KNOTS)).round(6))
+    fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    match = [fit.fit(scores, column).predict(knots).round(6) for column in matched.T]
+    found = np.interp(scores, knots, match[0]).sum()
+    return Calibration(
+        scores=tuple(knots.tolist()),
+        match=tuple(tuple(row.tolist()) for row in match),
+        cells=float(max(cells / max(found, 1.0), 1.0)),
+    )

@@ -1,0 +1,1 @@
+"""Tuning of post-processing on validation frames, and its cross-validated score."""
