@@ -119,9 +119,9 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(run_toy, accumulate
     assert column(runs[0], "grad_norm") == pytest.approx(column(runs[1], "grad_norm"), rel=1e-5)
     one, two = (torch.load(out / "weights_last.pth", weights_only=True)["model"] for out in runs)
     assert torch.allclose(one["layer.weight"], two["layer.weight"], atol=1e-7)
-    # Objects are gathered once to resume and once to save. In an iteration, BatchNorm exchanges values
-    # forward and backward for each piece; gradients and losses are averaged once, and a process waits once.
-    exchanged = {"all_gather_object": 2, "all_reduce": 12 * (2 * accumulate + 2), "waits": 12}
+    # Objects are gathered once to resume and once to save. An iteration sums BatchNorm's gradients for each
+    # piece, and averages all gradients and the losses once; for the gradients it waits.
+    exchanged = {"all_gather_object": 2, "all_reduce": 12 * (accumulate + 2), "waits": 12}
     assert files.read_json(runs[1] / "calls0.json") == files.read_json(runs[1] / "calls1.json") == exchanged
     assert files.read_json(runs[0] / "calls0.json") == {"waits": 0}
 
