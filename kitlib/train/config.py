@@ -15,8 +15,8 @@ from kitlib.predict.config import PredictConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
-Count = Annotated[Int, Field(ge=0)]
-PositiveCount = Annotated[Int, Field(ge=1)]
+_Count = Annotated[Int, Field(ge=0)]
+_PositiveCount = Annotated[Int, Field(ge=1)]
 
 
 @configuration
@@ -24,11 +24,11 @@ class OptimConfig:
     """The optimiser and its numbers; detectron2's defaults."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    momentum: Float = Field(0.9, ge=0, lt=1)
+    momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
     """Of "sgd"."""
-    weight_decay: Float = Field(1e-4, ge=0)
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-4
     """Not on the weights of normalisation layers."""
-    clip_norm: Float = Field(0.0, ge=0)
+    clip_norm: Annotated[Float, Field(ge=0)] = 0.0
     """The largest norm of the whole gradient; 0 does not clip it."""
 
 
@@ -36,33 +36,33 @@ class OptimConfig:
 class TrainingSettings:
     """What a notebook's user may set. The defaults are the paper's where it says anything."""
 
-    max_iter: PositiveCount = 5000
+    max_iter: _PositiveCount = 5000
     """Training iterations."""
-    images_per_batch: PositiveCount = 2
+    images_per_batch: _PositiveCount = 2
     """Images of one optimiser step, over all processes."""
-    accumulate: PositiveCount = 1
+    accumulate: _PositiveCount = 1
     """Pieces in which a batch goes through the network, to save memory."""
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = ScheduleConfig()
     """Learning rate."""
-    optim: OptimConfig = Field(default_factory=OptimConfig)
+    optim: OptimConfig = OptimConfig()
     """Optimiser."""
-    ema_decay: Float = Field(0.0, ge=0, lt=1)
+    ema_decay: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     """Decay of the moving average of the weights, which is evaluated and saved, e.g. 0.999; 0: none."""
-    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    augment: AugmentConfig = AugmentConfig()
     """Random views of the frames."""
-    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    sampler: SamplerConfig = SamplerConfig()
     """How often each image is seen."""
     amp: Precision = "off"
     """Mixed precision: off, bf16 or fp16 (for GPUs without bf16)."""
     memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Affects("speed")] = "auto"
     """Memory format of the model's tensors: auto, channels_last or contiguous."""
-    eval_every: Annotated[Count, Affects("watching")] = 0
+    eval_every: Annotated[_Count, Affects("watching")] = 0
     """Iterations between evaluations: the best one's weights are saved; 0: the last weights."""
-    patience: Annotated[Count, Affects("watching")] = 0
+    patience: Annotated[_Count, Affects("watching")] = 0
     """Stop after so many evaluations without a better one; 0: never."""
-    checkpoint_every: Annotated[Count, Affects("speed")] = 500
+    checkpoint_every: Annotated[_Count, Affects("speed")] = 500
     """Iterations between checkpoints; 0: one at the end only."""
-    workers: Annotated[Count, Affects("speed")] = 2
+    workers: Annotated[_Count, Affects("speed")] = 2
     """Processes that prepare images, for each GPU; 0: the training process prepares them."""
     seed: Int = 0
     """Everything random depends on this."""
@@ -104,9 +104,9 @@ class TrainConfig(TrainingSettings):
     """Frames to evaluate on, of the same kind; "" for no evaluation."""
     weights: str = ""
     """What to start from, see ``kitlib.model.weights``; "" for random weights."""
-    model: ModelConfig = Field(default_factory=ModelConfig)
+    model: ModelConfig = ModelConfig()
     """What the network is built from."""
-    predict: PredictConfig = Field(default_factory=PredictConfig)
+    predict: PredictConfig = PredictConfig()
     """How the frames of an evaluation are predicted."""
 
     def __post_init__(self) -> None:

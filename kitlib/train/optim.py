@@ -10,21 +10,28 @@ from torch import nn
 
 from kitlib.train.config import OptimConfig
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The model's trainable parameters: those with weight decay, and those of normalisation layers."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in model.modules():
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        (free if isinstance(module, NORMS) else decayed).extend(own)
+        (free if isinstance(module, _NORMS) else decayed).extend(own)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     return [g for g in groups if g["params"]]
 
 
 def build(model: nn.Module, config: OptimConfig, lr: float) -> torch.optim.Optimizer:
-    """The optimiser of what can be trained; PyTorch's fused form, a quarter of the time on a CPU."""
+    """The optimiser of what can be trained; PyTorch's fused form, a quarter of the time on a CPU.
+
+    Args:
+        model: on the device where it is trained.
+        config: which optimiser, and its numbers.
+        lr: the learning rate until ``set_lr`` gives another.
+    """
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)

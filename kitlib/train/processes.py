@@ -64,7 +64,7 @@ class Processes:
         parallel = DistributedDataParallel(
             model, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
         )
-        parallel.register_comm_hook(None, lambda _, bucket: _average(bucket))
+        parallel.register_comm_hook(None, lambda _, bucket: _average(parallel.process_group, bucket))
         return parallel
 
     @heartbeat.waiting()
@@ -146,11 +146,11 @@ def join() -> Iterator[Processes]:
     dist.destroy_process_group()  # not after an error: the peers may be gone, and leaving would wait for them
 
 
-def _average(bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _average(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """DistributedDataParallel's own averaging of a bucket of gradients."""
     if bucket.is_last():
         heartbeat.wait()
-    return allreduce_hook(dist.group.WORLD, bucket)
+    return allreduce_hook(group, bucket)
 
 
 def _replace(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:

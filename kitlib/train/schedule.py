@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,11 +20,11 @@ class ScheduleConfig:
     name: Literal["cosine_periodic", "cosine"] = "cosine_periodic"
     max_lr: Float = 0.005
     """The highest learning rate."""
-    min_lr: Float = Field(1e-5, ge=0)
+    min_lr: Annotated[Float, Field(ge=0)] = 1e-5
     """The lowest learning rate."""
-    period: Int = Field(200, ge=1)
+    period: Annotated[Int, Field(ge=1)] = 200
     """Of "cosine_periodic": iterations from max_lr to min_lr."""
-    warmup_iters: Int = Field(0, ge=0)
+    warmup_iters: Annotated[Int, Field(ge=0)] = 0
     """The rate rises linearly to its value over these first iterations."""
     warmup_factor: Share = 0.001
     """Where that rise starts, as in detectron2."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from kitlib.errors import KitError
 from kitlib.runtime.precision import autocast, ran_out
@@ -79,7 +80,8 @@ class Stepper:
         try:
             own = self._backward(batch)
             # The total comes first: of a process whose model failed it is all that the others understand.
-            values = torch.stack([sum(own.values()), *own.values()])
+            losses = torch.stack(list(own.values()))
+            values = torch.cat([losses.sum(0, keepdim=True), losses])
             total, *each = self.here.mean(nn.functional.pad(values, (0, _SENT - len(values))))
             if not math.isfinite(total):
                 return self._skip(statistics, [] if values[0].isfinite() else ids)
@@ -110,7 +112,9 @@ class Stepper:
 
     def _averaging(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged once a batch, after its last piece."""
-        return nullcontext() if last or self.here.world == 1 else self.network.no_sync()
+        if isinstance(self.network, DistributedDataParallel) and not last:
+            return self.network.no_sync()
+        return nullcontext()
 
     def _apply(self, losses: dict[str, float], statistics: list[torch.Tensor], ids: list[str]) -> Outcome:
         self.scaler.unscale_(self.optimizer)
@@ -166,8 +170,8 @@ class _Losses(nn.Module):
         try:
             return self.model(batch)
         except FloatingPointError:
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
-            return {"loss": math.nan * sum(p.sum() for p in parameters)}
+            sums = [p.float().sum() for p in self.model.parameters() if p.requires_grad]
+            return {"loss": math.nan * torch.stack(sums).sum()}
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
