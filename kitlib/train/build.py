@@ -102,7 +102,7 @@ class Evaluator:
     """Predicts, post-processes and scores the same frames again and again.
 
     Attributes:
-        frames: the held-out frames, all of them, on every process.
+        frames: the whole validation set, on every process.
         categories: the model's class names, in the order of its classes.
     """
 

@@ -50,7 +50,7 @@ def check(state: dict[str, Any], config: TrainConfig, data: str) -> None:
         data: fingerprint of its frames.
 
     Raises:
-        KitError: what differs in the configuration or the data, and the mend.
+        KitError: what differs in the configuration or the data, and what to do.
     """
     changes = differences(state["config"], configs.to_dict(config), _harmless(config))
     if state["data"] != data:
@@ -84,7 +84,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], harmless: Collection[s
 
 def _harmless(config: TrainConfig) -> set[str]:
     """A training may also be made longer, where that does not change the part that is done, and predict in
-    another way, where that has no say in which weights are kept."""
+    another way, where that does not decide which weights are saved."""
     harmless = set(_HARMLESS)
     if not config.schedule.needs_length:
         harmless.add("max_iter")
