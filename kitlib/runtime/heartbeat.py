@@ -60,21 +60,26 @@ def start(name: str) -> None:
 
 
 def beat(activity: str = "") -> None:
-    """Count a step done; ``activity``, as "evaluating", says what begins now."""
+    """Count a step done, which ends a wait; ``activity``, as "evaluating", says what begins now."""
+    _progress.waits = False
     _progress.steps += 1
     if activity:
         _progress.activity = activity
 
 
+def wait() -> None:
+    """From here to the next step, this process may wait for others for as long as these need."""
+    _progress.waits = True
+
+
 @contextmanager
 def waiting() -> Iterator[None]:
     """What is inside may wait for other processes for as long as these need."""
-    _progress.waits = True
+    wait()
     try:
         yield
     finally:
-        _progress.waits = False
-        _progress.steps += 1
+        beat()
 
 
 def _send(name: str, progress: _Progress, port: str, token: str) -> None:

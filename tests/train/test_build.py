@@ -1,14 +1,17 @@
-"""How the model's tensors lie in memory, and that slow work on it is told from a hang."""
+"""The model that is trained: its memory format, its gradients, and its steps, by which a hang is known."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from kitlib.model.progress import report_layers
 from kitlib.runtime import heartbeat
-from kitlib.train.build import build_model, memory_format
+from kitlib.train.build import build_loader, build_model, memory_format
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
@@ -36,6 +39,17 @@ def test_the_model_lies_so(make_config, alone, asked, last):
     kernels = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert len(kernels) > 10
     assert {p.is_contiguous(memory_format=LAST) for p in kernels} == {last}
+
+
+def test_every_parameter_has_a_gradient_also_without_cells(make_config, alone, frames):
+    """Or DistributedDataParallel would wait for it."""
+    config = make_config()
+    model, _ = build_model(config, alone)
+    empty = [dataclasses.replace(frame, cells=()) for frame in frames]
+    batch = next(iter(build_loader(config, alone, empty)))
+    with EventStorage():
+        sum(model(batch).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_each_layer_is_a_step():
