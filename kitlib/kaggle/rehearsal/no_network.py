@@ -4,11 +4,14 @@ This file is installed in the rehearsal's environment, with a .pth file that imp
 starts. It stops Python code, pip included, but no compiled library that opens sockets of its own.
 """
 
+from __future__ import annotations
+
 import errno
 import socket
+from typing import Any
 
 
-def _is_local(address):
+def _is_local(address: Any) -> bool:
     if not isinstance(address, tuple):
         # The path of a Unix socket.
         return True
@@ -17,20 +20,20 @@ def _is_local(address):
     return host in ("", "::1", "localhost", "0.0.0.0", "::") or host.startswith(("127.", "::ffff:127."))
 
 
-def _refuse(address):
+def _refuse(address: Any) -> None:
     if not _is_local(address):
         raise OSError(errno.ENETUNREACH, "Network is unreachable (as on Kaggle)")
 
 
 class _Socket(socket.socket):
-    def connect(self, address):
+    def connect(self, address: Any) -> None:
         _refuse(address)
-        return super().connect(address)
+        super().connect(address)
 
-    def connect_ex(self, address):
+    def connect_ex(self, address: Any) -> int:
         return super().connect_ex(address) if _is_local(address) else errno.ENETUNREACH
 
-    def sendto(self, data, *rest):
+    def sendto(self, data: Any, *rest: Any) -> int:
         _refuse(rest[-1])
         return super().sendto(data, *rest)
 
@@ -38,7 +41,7 @@ class _Socket(socket.socket):
 _getaddrinfo = socket.getaddrinfo
 
 
-def _resolve(host, *rest, **named):
+def _resolve(host: Any, *rest: Any, **named: Any) -> Any:
     if host is not None and not _is_local((host,)):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution (as on Kaggle)")
     return _getaddrinfo(host, *rest, **named)
