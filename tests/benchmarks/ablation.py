@@ -33,7 +33,7 @@ def ways(
     if by_type:
         found["+ scales by type"] = PredictConfig(scales=(scale, further), scales_by_type=by_type)
     fullest = list(found.values())[-1]
-    return {**found, "+ turns": replace(fullest, tta=("none", "flip_h"), levels=LEVELS)}
+    return {**found, "+ turns": replace(fullest, tta=("none", "flip_h"), candidate_mask_thresholds=LEVELS)}
 
 
 def scales_of(text: str) -> tuple[str, tuple[float, ...]]:
@@ -65,7 +65,9 @@ def out_of_fold(
         if not out.exists():
             listed = str(records.write_frames(folder / "frames.npz", frames))
             predict.run(PredictJob(weights(run, stages, fold), listed, str(out), config))
-        found = {0.5: out} | {level: folder / f"predictions@{level:.2f}.csv" for level in config.levels}
+        found = {0.5: out} | {
+            level: folder / f"predictions@{level:.2f}.csv" for level in config.candidate_mask_thresholds
+        }
         for level, path in found.items():
             levels.setdefault(level, []).extend(tables.read_cells(path))
     return levels

@@ -47,7 +47,7 @@ def main() -> None:
         tuple(path for fold in given.folds for path in ablation.weights(given.run, given.stage, fold)),
         str(records.write_frames(folder / "test.npz", test)),
         str(folder / "test.csv"),
-        replace(look, levels=(), mask_threshold=post.mask_threshold),
+        replace(look, candidate_mask_thresholds=(), mask_threshold=post.mask_threshold),
     )
     final = [thresholds.apply(frame, post) for frame in predict.run(job).frames()]
     path = writer.write(folder / "submission.csv", final, test)
