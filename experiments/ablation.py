@@ -41,7 +41,7 @@ def ways(
     if by_type:
         found["+ scales by type"] = PredictConfig(scales=(scale, further), scales_by_type=by_type)
     fullest = list(found.values())[-1]
-    return {**found, FULLEST: replace(fullest, tta=("none", "flip_h"), levels=LEVELS)}
+    return {**found, FULLEST: replace(fullest, tta=("none", "flip_h"), candidate_mask_thresholds=LEVELS)}
 
 
 def scales_of(text: str) -> tuple[str, tuple[float, ...]]:
@@ -66,7 +66,7 @@ def predicted(
     if not done.exists() or configs.load(PredictJob, done) != job:
         predict.run(job)
         configs.save(job, done)
-    levels = {level: folder / f"predictions@{level:.2f}.csv" for level in config.levels}
+    levels = {level: folder / f"predictions@{level:.2f}.csv" for level in config.candidate_mask_thresholds}
     usual = {config.mask_threshold["default"]: out}
     return {level: tables.read_cells(path) for level, path in (usual | levels).items()}
 
@@ -131,7 +131,7 @@ def submit(given: argparse.Namespace, truth: dict[int, list[Frame]], judged: lis
 
     test, post = competition.test(given.data), result.tuned.post
     models = [path for fold in given.folds for path in weights(given.run, given.stage, fold)]
-    config = replace(config, levels=(), mask_threshold=post.mask_threshold)
+    config = replace(config, candidate_mask_thresholds=(), mask_threshold=post.mask_threshold)
     (instances,) = predicted(models, test, folder / "test", config).values()
     final = [thresholds.apply(frame, post) for frame in instances]
     path = writer.write(folder / "submission.csv", final, test)

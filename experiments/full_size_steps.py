@@ -26,7 +26,7 @@ from kitlib.post.tuning import cross_validation
 from kitlib.predict import pseudo
 from kitlib.records import Frame
 from kitlib.stages import notebooks, runner
-from kitlib.stages.names import notebook
+from kitlib.stages.notebooks import notebook
 from kitlib.submission import writer
 
 LEVELS = (0.5, 0.4)
@@ -152,7 +152,7 @@ def select(data: Path, work: Path, parts: Parts) -> None:
         unlabelled = competition.unlabelled(data)
         predicted = tables.read_cells(_table(work, "unlabelled"))
     with parts.time("selection"):
-        kept, report = pseudo.select(unlabelled, predicted, pseudo.PseudoConfig(doubt={"default": 0.3}))
+        kept, report = pseudo.select(unlabelled, predicted, pseudo.PseudoConfig())
     with parts.time("writing"):
         out = files.make_folder(work / "04_pseudolabel")
         tables.write_annotations(out / "pseudo.csv", kept)
@@ -185,9 +185,9 @@ def tuning(share: float) -> Callable[[Path, Path, Parts], None]:
         ids = {frame.id for frame in chosen}
         found = {level: [frame for frame in frames if frame.id in ids] for level, frames in read.items()}
         parameters = notebooks.parameters(notebook("03_train"))
-        kinds, ways = parameters["score_kinds"], parameters["ways"]
+        kinds, methods = parameters["score_kinds"], parameters["tuning_methods"]
         with parts.time("cross-validation"):
-            done = cross_validation.cross_validate(chosen, found, seed=SEED, kinds=kinds, ways=ways)
+            done = cross_validation.cross_validate(chosen, found, seed=SEED, kinds=kinds, methods=methods)
         print(f"{len(chosen)} images: {done.best.name} {done.best.mean:.3f}")
 
     return step

@@ -23,7 +23,6 @@ from kitlib import config as configs
 from kitlib import files, records, train
 from kitlib.data import competition, folds
 from kitlib.data.images import image_files, whole_size
-from kitlib.post.config import PostConfig
 from kitlib.predict import PredictConfig, pseudo
 from kitlib.records import Frame
 
@@ -36,8 +35,8 @@ WIDE = {"astro": (0.5, 1.6), "cort": (1.2, 2.2), "shsy5y": (1.4, 2.8)}
 PSEUDO_SHARE = 0.25
 # Of shsy5y, by the first model's cross-validation, three of four cells with a score of 0.2 are true.
 BELIEVED = pseudo.PseudoConfig(
-    post=PostConfig(score={"default": 0.5, "astro": 0.3, "shsy5y": 0.2}),
-    doubt={"default": 0.1, "shsy5y": 0.05},
+    score_threshold={"default": 0.5, "astro": 0.3, "shsy5y": 0.2},
+    ignore_threshold={"default": 0.1, "shsy5y": 0.05},
 )
 
 

@@ -29,7 +29,7 @@ from kitlib.submission import writer
 
 MODEL = {"pixel_mean": 13.0, "pixel_std": 15.0, "anchor_sizes": [[10], [20], [40], [80], [160]]}
 VIEWS = AugmentConfig(scale=(0.9, 1.6), crop=(256, 256), brightness=0.3, contrast=0.3, gamma=0.2)
-LOOKS = PredictConfig(scales=(1.0, 1.4), tta=("none", "flip_h"), levels=(0.5, *LEVELS))
+LOOKS = PredictConfig(scales=(1.0, 1.4), tta=("none", "flip_h"), candidate_mask_thresholds=(0.5, *LEVELS))
 
 
 def split(data: Path) -> tuple[list[Frame], list[Frame]]:
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"mean precision of IoU .50 to .90: {np.mean(list(by_threshold.values())[:9]):.3f}")
 
     post = judged.tuned.post
-    looks = replace(LOOKS, levels=(), mask_threshold=post.mask_threshold)
+    looks = replace(LOOKS, candidate_mask_thresholds=(), mask_threshold=post.mask_threshold)
     (instances,) = predicted(models, test, out / "test", looks).values()
     done = [thresholds.apply(frame, post) for frame in instances]
     print(writer.write(out / "submission.csv", done, test))

@@ -63,7 +63,7 @@ def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None
         values = {"map": result.mean, **({f"by_{by}": parts[by]} if by else {})}
         click.echo(json.dumps({**values, "counts": [c._asdict() for c in result.counts]}))
         return
-    for name, value in parts.get(by, {}).items():
+    for name, value in (parts[by] if by else {}).items():
         click.echo(f"{name}\t{value:.4f}")
     click.echo(f"map\t{result.mean:.4f}")
 
@@ -108,11 +108,12 @@ def synth(
         raise KitError("--like makes the published number of images; give --share instead of --images")
     if share is not None and not like:
         raise KitError("--share is of the published numbers; give --like competition as well, or --images")
-    options = {"seed": seed, **({"size": _size(size)} if size is not None else {})}
+    sides: dict[str, tuple[int, int]] = {} if size is None else {"size": _size(size)}
     if like:
-        click.echo(full_size.ensure(folder, share=1.0 if share is None else share, say=click.echo, **options))
+        share = 1.0 if share is None else share
+        click.echo(full_size.ensure(folder, share=share, seed=seed, say=click.echo, **sides))
     else:
-        click.echo(synthetic.ensure(folder, images=24 if images is None else images, **options))
+        click.echo(synthetic.ensure(folder, images=24 if images is None else images, seed=seed, **sides))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -120,6 +121,16 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal()):
         raise KitError(f"--size '{text[:80]}' must look like 256x256 (height x width)")
     return int(height), int(width)
+
+
+def _print_parameters(context: click.Context, option: click.Parameter, stage: str | None) -> None:
+    if stage is None:
+        return
+    from kitlib.stages import notebooks, parameter_help
+
+    chosen = notebooks.STAGES if stage == "all" else [notebooks.resolve(stage)]
+    click.echo("\n\n".join(map(parameter_help.table, chosen)))
+    context.exit()
 
 
 @kit.command()
@@ -136,7 +147,21 @@ def _size(text: str) -> tuple[int, int]:
 )
 @click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
 @click.option("--to", "last", default="06", help="Last stage to run.")
-@click.option("--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="03_train.max_iter=100")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="STAGE.NAME=VALUE",
+    help="A parameter, such as 03_train.max_iter=100 or 03.optim.name=sgd; see --help-parameters.",
+)
+@click.option(
+    "--help-parameters",
+    metavar="STAGE",
+    expose_value=False,
+    is_eager=True,
+    callback=_print_parameters,
+    help='List the parameters of a stage, such as 03, or of "all", and exit.',
+)
 @click.option("--force", is_flag=True, help="Run finished stages again.")
 def run(
     profile: str,
@@ -150,20 +175,20 @@ def run(
 ) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
     from kitlib import stages
-    from kitlib.stages import names, stage, summary
+    from kitlib.stages import notebooks, record, stage
 
-    names.check_text(names.ROOT)
+    notebooks.check_text(notebooks.ROOT)
     first, last = stages.resolve(first), stages.resolve(last)
     plan = stages.plan(
         profile, settings, {"gpus": gpus} if gpus >= 0 else {}
     )  # complain before anything is made
-    target = names.whole_path(out) if out else names.default_out(plan.profile)
+    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
     folder = stage.locate_data(data)
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
     rows = stages.run(plan, folder, target, first, last, force, click.echo)
-    click.echo("\n" + summary.table(rows))
+    click.echo("\n" + record.table(rows))
 
 
 @kit.command()
@@ -225,9 +250,9 @@ def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, eve
 @click.option("--half", is_flag=True, help="Weights in 16 bits: half the size to upload.")
 def bundle(run: Path, user: str, half: bool) -> None:
     """Pack RUN (outputs/demo) for Kaggle: what the submission notebook needs without a network."""
-    from kitlib.stages import submitting
+    from kitlib.stages import stage
 
-    packed = submitting.bundle(run, user, half)
+    packed = stage.write_bundle(run, user, half)
     for name, size in packed.sizes.items():
         click.echo(f"{size / 1e6:10.2f} MB  {name}")
     click.echo(f"{packed.size / 1e6:10.2f} MB  in {packed.folder}")

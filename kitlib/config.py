@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -17,7 +17,8 @@ import pydantic
 import pydantic.dataclasses
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field
-from typing_extensions import dataclass_transform
+from pydantic.fields import FieldInfo
+from typing_extensions import TypedDict, dataclass_transform
 
 from kitlib import files
 from kitlib.errors import KitError, unknown
@@ -41,6 +42,8 @@ Int = Annotated[int, Field(strict=True)]
 """A whole number; neither text nor true or false, which Python takes for numbers."""
 Float = Annotated[float, BeforeValidator(_number)]
 """A number, also as text ("1e-3")."""
+Count = Annotated[Int, Field(ge=0)]
+PositiveCount = Annotated[Int, Field(ge=1)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Positive = Annotated[Float, Field(gt=0)]
 Precision = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_word)]
@@ -51,21 +54,75 @@ Precision = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_word)]
 class Affects:
     """What a change of a field affects, as part of its type: ``Annotated[int, Affects("speed")]``.
 
+    A field without it affects the result, and all that was made of it.
+
     Attributes:
-        what: "place" where files lie; "speed" nothing but how fast it goes or how often it is saved;
-            "watching" how a training is evaluated on its way, which an interrupted one may change. A field
-            without it affects the result.
+        what: "place" where files lie and what computes; "speed" how fast it goes and how often it is saved;
+            "after" what is made of a training; "evaluation" how a training is evaluated on its way, and
+            "length" how long it is, either of which an interrupted training may change.
+        where: an attribute of the configuration; where that is false, the field affects the result.
     """
 
-    what: Literal["place", "speed", "watching"]
+    what: Literal["place", "speed", "after", "evaluation", "length"]
+    where: str = ""
 
 
-def affecting(cls: type, *what: str) -> set[str]:
-    """The fields of a configuration that affect one of these, see ``Affects``."""
-    marks = {name: field.metadata for name, field in cls.__pydantic_fields__.items()}
+def affecting(config: Any, *what: str, always: bool = False) -> set[str]:
+    """The fields of a configuration that affect nothing but one of these, see ``Affects``.
+
+    Args:
+        config: an instance.
+        what: as in ``Affects``.
+        always: leave out the fields of which it depends on the others' values.
+    """
     return {
-        name for name, found in marks.items() if any(isinstance(m, Affects) and m.what in what for m in found)
+        name
+        for name, field in fields(type(config)).items()
+        for mark in field.metadata
+        if isinstance(mark, Affects) and mark.what in what
+        if not mark.where or (not always and getattr(config, mark.where))
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Says that a dictionary holds some fields of a configuration: ``Annotated[dict[str, Any], Part(Cls)]``.
+
+    Each value is checked for itself; what they are together, only where they are laid over the others.
+    """
+
+    of: type
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
+        named = {name: field.rebuild_annotation() for name, field in fields(self.of).items()}
+        some = TypedDict(self.of.__name__, named, total=False)  # type: ignore[misc]
+        some.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+        return handler.generate_schema(some)
+
+
+def with_defaults(**values: Any) -> Callable[[type[T]], type[T]]:
+    """Decorate a class below ``configuration``: these inherited fields get other defaults."""
+
+    def change(cls: type[T]) -> type[T]:
+        for name, value in values.items():
+            base = next(c for c in cls.__mro__[1:] if name in fields(c))
+            cls.__annotations__[name] = fields(base)[name].rebuild_annotation()
+            setattr(cls, name, Field(value, description=description(base, name)))
+        return cls
+
+    return change
+
+
+def description(cls: type, name: str) -> str:
+    """The text below a field of a configuration, as one line; "" where there is none."""
+    # pydantic notes it at the class that declares the field alone.
+    found = (fields(c)[name].description for c in cls.__mro__ if name in fields(c))
+    return " ".join(next(filter(None, found), "").split())
+
+
+def fields(cls: Any) -> dict[str, FieldInfo]:
+    """What pydantic knows of a configuration's fields, by name and in order; empty for any other class."""
+    return getattr(cls, "__pydantic_fields__", {})
 
 
 def overlay(under: Any, over: Any) -> Any:
@@ -91,7 +148,9 @@ def configuration(cls: type[T]) -> type[T]:
         KitError: by the class it returns: a value of a wrong type or out of bounds, with the field's name.
     """
     settings = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    made = pydantic.dataclasses.dataclass(frozen=True, config=settings)(cls)
+    if "__post_init__" in cls.__dict__:
+        type.__setattr__(cls, "__post_init__", _located(cls.__dict__["__post_init__"]))
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=settings)(cls)
     checked = made.__init__
 
     @functools.wraps(checked)
@@ -104,6 +163,19 @@ def configuration(cls: type[T]) -> type[T]:
 
     made.__init__ = init
     return made
+
+
+def _located(check: Callable[[T], None]) -> Callable[[T], None]:
+    """The check with its KitErrors as ValueErrors, to which pydantic adds the field that they are about."""
+
+    @functools.wraps(check)
+    def checked(self: T) -> None:
+        try:
+            check(self)
+        except KitError as error:
+            raise ValueError(str(error)) from None
+
+    return checked
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -123,14 +195,14 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     if not isinstance(values, Mapping):
         raise KitError(f"{where or cls.__name__} must be a section of keys and values, not {_quoted(values)}")
     try:
-        return _adapter(cls).validate_python(values)
+        return typing.cast(T, _adapter(typing.cast(Any, cls)).validate_python(values))
     except pydantic.ValidationError as error:
         raise KitError(_sentence(error, cls, values, where)) from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain dicts, lists and scalars of a configuration; ``from_dict`` turns them back."""
-    return _plain(dataclasses.asdict(config))
+    return to_plain(dataclasses.asdict(config))
 
 
 def load(cls: type[T], path: Path | str) -> T:
@@ -220,11 +292,12 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(*_FLOAT)
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Lists, dicts and scalars that YAML can hold."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [to_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -252,7 +325,7 @@ _TYPES = {
 
 
 @functools.cache
-def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
+def _adapter(cls: Any) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(cls)
 
 
@@ -263,19 +336,19 @@ def _sentence(error: pydantic.ValidationError, cls: type, values: Any, where: st
     kind, place, context = found["type"], found["loc"], found.get("ctx", {})
     keys, value = _follow(values, place)
     path = ".".join(filter(None, [where, *keys]))
-    if kind == "unexpected_keyword_argument":
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         section = ".".join(filter(None, [where, *keys[:-1]]))
-        names = [field.name for field in dataclasses.fields(_class_at(cls, keys[:-1]))]
+        names = fields(_class_at(cls, keys[:-1]))
         return str(unknown(f"key in {section}" if section else "key", keys[-1], names))
     if kind in ("missing", "missing_argument"):
         if isinstance(place[-1], str):
             return f"{path or cls.__name__} lacks '{place[-1]}', which has no default; give it a value"
-        length = 1 + max(other["loc"][-1] for other in findings if other["loc"][:-1] == place[:-1])
+        length = 1 + max(int(other["loc"][-1]) for other in findings if other["loc"][:-1] == place[:-1])
         return f"{path} must hold {length} values, not {_quoted(value)}"
     if kind == "literal_error":
         choices = [text.strip("'") for text in re.findall(r"'[^']*'|\d+", context["expected"])]
         return str(unknown(f"value of {path}:", value, choices))
-    if kind == "value_error" and dataclasses.is_dataclass(_class_at(cls, keys)):
+    if kind == "value_error" and _class_at(cls, keys) is not None:
         return f"{path}: {context['error']}" if path else str(context["error"])
     return f"{path} must {_need(found)}, not {_quoted(value)}"
 
@@ -289,7 +362,7 @@ def _need(found: Any) -> str:
     return wanted or f"be right ({found['msg'].removeprefix('Value error, ')})"
 
 
-def _follow(values: Any, place: Sequence[str | int]) -> tuple[list[str], Any]:
+def _follow(values: Any, place: Sequence[Any]) -> tuple[list[str], Any]:
     """The keys of a finding that lead somewhere in the values, and what is there.
 
     pydantic also names the alternatives that a field may be ("float", "tuple[int, int]").
@@ -309,14 +382,20 @@ def _follow(values: Any, place: Sequence[str | int]) -> tuple[list[str], Any]:
 
 
 def _class_at(cls: Any, keys: Sequence[str]) -> Any:
-    """The class of a nested configuration; whatever else a field holds, where it is none."""
+    """The class of a nested configuration, or of which a part is given; None where there is none."""
     for key in keys:
-        if not dataclasses.is_dataclass(cls):
+        field = fields(cls).get(key)
+        if field is None:
             return None
-        hint = typing.get_type_hints(cls).get(key)
-        inner = [part for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)]
-        cls = inner[0] if inner else hint
+        cls = inner(field)
     return cls
+
+
+def inner(field: FieldInfo) -> Any:
+    """The configuration that a field holds, whole or in part; None for a field of plain values."""
+    parts = [mark.of for mark in field.metadata if isinstance(mark, Part)]
+    held: tuple[Any, ...] = (*parts, field.annotation, *typing.get_args(field.annotation))
+    return next((c for c in held if dataclasses.is_dataclass(c)), None)
 
 
 def _quoted(value: Any) -> str:

@@ -223,9 +223,9 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, arguments: tuple[str, s
         (["--from", "03"], "03_train needs the results of 02_pretrain_livecell"),
         (
             ["--set", "03.max_itre=3"],
-            "unknown parameter of --set 03_train: 'max_itre': did you mean 'max_iter'?",
+            "unknown parameter of 03_train: 'max_itre': did you mean 'max_iter'?",
         ),
-        (["--set", "03.max_iter=many"], "--set 03_train.max_iter must be of type int"),
+        (["--set", "03.max_iter=many"], "03_train.max_iter must be a whole number, not 'many'"),
         (["--data", "DATA/nowhere"], "nowhere"),
     ],
 )
@@ -238,6 +238,18 @@ def test_a_run_that_cannot_be_is_refused_at_once(
     with pytest.raises(KitError, match=problem.replace("?", r"\?")):
         call("run", *(part for option in options.items() for part in option))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parameters_of_a_stage_are_listed() -> None:
+    lines = call("run", "--help-parameters", "06").stdout.splitlines()
+    assert lines[0].split() == ["06_submit", "default", "affects", "type", "and", "bounds"]
+    assert any(line.startswith("hours ") for line in lines)
+    assert "--help-parameters" in call("run", "--help").stdout
+    everything = call("run", "--help-parameters", "all").stdout
+    assert "01_eda" in everything
+    assert "\n05_retrain " in everything
+    with pytest.raises(KitError, match="unknown stage '7'"):
+        call("run", "--help-parameters", "7")
 
 
 def test_a_name_that_is_no_utf8_is_named_and_nothing_is_made(synthetic: Path, tmp_path: Path) -> None:

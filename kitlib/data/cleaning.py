@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
+from kitlib.config import Int, configuration
 from kitlib.masks import rle
 from kitlib.masks.topology import topology
 from kitlib.records import Frame
@@ -28,26 +31,26 @@ class Faults:
         return Faults(self.holes + other.holes, self.broken + other.broken, self.overlaps + other.overlaps)
 
 
-def clean(
-    frames: Iterable[Frame],
-    fill_holes: bool = False,
-    keep_largest: bool = False,
-    drop_ids: Collection[str] = (),
-    min_area: int = 0,
-) -> list[Frame]:
-    """Frames with mended masks; with the defaults, the frames as they are.
+@configuration
+class CleaningConfig:
+    """How the faults of masks are cleaned; by default not at all."""
 
-    Args:
-        frames: any frames; their images are not read.
-        fill_holes: fill background that a mask encloses (4-connected background, 8-connected cell).
-        keep_largest: of a mask in several parts, keep the largest; the first one met of equals, row by row.
-        drop_ids: frames to leave out.
-        min_area: drop cells with fewer pixels than this, after mending.
-    """
-    kept = [frame for frame in frames if frame.id not in drop_ids]
-    if fill_holes or keep_largest:
-        kept = [_mend(frame, fill_holes, keep_largest) for frame in kept]
-    return [_without_small(frame, min_area) for frame in kept] if min_area > 0 else kept
+    fill_holes: bool = False
+    """Fill background that a mask encloses (4-connected background, 8-connected cell)."""
+    keep_largest: bool = False
+    """Of a mask in several parts, keep the largest; the first one met of equals, row by row."""
+    drop_ids: tuple[str, ...] = ()
+    """Frames to leave out."""
+    min_area: Annotated[Int, Field(ge=0)] = 0
+    """Drop cells with fewer pixels than this, after the rest."""
+
+
+def clean(frames: Iterable[Frame], config: CleaningConfig) -> list[Frame]:
+    """Frames with clean masks; their images are not read."""
+    cleaned = [frame for frame in frames if frame.id not in config.drop_ids]
+    if config.fill_holes or config.keep_largest:
+        cleaned = [_mend(frame, config.fill_holes, config.keep_largest) for frame in cleaned]
+    return [_without_small(frame, config.min_area) for frame in cleaned] if config.min_area else cleaned
 
 
 def faults(frame: Frame) -> Faults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from kitlib.config import Float, Int, configuration
 from kitlib.errors import unknown
 
 LEVELS = 5
+MaskStages = Literal["all", "last"]
 
 
 @configuration
@@ -24,29 +25,54 @@ class Architecture:
     """
 
     depth: Literal[18, 34, 50, 101, 152] = 50
+    """Layers of the ResNet."""
     groups: Int = 1
+    """Groups of a block's 3x3 convolution; 32 with group_width 8 is ResNeXt-32x8d."""
     group_width: Int = 64
-    stride_in_1x1: bool = True  # where a block strides: weights from Caffe's MSRA ResNets want the 1x1
-    backbone: str = ""  # a timm model in place of the ResNet
+    """Channels of each group."""
+    stride_in_1x1: bool = True
+    """Where a block strides: weights from Caffe's MSRA ResNets want the 1x1 convolution."""
+    backbone: str = ""
+    """A timm model in place of the ResNet."""
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
-    freeze_at: Int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
+    """Normalisation layers of the backbone."""
+    freeze_at: Int = 2
+    """Stages that stay as loaded: 1 the stem, 2 and res2, ...; 0 trains all."""
     fpn_channels: Int = 256
+    """Channels of the feature pyramid."""
     anchor_sizes: tuple[tuple[Float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
+    """Sides of the anchors at each level, finest first."""
     anchor_ratios: tuple[Float, ...] = (0.5, 1.0, 2.0)
-    rpn_pre_nms_topk: tuple[Int, Int] = (4000, 4000)  # per level
+    """Heights of the anchors to their widths."""
+    rpn_pre_nms_topk: tuple[Int, Int] = (4000, 4000)
+    """Proposals of each level before NMS."""
     rpn_post_nms_topk: tuple[Int, Int] = (2000, 3000)
+    """Proposals of an image after NMS."""
     rpn_batch: Int = 256
+    """Anchors of an image that the proposal network learns from."""
     rpn_nms: Float = 0.7
+    """IoU above which the lower of two proposals goes."""
     roi_batch: Int = 512
+    """Proposals of an image that the heads learn from."""
     box_fcs: Int = 2
+    """Fully connected layers of a box head."""
     box_width: Int = 1024
+    """Their width."""
     mask_convs: Int = 4
+    """Convolutions of a mask head."""
     mask_width: Int = 256
-    box_nms: Float = 0.6  # long thin cells side by side: boxes overlap more than 0.5 where masks do not
+    """Their channels."""
+    box_nms: Float = 0.6
+    """IoU above which the lower of two boxes goes; boxes of long thin cells side by side overlap more than
+    their masks."""
     score_floor: Float = 0.05
+    """The lowest score of a detection."""
     detections: Int = 1000
-    pixel_mean: Float | tuple[Float, Float, Float] | None = None  # None: as the backbone's published weights
+    """The most detections of an image."""
+    pixel_mean: Float | tuple[Float, Float, Float] | None = None
+    """Grey level that is subtracted; null: as for the backbone's published weights."""
     pixel_std: Float | tuple[Float, Float, Float] | None = None
+    """What the difference is divided by; null: likewise."""
 
 
 PRESETS: dict[str, Architecture] = {
@@ -78,9 +104,9 @@ class ModelConfig:
 
     preset: str = "tiny"
     """A name in ``PRESETS``."""
-    num_classes: Int = Field(3, ge=1)
+    num_classes: Annotated[Int, Field(ge=1)] = 3
     """Kinds of cell, background not counted."""
-    mask_stages: Literal["all", "last"] = "all"
+    mask_stages: MaskStages = "all"
     """ "all": a mask branch at each cascade stage; "last": detectron2's one branch."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Fields of ``Architecture`` that differ from the preset."""

@@ -16,9 +16,15 @@ from kitlib.post.forest import Forest
 Split = Literal["keep_largest", "drop", "keep_all"]
 Kind = Literal["box", "mask", "product", "learned"]
 KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
-Way = Literal["score threshold", "limits for all", "limits by type", "expected gain"]
-#: The ways that tune more than one score threshold for all types.
-WAYS: tuple[Way, ...] = ("limits for all", "limits by type", "expected gain")
+TuningMethod = Literal[
+    "score threshold", "one threshold for all types", "thresholds by type", "expected gain"
+]
+#: The methods that tune more than one score threshold for all types.
+THRESHOLD_METHODS: tuple[TuningMethod, ...] = (
+    "one threshold for all types",
+    "thresholds by type",
+    "expected gain",
+)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kitlib.data import cleaning
+from kitlib.data.cleaning import CleaningConfig
 from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.post.config import Limits, PostConfig
@@ -89,7 +90,8 @@ def sure(cell: Voter) -> float:
 
 def mend(frame: Frame, limits: Limits) -> Frame:
     """The frame with its masks filled or freed of stray parts, as the limits ask."""
-    return cleaning.clean([frame], limits.fill_holes, limits.largest_only)[0]
+    config = CleaningConfig(fill_holes=limits.fill_holes, keep_largest=limits.largest_only)
+    return cleaning.clean([frame], config)[0]
 
 
 def fits(areas: NDArray[np.int64], limits: Limits) -> NDArray[np.bool_]:

@@ -43,14 +43,14 @@ def to_cells(
         size: (height, width) of the frame.
 
     Returns:
-        The cells at the mask threshold of the type that they vote for, then at each of ``config.levels``. A
-        cell without a pixel above the threshold is left out.
+        The cells at the mask threshold of the type that they vote for, then at each of
+        ``config.candidate_mask_thresholds``. A cell without a pixel above the threshold is left out.
     """
     order = fused.best(config.score_floor, config.max_cells)
     names = [categories[c] for c in fused.classes[order].tolist()]
     scores, agreement = fused.scores[order].tolist(), fused.agreement[order].tolist()
     voted = thresholds.vote([Vote(*v) for v in zip(names, scores, strict=True)])
-    levels = (config.mask_threshold_of(voted), *config.levels)
+    levels = (config.mask_threshold_of(voted), *config.candidate_mask_thresholds)
     tables: list[list[Outlined]] = [[] for _ in levels]
     for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
         patch = soft_mask(found, fused.members[i], *size)

@@ -42,14 +42,14 @@ class PredictConfig:
     mask_threshold: dict[str, Probability] = Field(default_factory=lambda: {"default": 0.5})
     """A pixel belongs to a cell where its probability is at least this; by the type that the frame's cells
     vote for, and ``default`` for the others."""
-    levels: tuple[Probability, ...] = ()
+    candidate_mask_thresholds: tuple[Probability, ...] = ()
     """Further mask thresholds, each with a table of its own, for the tuner."""
     score_floor: Share = 0.05
     """Instances below this score are not even written down; post-processing chooses among the rest. The best
     instance of a frame always stays."""
-    max_cells: Int = Field(1000, ge=1)
+    max_cells: Annotated[Int, Field(ge=1)] = 1000
     """The most instances of a frame, the best ones."""
-    batch: Int = Field(1, ge=1)
+    batch: Annotated[Int, Field(ge=1)] = 1
     """Views of a frame that go through a network together."""
     amp: Precision = "off"
     """Mixed precision on a GPU; a T4 has fp16 only."""
@@ -59,8 +59,10 @@ class PredictConfig:
         for name, values in {"scales": self.scales, "tta": self.tta, **by_type}.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} must be different values, at least one, not {list(values)}")
-        if len({round(level, 2) for level in self.levels}) != len(self.levels):  # as their files are named
-            raise ValueError(f"levels must differ by 0.01 or more, not {list(self.levels)}")
+        candidates = self.candidate_mask_thresholds
+        # The name of each one's file has two decimals.
+        if len({round(threshold, 2) for threshold in candidates}) != len(candidates):
+            raise ValueError(f"candidate_mask_thresholds must differ by 0.01 or more, not {list(candidates)}")
         if self.stride and not self.tile:
             raise ValueError("stride is the distance of tiles, but there is no tile; set tile as well")
         if "default" not in self.mask_threshold:
@@ -69,6 +71,33 @@ class PredictConfig:
     def mask_threshold_of(self, category: str | None) -> float:
         """The mask threshold of a frame whose cells are of this type."""
         return self.mask_threshold.get(category or "default", self.mask_threshold["default"])
+
+
+@configuration
+class PseudoConfig:
+    """Which predicted cells become pseudo labels, and what they weigh in training."""
+
+    score_threshold: dict[str, Share] = Field(default_factory=lambda: {"default": 0.6})
+    """Least score of a confident cell, by type."""
+    agreement: dict[str, Share] = Field(default_factory=lambda: {"default": 0.0})
+    """Least share of the models and views that saw it, by type."""
+    min_area: dict[str, Int] = Field(default_factory=lambda: {"default": 20})
+    """Least area of a cell in pixels, by type."""
+    max_area: dict[str, Int | None] = Field(default_factory=lambda: dict[str, int | None](default=None))
+    """Largest area, by type; None: any."""
+    ignore_threshold: dict[str, Share] = Field(default_factory=lambda: {"default": 0.3})
+    """Score from which what is no label is ignored, by type."""
+    min_cells: Int = 4
+    """Images with fewer confident cells are dropped."""
+    loss_weight: Float = 0.5
+    """Factor on the training loss of pseudo-labelled images."""
+    weight_by_score: bool = False
+    """That factor times the mean score of the image's cells."""
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "agreement", "min_area", "max_area", "ignore_threshold"):
+            if "default" not in getattr(self, name):
+                raise ValueError(f"{name} needs a 'default' for types that it does not name")
 
 
 @configuration
@@ -81,7 +110,7 @@ class PredictJob:
     """A file of ``records.write_frames``."""
     out: str
     """The predictions.csv to write."""
-    config: PredictConfig = Field(default_factory=PredictConfig)
+    config: PredictConfig = PredictConfig()
     until: Float | None = None
     """The time (``time.monotonic()``, which all processes of a host share and which no change of its clock
     moves) at which it must have ended; where that is short, less is done, see ``kitlib.predict.budget``."""

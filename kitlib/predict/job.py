@@ -27,7 +27,7 @@ class Predicted:
 
     Attributes:
         path: its predictions.csv.
-        levels: the table of each mask threshold of ``PredictConfig.levels``; without any, ``path`` alone,
+        levels: the table of each of ``PredictConfig.candidate_mask_thresholds``; without any, ``path`` alone,
             under the default threshold.
         skipped: why an image was left out, by id; the tables hold such an image without cells.
         seconds: how long each image took, by id.
@@ -52,8 +52,9 @@ class Predicted:
 def run(job: PredictJob, gpus: int = 0) -> Predicted:
     """Predict all frames of a job and write ``job.out``, its predictions.csv, with a progress bar.
 
-    The tables of ``job.config.levels`` go beside it, as predictions@0.40.csv. An image that cannot be read or
-    predicted, be it that it takes the process along, is told beside the bar and left out.
+    The tables of ``job.config.candidate_mask_thresholds`` go beside it, as predictions@0.40.csv. An image
+    that cannot be read or predicted, be it that it takes the process along, is told beside the bar and left
+    out.
 
     Each frame is kept as soon as it is done, in a folder beside ``job.out`` which goes when all are done: an
     interrupted run with the same settings, frames and weights goes on where it stopped.
@@ -73,13 +74,13 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
     skipped = _skipped(progress, frames)
     if frames and len(skipped) == len(frames):
         raise KitError(f"not one image could be predicted; {next(iter(skipped.values()))}")
-    paths = [Path(job.out), *(_level_path(job.out, level) for level in job.config.levels)]
+    paths = [Path(job.out), *(_level_path(job.out, level) for level in job.config.candidate_mask_thresholds)]
     found = _collect(folder, frames, skipped, len(paths))
     for path, table in zip(paths, zip(*found, strict=True) if found else [()] * len(paths), strict=True):
         tables.write_predictions(path, table)
     seconds, without = progress.told("seconds"), progress.told("without")
     shutil.rmtree(folder)
-    levels = dict(zip(job.config.levels, paths[1:], strict=True))
+    levels = dict(zip(job.config.candidate_mask_thresholds, paths[1:], strict=True))
     return Predicted(
         paths[0],
         levels or {job.config.mask_threshold["default"]: paths[0]},

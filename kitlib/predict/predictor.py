@@ -53,7 +53,7 @@ class Predictor:
         return self.at_levels(image)[0]
 
     def at_levels(self, image: NDArray[np.uint8]) -> list[tuple[Cell, ...]]:
-        """The cells as ``__call__`` gives them, then at each of ``config.levels``.
+        """The cells as ``__call__`` gives them, then at each of ``config.candidate_mask_thresholds``.
 
         Where nothing reaches ``score_floor`` the best instance of all stays.
         """
@@ -73,7 +73,13 @@ class Predictor:
     def _scout(self) -> Predictor:
         """Takes the first look: one model, one scale, one turn are enough to tell a type."""
         config = self.config
-        once = replace(config, scales=config.scales[:1], tta=config.tta[:1], scales_by_type={}, levels=())
+        once = replace(
+            config,
+            scales=config.scales[:1],
+            tta=config.tta[:1],
+            scales_by_type={},
+            candidate_mask_thresholds=(),
+        )
         return Predictor(self.models[:1], self.categories, once)
 
     def _tables(self, image: NDArray[np.uint8], config: PredictConfig) -> list[tuple[Cell, ...]]:

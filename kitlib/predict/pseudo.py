@@ -10,44 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import Field
 
-from kitlib.config import Float, Int, configuration
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.post import thresholds
 from kitlib.post.config import PostConfig
+from kitlib.predict.config import PseudoConfig
 from kitlib.records import Cell, Frame
 
 NOTHING_FOUND = "nothing found"
 OTHER_CATEGORY = "cells of another type than the file name says"
 TOO_FEW = "too few confident cells"
-
-
-@configuration
-class PseudoConfig:
-    """Which predicted cells become pseudo labels."""
-
-    post: PostConfig = Field(default_factory=lambda: PostConfig(score={"default": 0.7}))
-    """Thresholds of score and area by category, and how overlap is resolved; ``keep_best`` is not used."""
-    agreement: dict[str, Float] = Field(default_factory=lambda: {"default": 0.0})
-    """Least share of the models and views that saw a cell, by category and ``default``; a cell of which that
-    is not known passes."""
-    doubt: dict[str, Float] = Field(default_factory=lambda: {"default": 0.3})
-    """Score, by category and ``default``, from which a cell that is no pseudo label may yet be a cell: its
-    box is ignored in training. 1 takes all that is no pseudo label for background."""
-    min_cells: Int = 4
-    """The fewest confident cells of an image worth training on. Every annotated image has 4 or more."""
-    weight: Float = 0.5
-    """``Frame.weight`` of the new frames, a factor on their training loss."""
-    soft: bool = False
-    """That weight times the mean score of the frame's cells."""
-
-    def __post_init__(self) -> None:
-        for name in ("agreement", "doubt"):
-            if "default" not in getattr(self, name):
-                raise ValueError(f"{name} needs a 'default' for types that it does not name")
 
 
 @dataclass(frozen=True)
@@ -96,7 +70,9 @@ def select(
         raise KitError(
             f"predictions for '{strangers[0]}', which is not an unlabelled image; predict the same images"
         )
-    post = replace(config.post, keep_best=False)
+    post = PostConfig(
+        score=config.score_threshold, min_area=config.min_area, max_area=config.max_area, keep_best=False
+    )
     frames: list[Frame] = []
     dropped: dict[str, list[str]] = {NOTHING_FOUND: [], OTHER_CATEGORY: [], TOO_FEW: []}
     relabelled = doubtful = 0
@@ -111,8 +87,8 @@ def select(
         relabelled += sum(c.category != frame.category for c in frame.cells)
         doubtful += len(cells) - len(frame.cells)
         same = tuple(replace(c, category=frame.category) for c in frame.cells)
-        weight = config.weight * (np.mean([c.score for c in same]) if config.soft else 1.0)
-        maybe = [c.mask for c in cells if c.score >= _limit(config.doubt, frame.category)]
+        weight = config.loss_weight * (np.mean([c.score for c in same]) if config.weight_by_score else 1.0)
+        maybe = [c.mask for c in cells if c.score >= _limit(config.ignore_threshold, frame.category)]
         ignore = _unsure(maybe, [c.mask for c in same])
         frames.append(replace(frame, cells=same, weight=float(weight), ignore=ignore))
     report = Report(

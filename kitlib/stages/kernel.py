@@ -41,16 +41,16 @@ class Kernel:
         kernel = self
 
         class Manager(AsyncKernelManager):
-            async def start_kernel(self, **options: Any) -> None:
+            async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
                 try:
                     options |= {"stderr": kernel.stderr, "env": launch.environment()}
                     await super().start_kernel(**options)
                 except OSError as error:
-                    program = error.filename or self.kernel_spec.argv[0]
+                    program = error.filename or (self.kernel_spec.argv[0] if self.kernel_spec else NAME)
                     raise KitError(
                         f"the kernel '{NAME}' cannot be run ({program}: {error.strerror}); {MEND}"
                     ) from error
-                kernel.process = self.provisioner.process
+                kernel.process = getattr(self.provisioner, "process", None)
 
         return Manager
 

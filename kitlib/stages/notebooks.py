@@ -1,13 +1,89 @@
-"""What a notebook file holds: its code, and the parameters in its cell tagged ``parameters``."""
+"""The notebooks: the stages' names, where they and their results lie, and what a notebook file holds."""
 
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kitlib import files
-from kitlib.errors import KitError
+from kitlib.errors import KitError, unknown
+
+STAGES = ("01_eda", "02_pretrain_livecell", "03_train", "04_pseudolabel", "05_retrain", "06_submit")
+
+#: What each stage reads of earlier ones; 03 may start from other weights, and nothing reads what 01 finds.
+NEEDS = {
+    "03_train": ("02_pretrain_livecell",),
+    "04_pseudolabel": ("03_train",),
+    "05_retrain": ("03_train", "04_pseudolabel"),
+    "06_submit": ("03_train",),
+}
+
+TextOrPath = TypeVar("TextOrPath", str, Path)
+
+#: The checkout: notebooks/ and outputs/ lie beside the package.
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def resolve(name: str) -> str:
+    """The stage that ``name`` or a beginning of it ("03") names.
+
+    Raises:
+        KitError: none does, or several do.
+    """
+    found = [stage for stage in STAGES if stage.startswith(name)] if name else []
+    if len(found) > 1:
+        raise KitError(f"stage '{name}' may be any of {', '.join(found)}; write more of it")
+    if not found:
+        raise unknown("stage", name, STAGES)
+    return found[0]
+
+
+def notebook(stage: str, folder: Path = NOTEBOOKS) -> Path:
+    """The notebook of a stage.
+
+    Raises:
+        KitError: it is not there.
+    """
+    path = folder / f"{stage}.ipynb"
+    if not path.is_file():
+        raise KitError(f"{path} does not exist; run from a whole checkout of the kit")
+    return path
+
+
+def whole_path(text: str | Path) -> Path:
+    """The absolute path of a folder that the user named.
+
+    Raises:
+        KitError: it has bytes that are no UTF-8, which notebooks cannot hold, or the ~ of an unknown user.
+    """
+    try:
+        return check_text(Path(text).expanduser().resolve())
+    except RuntimeError:
+        raise KitError(
+            f"{text}: there is no such user's home folder; write the whole path, or ./{text}"
+        ) from None
+
+
+def check_text(text: TextOrPath) -> TextOrPath:
+    """``text``, if it can be written as UTF-8.
+
+    Raises:
+        KitError: it is a path, or holds one, that the file system has in other bytes.
+    """
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
+        raise KitError(f"{shown[:80]} has bytes that are no UTF-8; rename that file or folder") from None
+    return text
+
+
+def default_out(name: str) -> Path:
+    """Where a run leaves its results unless told otherwise; ``name``: of its profile, or of the data."""
+    return ROOT / "outputs" / name
 
 
 class CodeCell(NamedTuple):
@@ -39,19 +115,27 @@ def parameters(path: Path) -> dict[str, Any]:
     """
     source = "\n".join(cell.source for cell in code(path) if "parameters" in cell.tags)
     try:
-        lines = ast.parse(source).body
-        return {_target(line).id: ast.literal_eval(line.value) for line in lines}
-    except (SyntaxError, ValueError, AttributeError) as error:
-        where = f" line {error.lineno}" if getattr(error, "lineno", None) else ""
+        return dict(map(_assignment, ast.parse(source).body))
+    except (SyntaxError, ValueError) as error:
+        number = getattr(error, "lineno", None)
+        where = f" line {number}" if number else ""
         raise KitError(
             f"{path}: the cell of parameters may hold only 'name = value' lines with plain values{where} "
             f"({error}); compute others in the next cell"
         ) from error
 
 
-def _target(line: ast.stmt) -> ast.Name:
-    """What a line "name = value" or "name: type = value" assigns to."""
-    return line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+def _assignment(line: ast.stmt) -> tuple[str, Any]:
+    """Name and value of a line "name = value" or "name: type = value".
+
+    Raises:
+        ValueError: it is another kind of line, or the value is not plain.
+    """
+    targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+    value = getattr(line, "value", None)
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name) or value is None:
+        raise ValueError(ast.unparse(line)[:80])
+    return targets[0].id, ast.literal_eval(value)
 
 
 def injected() -> list[str]:
@@ -64,9 +148,9 @@ def injected() -> list[str]:
     shell = get_ipython()
     cells = shell.user_ns.get("In", ()) if shell is not None else ()
     own = [cell for cell in cells if cell.startswith("# Parameters\n")]
-    return [target.id for cell in own for line in ast.parse(cell).body for target in line.targets]
+    return [_assignment(line)[0] for cell in own for line in ast.parse(cell).body]
 
 
 def fingerprint(path: Path) -> str:
-    """A fingerprint of what a notebook does: its code. Texts and outputs do not change it."""
-    return files.fingerprint(*(cell.source for cell in code(path)))
+    """A fingerprint of what a notebook does: its code but for the parameters. No text or output counts."""
+    return files.fingerprint(*(cell.source for cell in code(path) if "parameters" not in cell.tags))

@@ -1,4 +1,4 @@
-"""Profiles: the parameters of all notebooks, from ``notebooks/profiles/NAME.yaml`` and ``--set``, checked."""
+"""The parameters of a run: the notebooks' own, those of a profile and those of ``--set`` laid over them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import yaml
 
 from kitlib import config
 from kitlib.errors import KitError, unknown
-from kitlib.stages import sections
-from kitlib.stages.names import NOTEBOOKS, STAGES, check_text, notebook, resolve
-from kitlib.stages.notebooks import parameters
+from kitlib.stages import notebooks, parameters
+from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
-FILES = ("weights", "limits")
+#: Parameters that name files.
+FILES = ("weights", "post_processing")
 Device = Literal["cpu", "gpu"]
 
 
@@ -37,7 +37,7 @@ def plan(
     profile: str,
     settings: Sequence[str] = (),
     common: Mapping[str, Any] | None = None,
-    notebooks: Path = NOTEBOOKS,
+    folder: Path = NOTEBOOKS,
 ) -> Plan:
     """The parameters of every notebook.
 
@@ -45,89 +45,41 @@ def plan(
         profile: name of a file in ``notebooks/profiles``, or a path to a YAML file of such sections.
         settings: "03_train.max_iter=100" texts; they win over the profile.
         common: values for every notebook that has such a parameter (gpus); they win over the profile.
-        notebooks: where the notebooks and ``profiles/`` lie.
+        folder: where the notebooks and ``profiles/`` lie.
 
     Raises:
-        KitError: an unknown profile, stage, parameter or part of one (the nearest is named), or a value of a
-            wrong type or without sense.
+        KitError: an unknown profile or stage, or as ``parameters.check``.
     """
-    profiled = _read_profile(profile, notebooks / "profiles")
-    device = profiled.pop("device", "cpu")
-    defaults = {stage: parameters(notebook(stage, notebooks)) for stage in STAGES}
-    plans = {}
+    sections = _read_profile(profile, folder / "profiles")
+    device = sections.pop("device", "cpu")
+    own = {stage: notebooks.parameters(notebooks.notebook(stage, folder)) for stage in STAGES}
+    values = {stage: config.overlay(own[stage], sections.get(stage) or {}) for stage in STAGES}
+    parameters.check(values, f"profile '{profile}', ")
     for stage in STAGES:
-        known = defaults[stage]
-        values = {
-            name: check(stage, name, config.overlay(known.get(name), value), known, f"profile '{profile}', ")
-            for name, value in (profiled.get(stage) or {}).items()
-        }
-        shared = {name: value for name, value in (common or {}).items() if name in known}
-        plans[stage] = {**known, **values, **shared}
+        values[stage] |= {name: value for name, value in (common or {}).items() if name in own[stage]}
     for setting in settings:
-        stage, name, value = _read_setting(setting, defaults)
-        plans[stage][name] = config.overlay(plans[stage][name], value)
-    sections.check(plans)
-    return Plan(Path(profile).stem, plans, notebooks, device)
+        values = config.overlay(values, _read_setting(setting, own))
+    return Plan(Path(profile).stem, parameters.check(values), folder, device)
 
 
-def check(stage: str, name: str, value: Any, known: Mapping[str, Any], where: str = "") -> Any:
-    """``value`` if the stage has such a parameter with a default of that type; ints pass as floats.
+def _read_setting(setting: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A ``--set`` text, STAGE.NAME=VALUE or STAGE.NAME.KEY=VALUE, as nested dictionaries.
 
     Raises:
-        KitError: it has not, or it is not.
+        KitError: it has another form, or names no stage.
     """
-    if name not in known:
-        raise unknown(f"parameter of {where}{stage}:", name, known)
-    default = known[name]
-    if isinstance(default, float) and type(value) in (int, str):
-        value = _as_float(value)
-    if name == "amp" and value is False:
-        value = "off"  # as papermill's reader of YAML takes the word
-    if default is not None and type(value) is not type(default):
-        expected = type(default).__name__
-        raise KitError(
-            f"{where}{stage}.{name} must be of type {expected} (default {default!r}), not {value!r}"
-        )
-    return value
-
-
-def _as_float(value: int | str) -> Any:
-    try:
-        return float(value)  # papermill's reader of YAML takes 1e-5 for text
-    except ValueError:
-        return value
-
-
-def _read_setting(setting: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, Any]:
-    """Stage, parameter and value of a ``--set`` text: STAGE.NAME=VALUE, or STAGE.NAME.KEY=VALUE for one key.
-
-    Raises:
-        KitError: it has another form, or names what there is not, or the value is of a wrong type.
-    """
-    target, equals, text = check_text(setting).partition("=")
+    target, equals, text = notebooks.check_text(setting).partition("=")
     stage, dot, path = target.strip().partition(".")
     if not equals or not dot:
         raise KitError(f"--set '{setting}' must look like 03_train.max_iter=100")
-    stage, (name, *keys) = resolve(stage), path.split(".")
+    stage, (name, *keys) = notebooks.resolve(stage), path.split(".")
     if name in ("data", "out"):
         raise KitError(f"--set '{setting}': all stages have the same; give it as --{name}")
-    known = defaults[stage]
-    check(stage, name, known.get(name), known, "--set ")
-    _check_keys(f"--set {stage}.{path}", known[name], keys)
-    value = text.strip() if isinstance(known[name], str) else _value(setting, text)
-    for key in reversed(keys):
+    value = text.strip() if isinstance(known[stage].get(name), str) else _value(setting, text)
+    value = _found_here(value) if name in FILES else value
+    for key in (*reversed(keys), name):
         value = {key: value}
-    if not keys:
-        value = check(stage, name, value, known, "--set ")
-    return stage, name, _found_here(value) if name in FILES else value
-
-
-def _check_keys(where: str, value: Any, keys: Sequence[str]) -> None:
-    """Raise KitError if keys lead into a value that has none."""
-    for key in keys:
-        if not isinstance(value, Mapping):
-            raise KitError(f"{where}: there is no '{key}' in {value!r}; set that as a whole")
-        value = value.get(key, {})
+    return {stage: value}
 
 
 def _value(setting: str, text: str) -> Any:
@@ -157,9 +109,8 @@ def _read_profile(profile: str, folder: Path) -> dict[str, Any]:
         if stage == "device":
             if section not in get_args(Device):
                 raise unknown(f"device of {path}:", section, get_args(Device))
-            continue
-        if stage not in STAGES:
+        elif stage not in STAGES:
             raise unknown(f"section of {path}:", stage, (*STAGES, "device"))
-        if not isinstance(section, dict | None):
+        elif not isinstance(section, dict | None):
             raise KitError(f"{path}: section {stage} must hold 'parameter: value' lines")
     return read

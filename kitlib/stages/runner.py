@@ -6,20 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kitlib import files
-from kitlib.config import affecting
 from kitlib.errors import KitError
-from kitlib.runtime import lock
-from kitlib.stages import machine, notebooks, record
-from kitlib.stages.names import NEEDS, STAGES, notebook
+from kitlib.runtime import gpus, lock
+from kitlib.stages import notebooks, parameters, record
+from kitlib.stages.notebooks import NEEDS, STAGES, notebook
 from kitlib.stages.profiles import Plan
-from kitlib.stages.summary import Row, row
-from kitlib.train.config import TrainConfig
-
-#: Parameters that say where and on what a stage runs.
-PLACE = {"data", "out", "gpus"}
+from kitlib.stages.record import Row, row
 
 
 def run(
@@ -52,7 +47,7 @@ def run(
     chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     _check_earlier(plan, out, chosen)
     steps = [step for step in _steps(plan, data, out, STAGES.index(last) + 1, force) if step.stage in chosen]
-    machine.check(plan, [step.stage for step in steps if not step.is_finished])
+    check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
         return [_take(step, say) for step in steps]
 
@@ -85,8 +80,8 @@ class _Step:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
-        done = self.is_same and self.former.done and record.has_results(self.folder)
-        return done and not self.force
+        done = self.former is not None and self.former.done and self.is_same
+        return done and not self.force and record.has_results(self.folder)
 
     @property
     def keeps_training(self) -> bool:
@@ -102,16 +97,20 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
     """The first ``count`` stages."""
     upstream = record.data_fingerprint(data, out)
     for stage in STAGES[:count]:
-        path, folder, parameters = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
-        keys = _keys(path, parameters, upstream)
-        upstream = upstream if stage == STAGES[0] else keys.everything  # nothing depends on what 01 finds
-        begun = record.Record(keys.everything, False, 0.0, parameters, keys.training, keys.resumable)
+        path, folder, values = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
+        base = files.fingerprint(notebooks.fingerprint(path), upstream)
+        everything, training, resumable = (
+            files.fingerprint(base, repr([(name, values[name]) for name in sorted(names)]))
+            for names in parameters.counted(stage, values)
+        )
+        upstream = upstream if stage == STAGES[0] else everything  # nothing depends on what 01 finds
+        begun = record.Record(everything, False, 0.0, values, training, resumable)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
 
 
 def _take(step: _Step, say: Callable[[str], None]) -> Row:
     """Run a stage or skip it; what it cannot go on with is moved aside first."""
-    if step.is_finished:
+    if step.former is not None and step.is_finished:
         say(f"{step.stage}: finished before with the same inputs, skipped (--force runs it again)")
         return row(step.folder, step.former.seconds, skipped=True)
     if not step.keeps_training:
@@ -137,38 +136,52 @@ def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
                 )
 
 
-class _Keys(NamedTuple):
-    """Fingerprints of what a stage's results come from: the notebook, the stages before it, and parameters.
+def check_machine(plan: Plan, stages: Sequence[str]) -> None:
+    """See that the GPUs which the given stages ask for are there and can compute as they are asked to.
 
-    Attributes:
-        everything: all parameters but those that say where, on what and how fast it runs.
-        training: of these, those that the training depends on, so that it may stay where others change.
-        resumable: of these, those that an interrupted training has to have in common with its further part.
+    Raises:
+        KitError: too few GPUs, a driver or a build of PyTorch that cannot use them, no bfloat16, a batch that
+            they cannot share evenly, or none at all for a profile that is made for GPUs.
     """
+    computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
+    for stage in computing:
+        values = plan.parameters[stage]
+        count = gpus.gpu_count(values["gpus"], _precisions(plan, stage))
+        if count == 0 and values["gpus"] < 0 and plan.device == "gpu":
+            raise KitError(_needs_gpus(plan, computing))
+        if values["gpus"] > 0 and "images_per_batch" in values:
+            try:
+                parameters.read(stage, values).images_per_process(values["gpus"])
+            except KitError as error:
+                raise KitError(f"{stage}: {error}") from None
 
-    everything: str
-    training: str
-    resumable: str
+
+def _precisions(plan: Plan, stage: str) -> dict[str, str]:
+    """The mixed precision by the parameter that sets it; later stages predict as 03_train does."""
+    values = plan.parameters[stage]
+    found = {f"{stage}.amp": values["amp"]} if "amp" in values else {}
+    if "predict_config" in values:
+        owner = stage if "amp" in values["predict_config"] else "03_train"
+        predict = plan.parameters[owner].get("predict_config", {})
+        found[f"{owner}.predict_config.amp"] = predict.get("amp", "off")
+    return found
 
 
-def _keys(path: Path, parameters: dict[str, Any], upstream: str) -> _Keys:
-    base = files.fingerprint(notebooks.fingerprint(path), upstream)
-    counted = parameters.keys() - PLACE - affecting(TrainConfig, "speed")
-    training = counted - _after(parameters)
-    resumable = training - affecting(TrainConfig, "watching")
-    names = (counted, training, resumable)
-    return _Keys(
-        *(files.fingerprint(base, repr([(n, parameters[n]) for n in sorted(part)])) for part in names)
+def _needs_gpus(plan: Plan, stages: Sequence[str]) -> str:
+    images = sum(_images(plan, stage) for stage in stages)
+    return (
+        f"the profile '{plan.profile}' is made for GPUs, and this machine has none that PyTorch can use "
+        f"({gpus.explain(gpus.survey())}); give --gpus 0 to run it on the CPU all the same, which takes "
+        f"seconds for each of the {images:,} images that it trains on, or choose --profile cpu"
     )
 
 
-def _after(parameters: dict[str, Any]) -> set[str]:
-    """The parameters that come after a stage's training: they predict, tune and judge."""
-    if "ways" not in parameters:
-        return set()
-    after = {"score_kinds", "ways", "margin", "confidence", "use_retrained"}
-    # An evaluation within training predicts as well, and chooses the weights that are kept.
-    return after if parameters.get("eval_every") else after | {"predict_config"}
+def _images(plan: Plan, stage: str) -> int:
+    """How many images a stage's trainings go through, a repeated image counted each time."""
+    values, first = plan.parameters[stage], plan.parameters["03_train"]
+    each_fold = values.get("fold", 0) < 0 and first["fold"] < 0  # 05_retrain retrains those of 03_train
+    trainings = first["folds"] if each_fold else 1
+    return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
 
 
 def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,18 +14,15 @@ from kitlib import files, offline
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
 from kitlib.kaggle import bundle as bundles
+from kitlib.kaggle import bundled, image
 from kitlib.runtime import lock
-from kitlib.stages import notebooks, profiles, record, runner, sections
-from kitlib.stages.names import ROOT, STAGES, default_out, notebook, whole_path
-from kitlib.stages.notebooks import parameters
+from kitlib.stages import notebooks, parameters, record, runner
+from kitlib.stages.notebooks import NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
 from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
     from matplotlib.figure import Figure
-
-
-STANDING = "standing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Stage:
         """Where files are kept that save reading the data a second time; it may be removed at any time."""
         return self.out / "cache"
 
-    def parameters(self, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    def parameters(self, namespace: Mapping[str, Any]) -> Any:
         """The notebook's parameters, checked: as its first cell has them, or as papermill was given them.
 
         A dictionary that papermill was given is laid over the notebook's own.
@@ -63,31 +59,31 @@ class Stage:
         Args:
             namespace: the notebook's ``globals()``.
 
+        Returns:
+            An instance of the stage's class in ``kitlib.stages.parameters``.
+
         Raises:
             KitError: papermill was given a name that the notebook does not have (the nearest is named), or a
                 value is of a wrong type or makes no sense.
         """
-        if (
-            self.bundle
-        ):  # the notebook that runs is not one of the checkout, and was checked when it was packed
-            return {}
-        defaults = parameters(notebook(self.name))
-        given = notebooks.injected()
-        for name in given:
-            if name not in defaults:
-                raise unknown(f"parameter of {self.name}:", name, defaults)
-        values = {}
-        for name, default in defaults.items():
-            value = namespace[name]
-            value = configs.overlay(default, value) if name in given else value
-            values[name] = profiles.check(self.name, name, value, defaults)
-        sections.check_alone(self.name, values)
-        return values
+        given = {name: namespace[name] for name in notebooks.injected()}
+        names = configs.fields(parameters.MODELS[self.name])
+        values = {name: namespace[name] for name in names if name in namespace} | given
+        # On Kaggle no notebook lies beside the library, and the one that runs was given all values.
+        own = {} if self.bundle else notebooks.parameters(notebook(self.name))
+        laid = {name: configs.overlay(own.get(name), value) for name, value in given.items()}
+        return parameters.read(self.name, values | laid)
 
-    def training(self, parameters: Mapping[str, Any], categories: Sequence[str], **rest: Any) -> TrainConfig:
-        """The configuration of this stage's training, see ``sections.training``; it leaves its results in
-        ``folder``."""
-        return sections.training(self.name, parameters, categories, out=str(self.folder), **rest)
+    def training(self, given: Any, categories: Sequence[str], **fields: Any) -> TrainConfig:
+        """The configuration of this stage's training, which leaves its results in ``folder``.
+
+        Args:
+            given: the notebook's parameters.
+            categories: the classes in the model's order.
+            fields: further fields of ``TrainConfig``; they win over the parameters.
+        """
+        own = {"out": str(self.folder), "train": "", "categories": tuple(categories)}
+        return TrainConfig(**{**parameters.training_settings(given), **own, **fields})
 
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
@@ -98,8 +94,9 @@ class Stage:
         folder = self.out / earlier
         if not record.has_results(folder):
             print(f"{earlier} has not been run yet; running it first")
-            values = {**parameters(notebook(earlier)), "data": str(self.data), "out": str(self.out)}
-            runner.execute(notebook(earlier), values, files.make_folder(folder))
+            path = notebook(earlier)
+            values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
+            runner.execute(path, values, files.make_folder(folder))
         return folder
 
     def weights(self, earlier: str) -> tuple[Path, ...]:
@@ -115,49 +112,26 @@ class Stage:
             KitError: it was not trained with that fold held out.
         """
         trained = {path.relative_to(self.out / earlier).parts[0]: path for path in self.weights(earlier)}
-        chosen = trained if fold < 0 else {f"fold_{fold}": trained.get(f"fold_{fold}")}
-        if None in chosen.values():
-            raise unknown(f"fold of {earlier}:", f"fold_{fold}", trained)
-        return chosen
+        if fold < 0:
+            return trained
+        name = f"fold_{fold}"
+        if name not in trained:
+            raise unknown(f"fold of {earlier}:", name, trained)
+        return {name: trained[name]}
 
     def chosen(self) -> str:
         """The stage whose weights are the best known: 05_retrain if it was run and accepted them (its gate
-        let them pass, or ``use_retrained`` is "always"), else what they had to beat (``keep``), else
-        03_train."""
-        last = self.out / "05_retrain"
-        if record.has_results(last) and files.read_json(last / record.METRICS).get("accepted", False):
-            return "05_retrain"
-        kept = (f"{stage}/{STANDING}" for stage in ("05_retrain", "04_pseudolabel"))
-        return next((name for name in kept if record.has_results(self.out / name)), "03_train")
-
-    def keep(self, name: str) -> None:
-        """Copy what the stage ``name`` predicts and is judged with, as results that stand until better ones
-        come: a further round of pseudo labels moves them aside.
-
-        Raises:
-            KitError: a file of it is missing or cannot be copied.
-        """
-        source = self.out / name
-        weights = [path.relative_to(source) for path in self.weights(name)]
-        # Last the mark that all is there.
-        for file in [*weights, "config.yaml", "post.yaml", "judged.csv", record.METRICS]:
-            if not (source / file).is_file():
-                raise KitError(f"{source / file} does not exist; run {name} again")
-            with files.atomic(self.folder / STANDING / file) as temporary:
-                shutil.copyfile(source / file, temporary)
-
-    def standing(self) -> Path:
-        """The folder of the results that retraining has to beat: of the round before, if 04 kept any, else of
-        03_train, which is run first where it was not."""
-        kept = self.out / "04_pseudolabel" / STANDING
-        return kept if record.has_results(kept) else self.need("03_train")
+        let them pass, or ``use_retrained`` is "always"), else 03_train."""
+        last = self.out / "05_retrain" / record.METRICS
+        accepted = last.is_file() and files.read_json(last).get("accepted", False)
+        return "05_retrain" if accepted else "03_train"
 
     def views(self, name: str) -> dict[str, Any]:
         """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
-        held-out frames were predicted that its limits were tuned on."""
+        held-out frames were predicted that its post-processing was tuned on."""
         path = bundles.trained(self.bundle) if self.bundle else self.out / name / "config.yaml"
         found = configs.read_yaml(path).get("predict", {}) if path and path.is_file() else {}
-        return {key: value for key, value in found.items() if key != "levels"}
+        return {key: value for key, value in found.items() if key != "candidate_mask_thresholds"}
 
     def best(self) -> bundles.Best:
         """What predicts: the weights of the chosen stage, all folds together, and their post-processing."""
@@ -279,3 +253,42 @@ def quiet_errors() -> None:
         return lines
 
     shell.set_custom_exc((KitError,), show)
+
+
+def write_bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
+    """Bundle a run: ``run``/kaggle/dataset and ``run``/kaggle/kernel.
+
+    The notebook gets the parameters that it was run with here, or its own where it was not.
+
+    Args:
+        user, half: as ``kitlib.kaggle.bundle.write`` takes them.
+
+    Raises:
+        KitError: the folder is no run or nothing was trained in it, or as ``kitlib.kaggle.bundle.write``.
+    """
+    run, stage = run.expanduser().resolve(), STAGES[-1]
+    done = record.read(run / stage)
+    values: dict[str, Any] = {
+        **notebooks.parameters(notebook(stage)),
+        **(done.parameters if done else {}),
+    }
+    parameters.read(stage, values)
+    best = Stage(stage, run, run).best() if record.has_results(run / "03_train") else None
+    if best is None:
+        raise KitError(f"{run} holds no trained weights; run ./run_all.sh --out {run} first")
+    if values["weights"]:
+        best = dataclasses.replace(best, weights=tuple(map(_named, values["weights"])))
+    if values["post_processing"]:
+        best = dataclasses.replace(best, post=_named(values["post_processing"]))
+    for path in (*best.weights, best.post):
+        if not path.is_file():
+            mend = f"run {best.stage} again, or name another in {stage}'s weights and post_processing"
+            raise KitError(f"{path} does not exist; {mend}")
+    hours = values["hours"] or image.HOURS
+    values |= {"data": "", "out": "", "gpus": -1, "weights": [], "post_processing": "", "hours": hours}
+    return bundles.write(run, best, notebook(stage), values, user or bundled.NOBODY, half)
+
+
+def _named(path: str) -> Path:
+    """A file that a parameter names, from where the notebook ran."""
+    return NOTEBOOKS / Path(path).expanduser()

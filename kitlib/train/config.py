@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kitlib.config import Affects, Float, Int, Precision, configuration
+from kitlib.config import Affects, Count, Float, Int, PositiveCount, Precision, configuration
 from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
@@ -15,15 +15,13 @@ from kitlib.predict.config import PredictConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
-_Count = Annotated[Int, Field(ge=0)]
-_PositiveCount = Annotated[Int, Field(ge=1)]
-
 
 @configuration
 class OptimConfig:
     """The optimiser and its numbers; detectron2's defaults."""
 
     name: Literal["sgd", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum, or AdamW."""
     momentum: Annotated[Float, Field(ge=0, lt=1)] = 0.9
     """Of "sgd"."""
     weight_decay: Annotated[Float, Field(ge=0)] = 1e-4
@@ -36,36 +34,35 @@ class OptimConfig:
 class TrainingSettings:
     """What a notebook's user may set. The defaults are the paper's where it says anything."""
 
-    max_iter: _PositiveCount = 5000
+    max_iter: Annotated[PositiveCount, Affects("length", where="can_be_longer")] = 5000
     """Training iterations."""
-    images_per_batch: _PositiveCount = 2
+    images_per_batch: PositiveCount = 2
     """Images of one optimiser step, over all processes."""
-    accumulate: _PositiveCount = 1
+    accumulate: PositiveCount = 1
     """Pieces in which a batch goes through the network, to save memory."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Learning rate."""
     optim: OptimConfig = OptimConfig()
     """Optimiser."""
     ema_decay: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the moving average of the weights, which is evaluated and saved, e.g. 0.999; 0: none."""
+    """Decay of the moving average of the weights, e.g. 0.999; 0: none."""
     augment: AugmentConfig = AugmentConfig()
     """Random views of the frames."""
-    sampler: SamplerConfig = SamplerConfig()
-    """How often each image is seen."""
     amp: Precision = "off"
     """Mixed precision: off, bf16 or fp16 (for GPUs without bf16)."""
     memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Affects("speed")] = "auto"
     """Memory format of the model's tensors: auto, channels_last or contiguous."""
-    eval_every: Annotated[_Count, Affects("watching")] = 0
-    """Iterations between evaluations: the best one's weights are saved; 0: the last weights."""
-    patience: Annotated[_Count, Affects("watching")] = 0
-    """Stop after so many evaluations without a better one; 0: never."""
-    checkpoint_every: Annotated[_Count, Affects("speed")] = 500
+    checkpoint_every: Annotated[Count, Affects("speed")] = 500
     """Iterations between checkpoints; 0: one at the end only."""
-    workers: Annotated[_Count, Affects("speed")] = 2
+    workers: Annotated[Count, Affects("speed")] = 2
     """Processes that prepare images, for each GPU; 0: the training process prepares them."""
     seed: Int = 0
     """Everything random depends on this."""
+
+    @property
+    def can_be_longer(self) -> bool:
+        """Whether more iterations would leave the learning rates of the first ones as they are."""
+        return not self.schedule.needs_length
 
     def most_processes(self, present: int) -> int:
         """As many of ``present`` processes as can share a batch evenly; one where none can."""
@@ -90,7 +87,24 @@ class TrainingSettings:
 
 
 @configuration
-class TrainConfig(TrainingSettings):
+class ValidatedSettings(TrainingSettings):
+    """What may be set besides where frames of several types train and others are held out."""
+
+    sampler: SamplerConfig = SamplerConfig()
+    """How often each image is seen."""
+    eval_every: Annotated[Count, Affects("evaluation")] = 0
+    """Iterations between evaluations: the best one's weights are saved; 0: the last weights."""
+    patience: Annotated[Count, Affects("evaluation")] = 0
+    """Stop after so many evaluations without a better one; 0: never."""
+
+    @property
+    def keeps_last_weights(self) -> bool:
+        """Whether no evaluation chooses among the weights of different iterations."""
+        return not self.eval_every
+
+
+@configuration
+class TrainConfig(ValidatedSettings):
     """One training: the settings, and what the job itself reads and writes."""
 
     _: KW_ONLY
@@ -106,7 +120,7 @@ class TrainConfig(TrainingSettings):
     """What to start from, see ``kitlib.model.weights``; "" for random weights."""
     model: ModelConfig = ModelConfig()
     """What the network is built from."""
-    predict: PredictConfig = PredictConfig()
+    predict: Annotated[PredictConfig, Affects("after", where="keeps_last_weights")] = PredictConfig()
     """How the frames of an evaluation are predicted."""
 
     def __post_init__(self) -> None:

@@ -19,8 +19,8 @@ from kitlib.model.pickles import Unreadable
 from kitlib.records import Frame
 from kitlib.train.config import TrainConfig
 
-# May change between the parts of one training.
-_HARMLESS = configs.affecting(TrainConfig, "place", "speed", "watching")
+# What may change between the parts of one training, see ``kitlib.config.Affects``.
+_HARMLESS = ("place", "speed", "evaluation", "length", "after")
 
 
 def data_fingerprint(train: Sequence[Frame], val: Sequence[Frame]) -> str:
@@ -52,7 +52,7 @@ def check(state: dict[str, Any], config: TrainConfig, data: str) -> None:
     Raises:
         KitError: what differs in the configuration or the data, and what to do.
     """
-    changes = differences(state["config"], configs.to_dict(config), _harmless(config))
+    changes = differences(state["config"], configs.to_dict(config), configs.affecting(config, *_HARMLESS))
     if state["data"] != data:
         changes.append("the frames (their ids, masks or images)")
     if changes:
@@ -80,17 +80,6 @@ def differences(old: dict[str, Any], new: dict[str, Any], harmless: Collection[s
         else:
             changes.append(f"{key}: {was!r} -> {now!r}")
     return changes
-
-
-def _harmless(config: TrainConfig) -> set[str]:
-    """A training may also be made longer, where that does not change the part that is done, and predict in
-    another way, where that does not decide which weights are saved."""
-    harmless = set(_HARMLESS)
-    if not config.schedule.needs_length:
-        harmless.add("max_iter")
-    if not config.eval_every:
-        harmless.add("predict")
-    return harmless
 
 
 class Found(NamedTuple):

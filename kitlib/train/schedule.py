@@ -18,6 +18,7 @@ class ScheduleConfig:
     """
 
     name: Literal["cosine_periodic", "cosine"] = "cosine_periodic"
+    """One half cosine over the whole training, or the paper\'s, which repeats."""
     max_lr: Float = 0.005
     """The highest learning rate."""
     min_lr: Annotated[Float, Field(ge=0)] = 1e-5

@@ -3,7 +3,7 @@
 from kitlib.viz.cells import before_after, gallery, overlay
 from kitlib.viz.curves import learning_curves, mask_loss, schedule
 from kitlib.viz.distributions import cell_sizes, cells_per_image, folds, types
-from kitlib.viz.scores import by_category, by_threshold, tuning, ways
+from kitlib.viz.scores import by_category, by_threshold, tuning, tuning_methods
 
 __all__ = [
     "before_after",
@@ -18,6 +18,6 @@ __all__ = [
     "overlay",
     "schedule",
     "tuning",
+    "tuning_methods",
     "types",
-    "ways",
 ]

@@ -72,8 +72,8 @@ def tuning(found: Tuning) -> Figure:
 
 
 @style.styled
-def ways(rows: Sequence[Row]) -> Figure:
-    """The cross-validated metric of each way to post-process, with its interval; a coloured dot a type."""
+def tuning_methods(rows: Sequence[Row]) -> Figure:
+    """The cross-validated metric of each method of tuning, with its interval; a coloured dot a type."""
     figure, (axes,) = style.figure(7, 0.6 + 0.28 * len(rows))
     names = sorted({c for row in rows for c in row.by_category})
     best = max(rows, key=lambda row: row.mean, default=None)

@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage import measure
 
 from kitlib.data import cleaning, tables
-from kitlib.data.cleaning import Faults
+from kitlib.data.cleaning import CleaningConfig, Faults
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
@@ -48,62 +48,62 @@ CLEAN = """
 
 def test_off_by_default():
     frames = [frame(RING)]
-    assert cleaning.clean(frames) == frames
+    assert cleaning.clean(frames, CleaningConfig()) == frames
 
 
 def test_holes_are_filled():
-    (cleaned,) = cleaning.clean([frame(RING)], fill_holes=True)
+    (cleaned,) = cleaning.clean([frame(RING)], CleaningConfig(fill_holes=True))
     assert pictures(cleaned) == [FILLED.strip()]
 
 
 def test_the_largest_part_is_kept():
-    (cleaned,) = cleaning.clean([frame(RING)], fill_holes=True, keep_largest=True)
+    (cleaned,) = cleaning.clean([frame(RING)], CleaningConfig(fill_holes=True, keep_largest=True))
     assert pictures(cleaned) == [CLEAN.strip()]
 
 
 def test_of_equal_parts_the_first_stays():
-    (cleaned,) = cleaning.clean([frame("#.# #.#")], keep_largest=True)
+    (cleaned,) = cleaning.clean([frame("#.# #.#")], CleaningConfig(keep_largest=True))
     assert pictures(cleaned) == ["#..\n#.."]
 
 
 def test_a_part_within_a_hole_counts_once_the_hole_is_filled():
     nested = "##### #...# #.#.# #...# #####"
-    (cleaned,) = cleaning.clean([frame(nested)], fill_holes=True, keep_largest=True)
+    (cleaned,) = cleaning.clean([frame(nested)], CleaningConfig(fill_holes=True, keep_largest=True))
     assert pictures(cleaned) == ["\n".join(["#####"] * 5)]
 
 
 def test_small_cells_are_dropped_after_mending():
     ring, speck, strip = "### #.# ###", "#.. ... ...", "### ### ..."
-    (cleaned,) = cleaning.clean([frame(ring, speck, strip)], fill_holes=True, min_area=9)
+    (cleaned,) = cleaning.clean([frame(ring, speck, strip)], CleaningConfig(fill_holes=True, min_area=9))
     assert pictures(cleaned) == ["###\n###\n###"]
-    (cleaned,) = cleaning.clean([frame(ring, speck, strip)], min_area=6)
+    (cleaned,) = cleaning.clean([frame(ring, speck, strip)], CleaningConfig(min_area=6))
     assert len(cleaned.cells) == 2  # the ring has 8 pixels, the strip exactly 6
 
 
 def test_bad_frames_are_dropped_by_id():
     frames = [frame("#", name=name) for name in ("bad", "good", "worse")]
-    assert [f.id for f in cleaning.clean(frames, drop_ids=["bad", "worse"])] == ["good"]
+    assert [f.id for f in cleaning.clean(frames, CleaningConfig(drop_ids=["bad", "worse"]))] == ["good"]
 
 
 def test_everything_but_the_masks_stays():
     before = frame(RING)
-    (after,) = cleaning.clean([before], fill_holes=True)
+    (after,) = cleaning.clean([before], CleaningConfig(fill_holes=True))
     assert (after.id, after.category, after.group, after.weight) == ("f", "cort", "g", 0.5)
     assert (after.cells[0].category, after.cells[0].score) == ("cort", 0.5)
 
 
 def test_a_frame_may_be_left_without_cells():
-    (cleaned,) = cleaning.clean([frame("#.")], fill_holes=True, keep_largest=True, min_area=2)
+    (cleaned,) = cleaning.clean([frame("#.")], CleaningConfig(fill_holes=True, keep_largest=True, min_area=2))
     assert cleaned.cells == ()
 
 
 @given(npst.arrays(bool, st.tuples(st.integers(1, 10), st.integers(1, 10))))
 def test_filling_and_keeping_agree_with_pixels(array):
     one = Frame("f", None, *array.shape, (Cell(rle.from_mask(array), "cort"),))
-    (filled,) = cleaning.clean([one], fill_holes=True)
+    (filled,) = cleaning.clean([one], CleaningConfig(fill_holes=True))
     expected = ndimage.binary_fill_holes(array)
     assert np.array_equal(rle.to_mask(filled.cells[0].mask), expected)
-    (kept,) = cleaning.clean([one], keep_largest=True)
+    (kept,) = cleaning.clean([one], CleaningConfig(keep_largest=True))
     labels = measure.label(array, connectivity=2)
     sizes = np.bincount(labels.ravel())[1:]
     largest = labels == 1 + np.argmax(sizes) if sizes.size else array
@@ -120,7 +120,7 @@ def test_faults_are_counted_by_cell_and_by_pair():
 
 def test_real_masks_lose_their_holes_and_nothing_else(real_annotations):
     frames = tables.read_cells(real_annotations)[:60]
-    cleaned = cleaning.clean(frames, fill_holes=True, keep_largest=True)
+    cleaned = cleaning.clean(frames, CleaningConfig(fill_holes=True, keep_largest=True))
     before, after = (sum(map(cleaning.faults, each), Faults()) for each in (frames, cleaned))
     assert before.holes > 100
     assert (after.holes, after.broken) == (0, 0)

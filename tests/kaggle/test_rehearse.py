@@ -25,7 +25,7 @@ from kitlib.kaggle.bundle import Bundle
 from kitlib.kaggle.rehearsal import hidden, processes, rehearse, sandbox
 from kitlib.post.config import PostConfig, Tuned
 from kitlib.runtime import launch
-from kitlib.stages.names import NOTEBOOKS
+from kitlib.stages.notebooks import NOTEBOOKS
 from kitlib.submission import writer
 
 OPTIONS = {"detections": 20, "rpn_post_nms_topk": [30, 30]}

@@ -10,9 +10,10 @@ import nbformat
 import papermill
 import pytest
 
-from kitlib.stages import STAGES, names, notebooks
+from kitlib import config
+from kitlib.stages import STAGES, notebooks, parameters
 
-PATHS = [names.notebook(stage) for stage in STAGES]
+PATHS = [notebooks.notebook(stage) for stage in STAGES]
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -26,7 +27,7 @@ def code(path: Path) -> list[str]:
 
 
 def test_there_is_a_notebook_a_stage_and_no_other() -> None:
-    assert sorted(names.NOTEBOOKS.glob("*.ipynb")) == PATHS
+    assert sorted(notebooks.NOTEBOOKS.glob("*.ipynb")) == PATHS
 
 
 @each_notebook
@@ -66,6 +67,19 @@ def test_the_first_code_is_plain_parameters_with_help(path: Path) -> None:
         ast.literal_eval(node.value)
         assert "  # " in line, line
     assert list(notebooks.parameters(path))[:2] == ["data", "out"]
+
+
+@each_notebook
+def test_the_parameters_are_those_of_the_stage_s_class(path: Path) -> None:
+    """Names, order, values, types and help: the first cell repeats what is declared there."""
+    declared = parameters.MODELS[path.stem]
+    lines = code(path)[0].splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(config.fields(declared))
+    assert parameters.read(path.stem, notebooks.parameters(path)) == declared()
+    for name, line in zip(config.fields(declared), lines, strict=True):
+        assert line.rpartition("  # ")[2] == config.description(declared, name)
+        plain = config.to_dict(declared())[name]
+        assert line.startswith(f"{name}: {type(plain).__name__} = "), line
 
 
 @each_notebook

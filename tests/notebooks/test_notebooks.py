@@ -13,7 +13,7 @@ import pytest
 
 from kitlib import records, stages
 from kitlib.data import competition, synthetic, tables
-from kitlib.stages import STAGES, summary
+from kitlib.stages import STAGES, record
 from kitlib.submission import writer
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ SETTINGS = [
     *(f"{stage}.max_iter=3" for stage in ("02", "03", "05")),
     *(f"{stage}.workers=0" for stage in ("02", "03", "05")),
     *(f"{stage}.augment.crop=[96, 96]" for stage in ("02", "03", "05")),
-    *('04.score={"default": 0.0}', '04.min_area={"default": 1}', "04.min_cells=1"),
+    *('04.score_threshold={"default": 0.0}', '04.min_area={"default": 1}', "04.min_cells=1"),
 ]
 
 LEFT = {
@@ -127,7 +127,7 @@ def test_pseudo_labels_are_of_unlabelled_images_and_are_trained_on(run: Run) -> 
 def test_the_scores_are_in_the_table(run: Run) -> None:
     for stage in ("03_train", "05_retrain", "06_submit"):
         assert 0 <= run.metrics(stage)["map"] <= 1
-    lines = summary.table(run.rows).splitlines()
+    lines = record.table(run.rows).splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(STAGES)
     assert f"{run.metrics('03_train')['map']:.3f}" in lines[4]
 

@@ -10,7 +10,7 @@ import pytest
 from kitlib import config as configs
 from kitlib import stages
 from kitlib.predict.config import PredictConfig
-from kitlib.stages.names import NOTEBOOKS, ROOT
+from kitlib.stages.notebooks import NOTEBOOKS, ROOT
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig, curve
 
@@ -58,17 +58,22 @@ def test_the_retrained_model_begins_as_the_first_and_is_used_whatever_the_gate_s
 
 def test_one_score_threshold_is_all_that_post_processing_tunes():
     for stage in ("03_train", "05_retrain"):
-        assert (PARAMETERS[stage]["ways"], PARAMETERS[stage]["score_kinds"]) == (["score threshold"], ["box"])
+        assert PARAMETERS[stage]["tuning_methods"] == ["score threshold"]
+        assert PARAMETERS[stage]["score_kinds"] == ["box"]
     look = configs.from_dict(PredictConfig, PARAMETERS["03_train"]["predict_config"])
-    assert (look.mask_threshold, look.levels, look.scales_by_type) == ({"default": 0.5}, (), {})
+    assert (look.mask_threshold, look.candidate_mask_thresholds, look.scales_by_type) == (
+        {"default": 0.5},
+        (),
+        {},
+    )
     for stage in ("04_pseudolabel", "05_retrain", "06_submit"):  # which predict as 03 does
         assert PARAMETERS[stage]["predict_config"] == {}
 
 
 def test_pseudo_labels_count_as_annotations_do():
     given = PARAMETERS["04_pseudolabel"]
-    assert (given["weight"], given["soft"], given["min_cells"]) == (1.0, False, 1)
-    assert given["doubt"] == {"default": 1.0}  # nothing is ignored
+    assert (given["loss_weight"], given["weight_by_score"], given["min_cells"]) == (1.0, False, 1)
+    assert given["ignore_threshold"] == {"default": 1.0}  # nothing is ignored
 
 
 def test_the_page_names_every_parameter_of_the_profile():

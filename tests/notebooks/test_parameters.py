@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-from kitlib.stages import names
+from kitlib.stages import notebooks
 
 STAGE = "02_pretrain_livecell"
 CHECK = f"""\
@@ -18,7 +18,7 @@ import json
 from kitlib import stages
 stage = stages.begin("{STAGE}", data, out)
 given = stage.parameters(globals())
-config = stage.training(given, ["cell"])
+config = stage.training(given, ["cell"], model=given.model(1))
 rate = config.schedule
 found = {{"name": rate.name, "max_lr": rate.max_lr, "warmup": rate.warmup_iters}}
 found |= {{"amp": config.amp, "max_iter": config.max_iter, "options": config.model.options}}
@@ -32,7 +32,7 @@ def run(tmp_path: Path):
     data = tmp_path / "data"
     (data / "train").mkdir(parents=True)
     (data / "train.csv").write_text("id\n")
-    whole = nbformat.read(names.notebook(STAGE), as_version=4)
+    whole = nbformat.read(notebooks.notebook(STAGE), as_version=4)
     (cell,) = [c for c in whole.cells if "parameters" in c.metadata.get("tags", ())]
     short = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell(CHECK)], metadata=whole.metadata)
     nbformat.write(short, tmp_path / "short.ipynb")
@@ -68,8 +68,11 @@ def test_a_dictionary_is_laid_over_the_notebook_s_own(run) -> None:
     ("parameters", "problem"),
     [
         ({"max_itre": 3}, "unknown parameter of 02_pretrain_livecell: 'max_itre': did you mean 'max_iter'?"),
-        ({"max_iter": "many"}, "02_pretrain_livecell.max_iter must be of type int"),
-        ({"optim": {"clip_nrom": 1}}, "02_pretrain_livecell.optim: unknown key 'clip_nrom'"),
+        ({"max_iter": "many"}, "02_pretrain_livecell.max_iter must be a whole number, not 'many'"),
+        (
+            {"optim": {"clip_nrom": 1}},
+            "unknown key in 02_pretrain_livecell.optim 'clip_nrom': did you mean 'clip_norm'?",
+        ),
     ],
 )
 def test_a_wrong_name_or_value_is_refused(run, parameters: dict[str, Any], problem: str) -> None:

@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_without_doubles(job, images):
 
 
 def test_several_weights_and_levels(job, other_checkpoints):
-    settings = replace(CONFIG, levels=(0.4, 0.55), tta=("none", "flip_h"))
+    settings = replace(CONFIG, candidate_mask_thresholds=(0.4, 0.55), tta=("none", "flip_h"))
     result = run(replace(job, weights=(*job.weights, str(other_checkpoints[0])), config=settings))
     assert [p.name for p in result.levels.values()] == ["predictions@0.40.csv", "predictions@0.55.csv"]
     levels = result.by_level()

@@ -58,7 +58,7 @@ def test_the_network_sees_the_scaled_image_and_masks_come_back_in_the_frame(know
 def test_a_first_look_tells_the_type_and_its_scales_are_used(known, category, shapes):
     model = known(SIZE, ([10, 10, 20, 18], 0.9, category))
     by_type = {"astro": (0.5,), "cort": (2.0, 1.5)}
-    cells = predict(model, scales_by_type=by_type, levels=(0.4,))
+    cells = predict(model, scales_by_type=by_type, candidate_mask_thresholds=(0.4,))
     assert model.seen == [[(3, 40, 60)], *([(3, *shape)] for shape in shapes)]
     assert {c.category for c in cells} == {CATEGORIES[category]}
 
@@ -105,7 +105,7 @@ def test_mask_thresholds_levels_and_the_mean_probability(known):
     whole, other = predict(model, mask_threshold={"default": 0.5, "cort": 0.45})
     assert mask_of(whole).sum() == mask_of(other).sum() == 28 * 28  # the frame votes for cort
     assert whole.mask_score == pytest.approx(0.64)
-    config = PredictConfig(levels=(0.45, 0.9))
+    config = PredictConfig(candidate_mask_thresholds=(0.45, 0.9))
     tables = Predictor([model], CATEGORIES, config).at_levels(np.zeros(SIZE, np.uint8))
     assert [[mask_of(c).sum() for c in cells] for cells in tables] == [[392, 392], [784, 784], []]
 

@@ -9,13 +9,12 @@ import pytest
 from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.masks import rle
-from kitlib.post.config import PostConfig
 from kitlib.predict import pseudo
 from kitlib.predict.pseudo import PseudoConfig, select
 from kitlib.records import Cell, Frame
 
 CONFIG = PseudoConfig(
-    post=PostConfig(score={"cort": 0.6, "default": 0.8}, min_area={"default": 10}), min_cells=2, weight=0.5
+    score_threshold={"cort": 0.6, "default": 0.8}, min_area={"default": 10}, min_cells=2, loss_weight=0.5
 )
 
 
@@ -107,22 +106,22 @@ def test_cells_that_too_few_models_or_views_saw_are_not_believed():
 
 
 def test_cells_of_an_unlikely_size_are_not_believed():
-    post = replace(CONFIG.post, max_area={"cort": 30, "default": None})
+    config = replace(CONFIG, max_area={"cort": 30, "default": None})
     cells = cell(0, 0.9), cell(10, 0.9), cell(20, 0.9, side=9)
-    (frame,), _ = select([image("a")], [found("a", *cells)], replace(CONFIG, post=post))
+    (frame,), _ = select([image("a")], [found("a", *cells)], config)
     assert rle.areas([c.mask for c in frame.cells]).tolist() == [25, 25]
 
 
-@pytest.mark.parametrize(("soft", "weight"), [(False, 0.5), (True, 0.4)])
-def test_a_soft_weight_is_the_mean_score_s_share(soft, weight):
+@pytest.mark.parametrize(("by_score", "weight"), [(False, 0.5), (True, 0.4)])
+def test_the_mean_score_may_be_a_factor_of_the_weight(by_score, weight):
     cells = cell(0, 0.9), cell(10, 0.7), cell(20, 0.1)
-    (frame,), _ = select([image("a")], [found("a", *cells)], replace(CONFIG, soft=soft))
+    (frame,), _ = select([image("a")], [found("a", *cells)], replace(CONFIG, weight_by_score=by_score))
     assert frame.weight == pytest.approx(weight)
 
 
 def test_a_limit_for_the_other_types_is_asked_for():
-    with pytest.raises(KitError, match="doubt needs a 'default'"):
-        PseudoConfig(doubt={"astro": 0.3})
+    with pytest.raises(KitError, match="ignore_threshold needs a 'default'"):
+        PseudoConfig(ignore_threshold={"astro": 0.3})
 
 
 # ---------------------------------------------------------------------------------- ignored areas
@@ -161,9 +160,9 @@ def test_without_doubts_nothing_is_ignored():
 
 def test_doubt_begins_where_its_type_says():
     cells = *SURE, cell(30, 0.2), cell(40, 0.5)
-    assert ignored(*cells, doubt={"cort": 0.1, "default": 1.0}).sum() == 50
-    assert ignored(*cells, doubt={"astro": 0.1, "default": 0.4}).sum() == 25
-    assert ignored(*cells, doubt={"default": 1.0}).sum() == 0
+    assert ignored(*cells, ignore_threshold={"cort": 0.1, "default": 1.0}).sum() == 50
+    assert ignored(*cells, ignore_threshold={"astro": 0.1, "default": 0.4}).sum() == 25
+    assert ignored(*cells, ignore_threshold={"default": 1.0}).sum() == 0
 
 
 def test_believed_cells_are_not_ignored_even_within_a_doubtful_one_s_box():

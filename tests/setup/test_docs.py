@@ -214,7 +214,7 @@ def test_a_broken_link_is_noticed(text, found):
         ("`KIT_TORCH=cpu ./run_all.sh setup`", ""),
         ("`./run_all.sh --profile papr`", "did you mean 'paper'"),
         ("`./run_all.sh --set 03.max_itr=2`", "did you mean 'max_iter'"),
-        ("`./run_all.sh --set 03.max_iter=many`", "must be of type int"),
+        ("`./run_all.sh --set 03.max_iter=many`", "must be a whole number"),
     ],
 )
 def test_a_command_that_is_refused_is_noticed(text, reason):

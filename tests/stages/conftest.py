@@ -1,7 +1,8 @@
-"""Six notebooks of a few lines each, which do what stages do, within a second."""
+"""Six notebooks with the kit's own parameters, which do what stages do within a second."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,41 +10,26 @@ from typing import Any
 import pytest
 
 from kitlib.stages import STAGES
+from kitlib.stages import notebooks as nb
 
-PARAMETERS = """\
-data = ""  # the data
-out = ""  # the run's folder
-gpus = -1  # how many
-max_iter = 10  # iterations
-rate = 0.5  # a number
-name = "plain"  # a text
-flag = False  # yes or no
-sizes = [1, 2]  # several
-recipe = {"name": "cosine", "max_lr": 6e-4, "steps": {"first": 1}}  # parts
-weights = ""  # a file
-ways = ["limits by type"]  # how to tune
-workers = 2  # processes
-eval_every = 0  # evaluations
-do = ""  # more to do in the middle
-"""
-
-#: ``do`` is run between what the stage writes first and what it writes last.
+#: ``do.py`` beside the notebooks is run between what a stage writes first and what it writes last.
 WORK = """\
 import json, os, sys
 from pathlib import Path
 folder = Path(out, "STAGE")
+max_iter = globals().get("max_iter", 10)
 with (folder / "history.txt").open("a") as history:
     history.write(f"{max_iter}\\n")
-exec(do)
+exec(Path("do.py").read_text())
 score = {"map": max_iter / 100} if "STAGE" in ("03_train", "05_retrain") else {}
 values = {"stage": "STAGE", **score, "weights": "w.pth", "artefacts": ["history.txt"]}
 (folder / "metrics.json").write_text(json.dumps(values))
 """
 
 PAPER = """\
-03_train: {max_iter: 5000, rate: 1, gpus: 8}
+03_train: {max_iter: 5000, ema_decay: 0, gpus: 8}
 04_pseudolabel:
-05_retrain: {recipe: {max_lr: 1.0e-5}}
+05_retrain: {schedule: {max_lr: 1.0e-4}}
 """
 
 
@@ -51,7 +37,7 @@ def cell(kind: str, source: str, **metadata: Any) -> dict[str, Any]:
     outputs = {"outputs": [], "execution_count": None} if kind == "code" else {}
     return {
         "cell_type": kind,
-        "id": source[:4].strip() or "x",
+        "id": hashlib.sha256(source.encode()).hexdigest()[:8],
         "metadata": metadata,
         "source": source,
         **outputs,
@@ -77,12 +63,14 @@ def notebooks(tmp_path: Path) -> Path:
     """A folder with six notebooks, and profiles ``demo`` (empty) and ``paper``."""
     folder = tmp_path / "notebooks"
     for stage in STAGES:
+        first = nb.code(nb.notebook(stage))[0]
         write_notebook(
             folder / f"{stage}.ipynb",
             cell("markdown", f"# {stage}"),
-            cell("code", PARAMETERS, tags=["parameters"]),
+            cell("code", first.source, tags=["parameters"]),
             cell("code", WORK.replace("STAGE", stage)),
         )
+    (folder / "do.py").write_text("")
     (folder / "profiles").mkdir()
     (folder / "profiles" / "demo.yaml").write_text("# nothing differs\n")
     (folder / "profiles" / "paper.yaml").write_text(PAPER)

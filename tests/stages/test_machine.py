@@ -10,7 +10,7 @@ from kitlib import stages
 from kitlib.errors import KitError
 from kitlib.runtime import gpus
 from kitlib.runtime.gpus import Gpu, Survey
-from kitlib.stages import machine, profiles
+from kitlib.stages import profiles, runner
 
 CUDA_13 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 TRAIN = ("02_pretrain_livecell", "03_train")
@@ -29,7 +29,7 @@ def host(monkeypatch: pytest.MonkeyPatch):
 
 
 def check(profile: str, *settings: str, chosen=stages.STAGES, **common: int) -> None:
-    machine.check(profiles.plan(profile, settings, common), chosen)
+    runner.check_machine(profiles.plan(profile, settings, common), chosen)
 
 
 @pytest.mark.parametrize("profile", ["t4", "paper", "gold"])

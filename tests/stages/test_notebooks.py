@@ -1,4 +1,4 @@
-"""Code and parameters of notebook files."""
+"""Stages by name, and the code and parameters of notebook files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_only_code_counts_in_the_fingerprint(make) -> None:
     notebook["cells"][2]["source"] = notebook["cells"][2]["source"].splitlines(keepends=True)
     path.write_text(json.dumps(notebook))
     assert nb.fingerprint(path) == first
-    assert nb.fingerprint(make("a = 2")) != first
+    # The values of parameters count by themselves, each for what it affects.
+    assert nb.fingerprint(make("a = 2")) == first
     assert nb.fingerprint(make("a = 1", more="print(2)")) != first
 
 
@@ -75,3 +76,35 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path: Path, content: str | None
         (tmp_path / "a.ipynb").write_text(content)
     with pytest.raises(KitError, match=rf"a\.ipynb {problem}"):
         nb.code(tmp_path / "a.ipynb")
+
+
+# ------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize("stage", nb.STAGES)
+def test_each_stage_has_a_notebook_and_goes_by_its_number(stage: str) -> None:
+    assert nb.notebook(stage).is_file()
+    assert nb.resolve(stage[:2]) == nb.resolve(stage) == stage
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("0", "stage '0' may be any of 01_eda, 02_pretrain_livecell, .*; write more of it"),
+        ("3_train", "unknown stage '3_train': did you mean '03_train'?"),
+        ("07", "unknown stage '07'"),
+        ("", "unknown stage ''"),
+    ],
+)
+def test_other_names_are_refused(name: str, problem: str) -> None:
+    with pytest.raises(KitError, match=problem):
+        nb.resolve(name)
+
+
+def test_a_missing_notebook_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"01_eda\.ipynb does not exist; run from a whole checkout"):
+        nb.notebook("01_eda", tmp_path)
+
+
+def test_a_run_is_named_after_its_profile() -> None:
+    assert nb.default_out("paper") == nb.ROOT / "outputs" / "paper"

@@ -1,4 +1,4 @@
-"""What is known of earlier runs, and data folders told apart."""
+"""What is known of earlier runs, data folders told apart, and the table at the end of a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kitlib import files
 from kitlib.errors import KitError
 from kitlib.stages import record
 
@@ -103,3 +104,36 @@ def test_a_shelf_that_cannot_be_made_is_named_and_nothing_moves(tmp_path: Path) 
     with pytest.raises(KitError, match=r"cannot write .*previous"):
         record.set_aside(tmp_path / "03_train")
     assert (tmp_path / "03_train" / "weights.pth").read_text() == "kept"
+
+
+# ---------------------------------------- the table at the end of a run
+
+
+def finished(folder: Path, **metrics) -> Path:
+    files.write_json(folder / "metrics.json", {"stage": folder.name, **metrics})
+    return folder
+
+
+def test_rows_stand_in_columns(tmp_path: Path) -> None:
+    eda = finished(tmp_path / "01_eda", artefacts=["summary.json"])
+    train = finished(tmp_path / "03_train", map=0.41251, artefacts=["a/w.pth", "thresholds.yaml"])
+    rows = [record.row(eda, 7.4, skipped=True), record.row(train, 3725.6)]
+    assert record.table(rows).splitlines() == [
+        "stage     time           score  artefacts",
+        "-" * 56,
+        "01_eda    0:07 (before)         summary.json",
+        "03_train  62:06          0.413  a/w.pth, thresholds.yaml",
+    ]
+
+
+def test_no_rows_leave_the_head() -> None:
+    assert record.table([]).splitlines()[0].split() == ["stage", "time", "score", "artefacts"]
+
+
+def test_a_score_of_nothing_is_a_score(tmp_path: Path) -> None:
+    assert record.row(finished(tmp_path / "03_train", map=0.0), 1).score == "0.000"
+
+
+def test_a_stage_that_left_no_metrics_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"03_train/metrics\.json does not exist"):
+        record.row(tmp_path / "03_train", 1)

@@ -41,13 +41,17 @@ class Runs:
         self, *settings: str, first: str = EDA, last: str = PRETRAIN, force: bool = False
     ) -> list[str]:
         """Run; returns, of each stage, its name and what became of it."""
-        plan = profiles.plan("demo", settings, notebooks=self.notebooks)
+        plan = profiles.plan("demo", settings, folder=self.notebooks)
         for values in plan.parameters.values():
             values.update(data=str(self.data), out=str(self.out))
         said: list[str] = []
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             self.rows = runner.run(plan, self.data, self.out, first, last, force, said.append)
         return said
+
+    def do(self, stage: str, code: str) -> None:
+        """Have a stage do more in its middle."""
+        (self.notebooks / "do.py").write_text(f"if folder.name == {stage!r}:\n    exec({code!r})")
 
     def history(self, stage: str) -> list[int]:
         """The max_iter of each time that the stage ran in its folder as it is now."""
@@ -67,7 +71,8 @@ def test_a_finished_stage_is_skipped(run: Runs) -> None:
     ]
     assert all("finished before with the same inputs, skipped" in line for line in run())
     assert [row.skipped for row in run.rows] == [True, True]
-    assert run.history(EDA) == run.history(PRETRAIN) == [10]
+    assert run.history(EDA) == [10]
+    assert run.history(PRETRAIN) == [80]
     executed = nbformat.read(run.out / EDA / "01_eda.ipynb", as_version=4)
     assert executed.cells[1].metadata.tags == ["parameters"]
     assert f"out = {str(run.out)!r}".replace("'", '"') in executed.cells[2].source
@@ -83,26 +88,26 @@ def test_a_changed_parameter_reruns_its_stage_and_those_after_it(run: Runs) -> N
         f"{PRETRAIN}: running",
     ]
     assert run.history(PRETRAIN) == [20]
-    assert (shelf / "history.txt").read_text() == "10\n"
-    run("02.max_iter=20", "01.rate=0.75")
+    assert (shelf / "history.txt").read_text() == "80\n"
+    run("02.max_iter=20", "01.few_cells=0.5")
     assert [row.skipped for row in run.rows] == [False, True]  # nothing depends on what 01 finds
 
 
 def test_what_comes_after_a_training_leaves_it_where_it_is(run: Runs) -> None:
-    fold = run.out / TRAIN / "fold_0" / "trained.txt"
-    train = f"03.do=p = Path({str(fold)!r}); p.parent.mkdir(exist_ok=True); p.open('a').write('x')"
-    run(train, last=TRAIN)
-    said = run(train, "03.ways=['expected gain']", last=TRAIN)
+    fold, gain = run.out / TRAIN / "fold_0" / "trained.txt", "03.tuning_methods=[expected gain]"
+    run.do(TRAIN, f"p = Path({str(fold)!r}); p.parent.mkdir(exist_ok=True); p.open('a').write('x')")
+    run(last=TRAIN)
+    said = run(gain, last=TRAIN)
     shelf = run.out / "previous" / "03_train-1"
     assert said[-2:] == [
         f"{TRAIN}: the training stays; what was made of it moved to {shelf}",
         f"{TRAIN}: running",
     ]
     assert fold.read_text() == "xx"
-    assert run.history(TRAIN) == [10]
+    assert run.history(TRAIN) == [320]
     assert (shelf / "history.txt").is_file()
-    assert "skipped" in run(train, "03.ways=['expected gain']", last=TRAIN)[-1]
-    run(train, "03.max_iter=20", last=TRAIN)
+    assert "skipped" in run(gain, last=TRAIN)[-1]
+    run("03.max_iter=20", last=TRAIN)
     assert fold.read_text() == "x"
     assert (run.out / "previous" / "03_train-2" / "fold_0" / "trained.txt").read_text() == "xx"
 
@@ -134,7 +139,7 @@ def test_other_data_or_another_notebook_rerun_all_that_follows(run: Runs) -> Non
 def test_where_and_on_what_it_runs_changes_nothing(run: Runs, tmp_path: Path) -> None:
     run(last=EDA)
     run.out = run.out.rename(tmp_path / "elsewhere")
-    assert "skipped" in run("01.gpus=0", last=EDA)[0]
+    assert "skipped" in run(last=EDA)[0]
 
 
 def test_force_runs_again_and_keeps_what_was(run: Runs) -> None:
@@ -153,42 +158,54 @@ def test_force_keeps_what_was_made_by_hand(run: Runs) -> None:
     assert run.history(EDA) == [10]
 
 
-def test_an_interrupted_stage_goes_on_where_it_was(run: Runs, tmp_path: Path) -> None:
+def test_an_interrupted_stage_goes_on_where_it_was(run: Runs) -> None:
     """The first time the stage ends in its middle; the same parameters find what it had written."""
-    flag = tmp_path / "fails"
-    flag.touch()
-    settings = [f"01.do=import pathlib; assert not pathlib.Path({str(flag)!r}).exists()"]
+    run.do(EDA, "1/0")
     with pytest.raises(KitError):
-        run(*settings, last=EDA)
+        run(last=EDA)
     assert not record.read(run.out / EDA).done
-    flag.unlink()
-    assert run(*settings, last=EDA) == ["01_eda: was interrupted, goes on", "01_eda: running"]
+    run.do(EDA, "")
+    assert run(last=EDA) == ["01_eda: was interrupted, goes on", "01_eda: running"]
     assert run.history(EDA) == [10, 10]
     assert record.read(run.out / EDA).done
 
 
-@pytest.mark.parametrize("change", ["02.workers=0", "02.eval_every=5"])
+@pytest.mark.parametrize("change", ["03.workers=0", "03.checkpoint_every=5", "03.eval_every=5"])
 def test_an_interrupted_training_goes_on_with_what_only_its_speed_or_evaluation_depends_on(
-    run: Runs, tmp_path: Path, change: str
+    run: Runs, change: str
 ) -> None:
-    flag, kept = tmp_path / "fails", run.out / PRETRAIN / "fold_0" / "checkpoint"
-    flag.touch()
-    do = f"p = Path({str(kept)!r}); p.parent.mkdir(exist_ok=True); p.open('a').write('x')"
-    settings = [f"02.do={do}; assert not Path({str(flag)!r}).exists()"]
+    checkpoint, own = run.out / TRAIN / "fold_0" / "checkpoint", "03.weights=own.pth"
+    train = f"p = Path({str(checkpoint)!r}); p.parent.mkdir(exist_ok=True); p.open('a').write('x')"
+    run.do(TRAIN, f"{train}; 1/0")
     with pytest.raises(KitError):
-        run(*settings, first=PRETRAIN)
-    flag.unlink()
-    said = run(*settings, change, first=PRETRAIN)
+        run(own, first=TRAIN, last=TRAIN)
+    run.do(TRAIN, train)
+    said = run(own, change, first=TRAIN, last=TRAIN)
     assert "other parameters" not in said[0]
-    assert kept.read_text() == "xx"
+    assert checkpoint.read_text() == "xx"
     # Finished, it is the same whatever its speed was; another way to evaluate asks for another training.
-    assert ("skipped" in run(*settings, first=PRETRAIN)[0]) == ("workers" in change)
+    assert ("skipped" in run(own, first=TRAIN, last=TRAIN)[0]) == ("eval_every" not in change)
+
+
+@pytest.mark.parametrize(("schedule", "goes_on"), [("cosine_periodic", True), ("cosine", False)])
+def test_an_interrupted_training_may_be_made_longer_where_its_rates_stay(
+    run: Runs, schedule: str, goes_on: bool
+) -> None:
+    settings = ["03.weights=own.pth", f"03.schedule.name={schedule}"]
+    run.do(TRAIN, "1/0")
+    with pytest.raises(KitError):
+        run(*settings, first=TRAIN, last=TRAIN)
+    run.do(TRAIN, "")
+    said = run(*settings, "03.max_iter=500", first=TRAIN, last=TRAIN)
+    assert ("other parameters" not in said[0]) == goes_on
 
 
 def test_an_interrupted_stage_of_other_parameters_is_moved_aside(run: Runs) -> None:
+    run.do(EDA, "1/0")
     with pytest.raises(KitError):
-        run("01.do=1/0", last=EDA)
-    assert "moved to" in run(last=EDA)[0]
+        run(last=EDA)
+    run.do(EDA, "")
+    assert "moved to" in run("01.seed=1", last=EDA)[0]
     assert run.history(EDA) == [10]
 
 
@@ -272,7 +289,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(run: R
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "ready\n"
         with pytest.raises(KitError, match=rf"in use by the run 'another' \(process {other.pid} "):
-            run("01.max_iter=20", last=EDA)
+            run("01.seed=20", last=EDA)
         assert sorted(run.out.rglob("*")) == before
         other.kill()
     assert "skipped" in run(last=EDA)[0]
@@ -285,15 +302,16 @@ def test_the_machine_is_checked_before_the_first_stage_that_runs(run: Runs) -> N
         run("02.gpus=8")
     assert not run.out.exists()
     run(last=EDA)
-    assert "skipped" in run("01.gpus=8", last=EDA)[0]
+    assert "skipped" in run("02.gpus=8", last=EDA)[0]
 
 
 # ---------------------------------------------------------------------------------------- failures
 
 
 def failure(run: Runs, code: str) -> str:
+    run.do(EDA, code)
     with pytest.raises(KitError) as caught:
-        run(f"01.do={code}")
+        run()
     assert not (run.out / PRETRAIN).exists()
     assert (run.out / EDA / "history.txt").is_file()
     assert not record.read(run.out / EDA).done

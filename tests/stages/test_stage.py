@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,8 @@ from matplotlib.figure import Figure
 from kitlib import config, files
 from kitlib.errors import KitError
 from kitlib.masks.rle import RleError
-from kitlib.stages import names, record, stage
+from kitlib.stages import notebooks as nb
+from kitlib.stages import record, stage
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_stage_finds_its_data_and_makes_its_folder(data: Path, tmp_path: Path)
 
 
 def test_own_data_do_not_meet_the_demo_s_results(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "ROOT", data.parent)
+    monkeypatch.setattr(nb, "ROOT", data.parent)
     assert stage.begin("03_train", str(data)).out == data.parent / "outputs" / data.name
 
 
@@ -83,43 +83,6 @@ def test_no_run_gets_in_while_a_notebook_works(train: stage.Stage) -> None:
 # ----------------------------------------------------------------------------------- earlier stages
 
 
-def test_what_cannot_be_kept_is_named(train: stage.Stage) -> None:
-    left(train.out, "05_retrain", weights=["fold_0/weights_best.pth"])
-    with pytest.raises(KitError, match=r"fold_0/weights_best\.pth does not exist; run 05_retrain again"):
-        train.keep("05_retrain")
-
-
-def trained(run: Path, name: str, text: str, **metrics) -> None:
-    folder = left(run, name, weights=["fold_0/weights_best.pth"], **metrics)
-    for file in ("fold_0/weights_best.pth", "config.yaml", "post.yaml", "judged.csv"):
-        files.make_folder((folder / file).parent)
-        (folder / file).write_text(text)
-
-
-def test_what_a_round_has_to_beat_stands_until_it_is_beaten(train: stage.Stage) -> None:
-    """The first round is taken, the second and the third are worse: the first one's weights stay."""
-    run = train.out
-    trained(run, "03_train", "first training")
-    label, retrain = (replace(train, name=name) for name in ("04_pseudolabel", "05_retrain"))
-    assert retrain.standing() == run / "03_train"
-    trained(run, "05_retrain", "round 1", accepted=True)
-    for number in (2, 3):
-        teacher = label.chosen()
-        shutil.rmtree(label.folder, ignore_errors=True)  # as the runner moves it aside
-        assert (run / teacher / "post.yaml").read_text() == "round 1"
-        label.keep(teacher)
-        shutil.rmtree(retrain.folder)
-        assert label.chosen() == "04_pseudolabel/standing"
-        assert (retrain.standing() / "judged.csv").read_text() == "round 1"
-        trained(run, "05_retrain", f"round {number}", accepted=False)
-        retrain.keep("04_pseudolabel/standing")
-        best = retrain.best()
-        assert best.stage == "05_retrain/standing"
-        assert [p.read_text() for p in (*best.weights, best.post)] == ["round 1", "round 1"]
-    trained(run, "05_retrain", "round 4", accepted=True)
-    assert retrain.best().post.read_text() == "round 4"
-
-
 def test_an_earlier_stage_that_was_run_is_taken(train: stage.Stage) -> None:
     folder = left(train.out, "02_pretrain_livecell", weights="fold_0/w.pth")
     assert train.need("02_pretrain_livecell") == folder
@@ -134,13 +97,13 @@ def test_an_earlier_stage_may_have_kept_several_weights(train: stage.Stage) -> N
 def test_an_earlier_stage_that_was_not_run_is_run(
     train: stage.Stage, notebooks: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(stage, "notebook", lambda name: names.notebook(name, notebooks))
+    monkeypatch.setattr(stage, "notebook", lambda name: nb.notebook(name, notebooks))
     folder = train.need("02_pretrain_livecell")
-    assert (folder / "history.txt").read_text() == "10\n"
+    assert (folder / "history.txt").read_text() == "80\n"
     assert (folder / "02_pretrain_livecell.ipynb").is_file()
     assert "02_pretrain_livecell has not been run yet; running it first" in capfd.readouterr().out
     assert train.need("02_pretrain_livecell") == folder
-    assert (folder / "history.txt").read_text() == "10\n"
+    assert (folder / "history.txt").read_text() == "80\n"
 
 
 def test_weights_by_the_fold_that_they_have_not_seen(train: stage.Stage) -> None:

@@ -73,10 +73,10 @@ def test_the_chosen_threshold_lies_on_its_curve(drawn) -> None:
 def test_a_line_for_each_way_and_the_best_in_bold(drawn) -> None:
     rows = [
         Row("untuned", 0.2, 0.15, 0.25, {"astro": 0.1, "cort": 0.3}),
-        Row("limits by type", 0.3, 0.2, 0.4, {"astro": 0.2, "cort": 0.4}),
+        Row("thresholds by type", 0.3, 0.2, 0.4, {"astro": 0.2, "cort": 0.4}),
     ]
-    (axes,) = drawn(viz.ways(rows)).axes
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["untuned", "limits by type"]
+    (axes,) = drawn(viz.tuning_methods(rows)).axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["untuned", "thresholds by type"]
     assert [(t.get_text(), t.get_weight()) for t in axes.texts] == [("0.200", "normal"), ("0.300", "bold")]
     intervals = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
     assert intervals == [(0.15, 0.25), (0.2, 0.4)]

@@ -9,7 +9,7 @@ from kitlib import metric
 from kitlib.data import folds as splits
 from kitlib.metric import interval
 from kitlib.post import thresholds
-from kitlib.post.config import KINDS, WAYS, Kind, PostConfig, Tuned, Way, tables
+from kitlib.post.config import KINDS, THRESHOLD_METHODS, Kind, PostConfig, Tuned, TuningMethod, tables
 from kitlib.post.forest import Forest
 from kitlib.post.scores import learn
 from kitlib.post.tuning import search
@@ -22,7 +22,7 @@ LEAST = 2  # folds
 
 @dataclass(frozen=True)
 class Row:
-    """One way to post-process, and the metric on images that had no part in its tuning: ``mean`` over images,
+    """One tuning method, and the metric on images that had no part in its tuning: ``mean`` over images,
     ``low`` and ``high`` ends of its bootstrap interval, and the mean of each type."""
 
     name: str
@@ -37,11 +37,11 @@ class Validation:
     """What cross-validation found.
 
     Attributes:
-        rows: the ways that were tried, the untuned one first.
+        rows: the methods that were tried, the untuned one first.
         best: the row of the best of them.
-        tuned: that way, tuned on all images, with the row's metric.
-        frames: post-processed frames of the best way, each judged with what was tuned on others.
-        tuning: of the best way on all images; its curves.
+        tuned: that method, tuned on all images, with the row's metric.
+        frames: post-processed frames of the best method, each judged with what was tuned on others.
+        tuning: of the best method on all images; its curves.
     """
 
     rows: tuple[Row, ...]
@@ -57,13 +57,13 @@ def cross_validate(
     folds: int = 5,
     seed: int = 0,
     kinds: Sequence[Kind] = KINDS,
-    ways: Sequence[Way] = WAYS,
+    methods: Sequence[TuningMethod] = THRESHOLD_METHODS,
 ) -> Validation:
-    """Tune on all folds but one, judge on that one, in turns; the best way is then tuned on everything.
+    """Tune on all folds but one, judge on that one, in turns; the best method is then tuned on everything.
 
     Ways are no tuning at all, and for each kind of score: one score threshold for all types and nothing else
-    (see ``tune.tune_score``), limits for all types together (the surest where a type has a handful of
-    images), limits by type, and expected gain. The learned score of an image always comes from trees that
+    (see ``tune.tune_score``), one set of thresholds for all types (the surest where a type has a handful of
+    images), thresholds by type, and expected gain. The learned score of an image always comes from trees that
     were fitted on other folds, also while tuning. The best of many is expected a little too well; where
     several are alike the first, and simplest, is taken. Images that make a single fold, as one image does,
     are judged with what was tuned on them, and the row's name says so.
@@ -75,35 +75,35 @@ def cross_validate(
         folds: with two, the learned score has nothing left to learn from while tuning; where there are fewer
             frames, each is a fold.
         kinds: scores that may rank the instances, at least one.
-        ways: how the limits may be set, at least one.
+        methods: how to tune, at least one.
 
     Raises:
         KitError: no frames, or predictions for none of them.
     """
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
     if len(set(study.fold.values())) < LEAST:
-        return _on_the_same_images(study, ways)
+        return _on_the_same_images(study, methods)
     rows, best = [_row("untuned", truth, study.judge(lambda _: study.start))], None
     for kind in kinds:
-        fits = _Fits(study, kind, ways)
-        for way in ways:
-            frames = study.judge(lambda fold, fits=fits, way=way: fits.without(fold).ways[way])
-            rows.append(_row(f"{way}, {kind} score", truth, frames))
+        fits = _Fits(study, kind, methods)
+        for method in methods:
+            frames = study.judge(lambda fold, fits=fits, method=method: fits.without(fold).methods[method])
+            rows.append(_row(f"{method}, {kind} score", truth, frames))
             if best is None or rows[-1].mean > best[0].mean:
-                best = rows[-1], frames, fits, way
-    row, frames, fits, way = best
+                best = rows[-1], frames, fits, method
+    row, frames, fits, method = best
     everything = fits.without(None)
-    tuned = Tuned(everything.ways[way], row.mean, row.low, row.high)
+    tuned = Tuned(everything.methods[method], row.mean, row.low, row.high)
     return Validation(tuple(rows), row, tuned, frames, everything.tuning)
 
 
-def _on_the_same_images(study: _Study, ways: Sequence[Way]) -> Validation:
-    """Limits by type, or the score threshold if only that is asked for: there are no images to judge on."""
-    tuning = _Fits(study, "box", ways).without(None).tuning
-    way = "limits by type" if set(ways) & set(WAYS) else "score threshold"
+def _on_the_same_images(study: _Study, methods: Sequence[TuningMethod]) -> Validation:
+    """Thresholds by type, or the score threshold if only that is asked for; no image is left to judge on."""
+    tuning = _Fits(study, "box", methods).without(None).tuning
+    method = "thresholds by type" if set(methods) & set(THRESHOLD_METHODS) else "score threshold"
     frames = study.judge(lambda _: tuning.config)
     untuned = _row("untuned", study.truth, study.judge(lambda _: study.start))
-    row = _row(f"{way}, tuned on these images", study.truth, frames)
+    row = _row(f"{method}, tuned on these images", study.truth, frames)
     return Validation((untuned, row), row, Tuned(tuning.config, row.mean, row.low, row.high), frames, tuning)
 
 
@@ -150,17 +150,17 @@ class _Study:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What tuning found: its curves, and the configuration of each way that was asked for."""
+    """What tuning found: its curves, and the configuration of each method that was asked for."""
 
     tuning: Tuning
-    ways: dict[Way, PostConfig]
+    methods: dict[TuningMethod, PostConfig]
 
 
 class _Fits:
     """Fits to frames that are ranked by one kind of score."""
 
-    def __init__(self, study: _Study, kind: Kind, ways: Sequence[Way]) -> None:
-        self.study, self.kind, self.ways = study, kind, frozenset(ways)
+    def __init__(self, study: _Study, kind: Kind, methods: Sequence[TuningMethod]) -> None:
+        self.study, self.kind, self.methods = study, kind, frozenset(methods)
         self._fits: dict[int | None, _Fit] = {}
         self._held: dict[str, Held] = {}
 
@@ -172,15 +172,15 @@ class _Fits:
         return self._fits[fold]
 
     def _fit(self, held: Sequence[Held], start: PostConfig) -> _Fit:
-        """Every way fitted to these frames; ``WAYS``, which take minutes, only if one is asked for."""
-        if self.ways.isdisjoint(WAYS):
+        """Every method fitted to these frames; those that take minutes only if one is asked for."""
+        if self.methods.isdisjoint(THRESHOLD_METHODS):
             tuning = search.tune_score(held, start)
             return _Fit(tuning, {"score threshold": tuning.config})
         tuning = search.tune_held(held, start)
         shared = replace(tuning.config, **tables({"default": tuning.config.limits(None)}))
         found = (shared, tuning.config, search.calibrated(held, tuning.config))
-        configs: dict[Way, PostConfig] = dict(zip(WAYS, found, strict=True))
-        if "score threshold" in self.ways:
+        configs: dict[TuningMethod, PostConfig] = dict(zip(THRESHOLD_METHODS, found, strict=True))
+        if "score threshold" in self.methods:
             configs["score threshold"] = search.tune_score(held, start).config
         return _Fit(tuning, configs)
 

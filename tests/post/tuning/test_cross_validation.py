@@ -1,4 +1,4 @@
-"""Cross-validation: what judges has no part in the tuning, and the best way is the one that is kept."""
+"""Cross-validation: what judges has no part in the tuning, and the best method is the one that is kept."""
 
 from dataclasses import replace
 
@@ -43,9 +43,9 @@ def test_a_row_for_each_way_with_its_interval(validation):
     assert [row.name for row in validation.rows] == [
         "untuned",
         *(
-            f"{way}, {kind} score"
+            f"{method}, {kind} score"
             for kind in ("box", "mask", "product", "learned")
-            for way in ("limits for all", "limits by type", "expected gain")
+            for method in ("one threshold for all types", "thresholds by type", "expected gain")
         ),
     ]
     for row in validation.rows:
@@ -57,7 +57,7 @@ def test_a_row_for_each_way_with_its_interval(validation):
 def test_the_best_way_is_the_one_kept(validation):
     means = {row.name: row.mean for row in validation.rows}
     assert validation.best.mean == max(means.values())
-    assert means["limits by type, mask score"] > means["limits by type, box score"] + 0.05
+    assert means["thresholds by type, mask score"] > means["thresholds by type, box score"] + 0.05
     assert validation.tuned.post.score_kind in validation.best.name
     assert bool(validation.tuned.post.gain) == validation.best.name.startswith("expected gain")
     assert metric.score(held_out()[0], validation.frames).mean == validation.best.mean
@@ -82,19 +82,19 @@ def test_the_judged_image_has_no_part(kind):
     """The truth of one image is made nonsense: its predictions come out the same to the bit."""
     truth, predictions = held_out()
     other = [replace(truth[0], cells=truth[0].cells[:1]), *truth[1:]]
-    ways = [cross_validate(t, predictions, folds=3, kinds=[kind]) for t in (truth, other)]
-    gains = {bool(w.tuned.post.gain) for w in ways}
-    assert len(gains) == 1, "the same way has to be the best of both for this test to say anything"
-    first, second = ({f.id: f for f in w.frames}[truth[0].id] for w in ways)
+    methods = [cross_validate(t, predictions, folds=3, kinds=[kind]) for t in (truth, other)]
+    gains = {bool(w.tuned.post.gain) for w in methods}
+    assert len(gains) == 1, "the same method has to be the best of both for this test to say anything"
+    first, second = ({f.id: f for f in w.frames}[truth[0].id] for w in methods)
     assert first == second
 
 
-@pytest.mark.parametrize("way", ["score threshold", "limits for all", "expected gain"])
-def test_one_way_alone_may_be_asked_for(way):
-    found = cross_validate(*held_out(), folds=3, kinds=["box"], ways=[way])
-    assert [r.name for r in found.rows] == ["untuned", f"{way}, box score"]
-    assert found.best.name == f"{way}, box score"
-    assert bool(found.tuned.post.gain) == (way == "expected gain")
+@pytest.mark.parametrize("method", ["score threshold", "one threshold for all types", "expected gain"])
+def test_one_method_alone_may_be_asked_for(method):
+    found = cross_validate(*held_out(), folds=3, kinds=["box"], methods=[method])
+    assert [r.name for r in found.rows] == ["untuned", f"{method}, box score"]
+    assert found.best.name == f"{method}, box score"
+    assert bool(found.tuned.post.gain) == (method == "expected gain")
 
 
 def test_the_score_threshold_alone_leaves_masks_as_they_are():
@@ -108,8 +108,8 @@ def test_the_score_threshold_alone_leaves_masks_as_they_are():
     true = (cell(0, 2, None), cell(20, 2, None), cell(2, 1, None))
     truth = [Frame(str(n), None, *SIZE, true, "cort") for n in range(4)]
     predictions = [replace(f, cells=found) for f in truth]
-    ways = ["score threshold", "limits by type"]
-    alone = cross_validate(truth, predictions, folds=2, kinds=["box"], ways=ways[:1])
+    methods = ["score threshold", "thresholds by type"]
+    alone = cross_validate(truth, predictions, folds=2, kinds=["box"], methods=methods[:1])
     limits = alone.tuned.post.limits("cort")
     assert limits == thresholds.PostConfig(
         score={"default": 0.6},
@@ -119,12 +119,14 @@ def test_the_score_threshold_alone_leaves_masks_as_they_are():
     ).limits("cort")
     assert alone.best.mean == 1.0
     assert {name: curve[0] for name, curve in alone.tuning.curves.items()} == {"default": 0.5, "cort": 0.5}
-    both = {r.name: r.mean for r in cross_validate(truth, predictions, 2, kinds=["box"], ways=ways).rows}
+    both = {
+        r.name: r.mean for r in cross_validate(truth, predictions, 2, kinds=["box"], methods=methods).rows
+    }
     assert both["score threshold, box score"] == 1.0
 
 
 def test_of_a_single_image_the_score_threshold_alone_is_tuned_too():
-    validation = cross_validate(*held_out(frames=1), ways=["score threshold"])
+    validation = cross_validate(*held_out(frames=1), methods=["score threshold"])
     assert validation.best.name == "score threshold, tuned on these images"
     assert validation.tuned.post.limits(None).min_area == 1
 
@@ -159,7 +161,7 @@ def test_images_without_cells_may_stay_without():
 def test_two_frames_are_enough():
     truth, predictions = held_out(2)
     rows = {row.name: row.mean for row in cross_validate(truth, predictions).rows}
-    assert rows["limits by type, mask score"] > 0.2
+    assert rows["thresholds by type, mask score"] > 0.2
 
 
 def test_too_few_frames_and_predictions_of_others():
@@ -173,7 +175,7 @@ def test_too_few_frames_and_predictions_of_others():
 def test_a_single_image_is_judged_with_its_own_limits_and_said_to_be():
     truth, predictions = held_out(frames=1)
     validation = cross_validate(truth, predictions)
-    assert [row.name for row in validation.rows] == ["untuned", "limits by type, tuned on these images"]
+    assert [row.name for row in validation.rows] == ["untuned", "thresholds by type, tuned on these images"]
     assert validation.best is validation.rows[-1]
     assert metric.score(truth, validation.frames).mean == pytest.approx(validation.tuned.expected)
     again = [thresholds.apply(f, validation.tuned.post) for f in predictions]

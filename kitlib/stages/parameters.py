@@ -1,0 +1,370 @@
+"""The parameters of each notebook: defaults, types, bounds, help, and what a change of each affects.
+
+The first cell of a notebook repeats the names, defaults and help of its class here; a test holds both equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from kitlib import config
+from kitlib.config import Affects, Count, Float, Int, Part, PositiveCount, configuration, with_defaults
+from kitlib.data.cleaning import CleaningConfig
+from kitlib.data.competition import CATEGORIES
+from kitlib.errors import KitError, unknown
+from kitlib.inputs.config import AugmentConfig
+from kitlib.model.presets import Architecture, MaskStages, ModelConfig
+from kitlib.post.config import Kind, TuningMethod
+from kitlib.predict.config import PredictConfig, PseudoConfig
+from kitlib.train.config import OptimConfig, TrainingSettings, ValidatedSettings
+from kitlib.train.sampler import SamplerConfig
+from kitlib.train.schedule import ScheduleConfig
+
+#: Former names of parameters, of keys in them and of values in lists: refused for one release.
+RENAMED = {
+    "average": "ema_decay, a number: 0.999, or 0 for no average",
+    "generation": "weights: name the files of the round that shall label",
+    "limits": "post_processing",
+    "ways": "tuning_methods",
+    "tuning_methods.limits for all": "one threshold for all types",
+    "tuning_methods.limits by type": "thresholds by type",
+    "predict_config.levels": "predict_config.candidate_mask_thresholds",
+    "score": "score_threshold",
+    "doubt": "ignore_threshold",
+    "weight": "loss_weight",
+    "soft": "weight_by_score",
+}
+
+SomePredictConfig = Annotated[dict[str, Any], Part(PredictConfig)]
+_ADAMW = OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0)
+_VIEWS = AugmentConfig(crop=(192, 192), scale=(1.2, 1.8))
+
+
+@configuration
+class _Folders:
+    data: Annotated[str, Affects("place")] = ""
+    """The competition's folder; empty: synthetic cells, made on first use."""
+    out: Annotated[str, Affects("place")] = ""
+    """The run's folder; empty: outputs/demo, or outputs/ and the name of the data's folder."""
+
+
+@configuration
+class _Computing(_Folders):
+    gpus: Annotated[Int, Field(ge=-1), Affects("place")] = -1
+    """Processes with one GPU each; -1: all there are, 0: the CPU."""
+
+
+@configuration
+class Exploration(_Folders):
+    """Of 01_eda."""
+
+    folds: Annotated[Int, Field(ge=2)] = 5
+    """Folds for cross-validation; 5 gives the 80/20 split."""
+    seed: Int = 0
+    """The folds depend on this alone."""
+    examples: PositiveCount = 3
+    """Example images of each type."""
+    few_cells: Annotated[Float, Field(ge=0, lt=1)] = 0.1
+    """LIVECell images with fewer cells than this share of their neighbours' are faulty."""
+
+
+@configuration
+class _LiveCell(_Computing):
+    splits: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = ("train",)
+    """Parts of LIVECell to train on: train, val, test."""
+    few_cells: Annotated[Float, Field(ge=0, lt=1)] = 0.1
+    """Leave out images with fewer cells than this share of what their neighbours have."""
+    weights: str = ""
+    """Start from imagenet, coco, a file, an address or timm://NAME; empty: random."""
+
+
+@configuration
+class _Network:
+    preset: str = "tiny"
+    """The network: tiny, r50 or x152 (the paper's); the same in 02 and 03."""
+    mask_stages: MaskStages = "all"
+    """A mask branch at each cascade stage ("all") or at the last one ("last")."""
+    model_options: Annotated[dict[str, Any], Part(Architecture)] = Field(
+        default_factory=lambda: {"roi_batch": 64}
+    )
+    """What differs from the preset; the same in 02 and 03."""
+
+    def model(self, num_classes: int) -> ModelConfig:
+        """What the network is built from."""
+        return ModelConfig(self.preset, num_classes, self.mask_stages, self.model_options)
+
+
+@configuration
+@with_defaults(
+    max_iter=80,
+    schedule=ScheduleConfig("cosine", max_lr=6e-4, min_lr=1e-5, warmup_iters=20),
+    optim=_ADAMW,
+    augment=_VIEWS,
+    checkpoint_every=50,
+)
+class Pretraining(TrainingSettings, _Network, _LiveCell):
+    """Of 02_pretrain_livecell."""
+
+    def __post_init__(self) -> None:
+        self.model(num_classes=1)
+        _check_cell_types({"augment.scale_by_type": self.augment.scale_by_type})
+
+
+@configuration
+@with_defaults(optim=_ADAMW, augment=_VIEWS, sampler=SamplerConfig(balance=1.0), checkpoint_every=50)
+class _Tuned(ValidatedSettings):
+    """A training whose predictions on held-out images are then tuned."""
+
+    score_kinds: Annotated[tuple[Kind, ...], Field(min_length=1), Affects("after")] = ("box", "product")
+    """What may rank instances: box, mask, product, learned."""
+    tuning_methods: Annotated[tuple[TuningMethod, ...], Field(min_length=1), Affects("after")] = (
+        "one threshold for all types",
+        "thresholds by type",
+        "expected gain",
+    )
+    """How to tune."""
+
+    def check(self, predict: Mapping[str, Any]) -> None:
+        """What types and bounds cannot say; ``predict`` holds fields of ``PredictConfig``."""
+        if self.patience and not self.eval_every:
+            raise KitError(
+                f"patience {self.patience} stops nothing while eval_every is 0; set both or neither"
+            )
+        by_type = sorted(set(predict.get("mask_threshold", {})) - {"default"})
+        if by_type:
+            raise KitError(
+                f"predict_config: the stage finds out mask_threshold by type ({', '.join(by_type)}); "
+                "give what it may try as candidate_mask_thresholds"
+            )
+        _check_cell_types(
+            {
+                "augment.scale_by_type": self.augment.scale_by_type,
+                "predict_config.scales_by_type": predict.get("scales_by_type", {}),
+            }
+        )
+
+
+@configuration
+class _Labelled(_Computing):
+    fold: Annotated[Int, Field(ge=-1)] = 0
+    """The fold that is held out; -1: train once for each fold."""
+    folds: Annotated[Int, Field(ge=2)] = 5
+    """5: 80 % train, 20 % are held out."""
+    weights: str = ""
+    """Start from imagenet, coco, a file, an address or timm://NAME; empty: the weights of 02."""
+
+
+@configuration
+@with_defaults(max_iter=320, schedule=ScheduleConfig("cosine", max_lr=6e-4, min_lr=1e-5, warmup_iters=30))
+class Training(_Tuned, _Network, _Labelled):
+    """Of 03_train."""
+
+    cleaning: CleaningConfig = CleaningConfig()
+    """Cleaning of the masks that train, e.g. {"fill_holes": True, "keep_largest": True}."""
+    predict_config: Annotated[PredictConfig, Affects("after", where="keeps_last_weights")] = PredictConfig(
+        scales=(1.5,), candidate_mask_thresholds=(0.5, 0.4)
+    )
+    """How frames are predicted."""
+
+    def __post_init__(self) -> None:
+        self.model(num_classes=1)
+        self.check(config.to_dict(self.predict_config))
+        if self.fold >= self.folds:
+            raise KitError(f"fold {self.fold} of {self.folds}: fold must be 0 to folds - 1, or -1 for all")
+
+
+@configuration
+class _Unlabelled(_Computing):
+    weights: tuple[str, ...] = ()
+    """Weights to predict with, an ensemble if several; empty: those of 03."""
+    predict_config: SomePredictConfig = Field(default_factory=dict)
+    """How frames are predicted, where not as in 03."""
+
+
+@configuration
+class PseudoLabelling(PseudoConfig, _Unlabelled):
+    """Of 04_pseudolabel."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("score_threshold", "agreement", "min_area", "max_area", "ignore_threshold")
+        _check_cell_types({name: getattr(self, name) for name in names})
+        _check_cell_types({"predict_config.scales_by_type": self.predict_config.get("scales_by_type", {})})
+
+
+@configuration
+class _Relabelled(_Computing):
+    fold: Annotated[Int, Field(ge=-1)] = -1
+    """The fold that is held out, one of those of 03; -1: train once for each of them."""
+    start_from: Literal["02_pretrain_livecell", "03_train"] = "03_train"
+    """Go on from these weights: 03_train, or 02_pretrain_livecell as in the paper."""
+    weights: str = ""
+    """Start from this file instead."""
+
+
+@configuration
+@with_defaults(
+    max_iter=60,
+    schedule=ScheduleConfig("cosine", max_lr=3e-4, min_lr=1e-5, warmup_iters=10),
+    sampler=SamplerConfig(balance=1.0, pseudo_share=0.25),
+)
+class Retraining(_Tuned, _Relabelled):
+    """Of 05_retrain."""
+
+    predict_config: Annotated[SomePredictConfig, Affects("after", where="keeps_last_weights")] = Field(
+        default_factory=dict
+    )
+    """How frames are predicted, where not as in 03."""
+    finetune_iter: Count = 0
+    """Further iterations at the end, on the labelled images alone."""
+    finetune_lr: Annotated[Float, Field(gt=0)] = 1e-4
+    """Highest learning rate of these."""
+    margin: Annotated[Float, Affects("after")] = 0.0
+    """The new weights are taken if the metric rises by more than this ..."""
+    confidence: Annotated[Float, Field(gt=0, lt=1), Affects("after")] = 0.8
+    """... with this confidence."""
+    use_retrained: Annotated[Literal["if better", "always"], Affects("after")] = "if better"
+    """The new weights are used "if better", as the gate decides, or "always"."""
+
+    def __post_init__(self) -> None:
+        self.check(self.predict_config)
+
+
+@configuration
+class Submission(_Computing):
+    """Of 06_submit."""
+
+    weights: tuple[str, ...] = ()
+    """Weights to predict with, an ensemble if several; empty: those of 05 if it accepted them."""
+    post_processing: str = ""
+    """A post.yaml; empty: the run's own."""
+    predict_config: SomePredictConfig = Field(default_factory=dict)
+    """How frames are predicted, where not as those that post-processing was tuned on."""
+    hours: Annotated[Float, Field(ge=0)] = 0.0
+    """Time limit; where it is short, fewer views and models predict. 0: no limit."""
+
+    def __post_init__(self) -> None:
+        if "mask_threshold" in self.predict_config:
+            raise KitError(
+                "predict_config: mask_threshold is tuned, and stands in post.yaml; "
+                "name another such file as post_processing"
+            )
+        _check_cell_types({"predict_config.scales_by_type": self.predict_config.get("scales_by_type", {})})
+
+
+MODELS: dict[str, type] = {
+    "01_eda": Exploration,
+    "02_pretrain_livecell": Pretraining,
+    "03_train": Training,
+    "04_pseudolabel": PseudoLabelling,
+    "05_retrain": Retraining,
+    "06_submit": Submission,
+}
+
+
+def read(stage: str, values: Mapping[str, Any], where: str = "") -> Any:
+    """The parameters of a stage as an instance of its class in ``MODELS``.
+
+    Args:
+        values: by name, dictionaries for nested ones; what is left out has its default.
+        where: the beginning of messages ("profile 'paper', ").
+
+    Raises:
+        KitError: an unknown or renamed name, here or nested, or a value that is not what it may be.
+    """
+    _refuse_renamed(f"{where}{stage}", values)
+    known = config.fields(MODELS[stage])
+    for name in values:
+        if name not in known:
+            raise unknown(f"parameter of {where}{stage}:", name, known)
+    return config.from_dict(MODELS[stage], values, f"{where}{stage}")
+
+
+def check(stages: Mapping[str, Mapping[str, Any]], where: str = "") -> dict[str, dict[str, Any]]:
+    """See that the parameters of all stages are what they may be, each for itself and beside the others.
+
+    Args:
+        stages: the parameters of each stage.
+        where: as for ``read``.
+
+    Returns:
+        The same; numbers and words have the types of their fields.
+
+    Raises:
+        KitError: as ``read``, or parameters of two stages that do not go together.
+    """
+    found = {stage: read(stage, values, where) for stage, values in stages.items()}
+    pretraining, training, retraining = (found[s] for s in ("02_pretrain_livecell", "03_train", "05_retrain"))
+    if training.fold >= 0 and retraining.fold not in (-1, training.fold):
+        raise KitError(
+            f"{where}05_retrain.fold is {retraining.fold}, but 03_train trains fold {training.fold} alone; "
+            "take that, or -1"
+        )
+    if training.weights == "" and pretraining.preset != training.preset:
+        raise KitError(
+            f"{where}03_train.preset is '{training.preset}', but it starts from 02's weights, made of "
+            f"'{pretraining.preset}'; set both alike, or 03_train.weights"
+        )
+    for stage in ("04_pseudolabel", "05_retrain", "06_submit"):
+        whole = {**config.to_dict(training.predict_config), **found[stage].predict_config}
+        config.from_dict(PredictConfig, whole, f"{where}{stage}.predict_config")
+    return {
+        stage: {name: _as_field(value, getattr(found[stage], name)) for name, value in values.items()}
+        for stage, values in stages.items()
+    }
+
+
+class Counted(NamedTuple):
+    """The parameters that results depend on.
+
+    Attributes:
+        everything: all but those that say where, on what and how fast a stage runs.
+        training: of these, those that the training depends on, so that it may stay where others change.
+        resumable: of these, those that an interrupted training has to have in common with its further part.
+    """
+
+    everything: set[str]
+    training: set[str]
+    resumable: set[str]
+
+
+def counted(stage: str, values: Mapping[str, Any]) -> Counted:
+    """Which parameters the results of a stage depend on; which do follows from ``Affects`` alone."""
+    found = read(stage, values)
+    everything = set(values) - config.affecting(found, "place", "speed")
+    training = everything - config.affecting(found, "after")
+    # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
+    after = config.affecting(found, "after", always=True)
+    return Counted(everything, training, everything - after - config.affecting(found, "evaluation", "length"))
+
+
+def training_settings(given: Any) -> dict[str, Any]:
+    """Those of a notebook's parameters that its training is given."""
+    return {name: getattr(given, name) for name in config.fields(ValidatedSettings) if hasattr(given, name)}
+
+
+def _as_field(value: Any, checked: Any) -> Any:
+    return checked if isinstance(value, bool | int | float | str) else value
+
+
+def _check_cell_types(tables: Mapping[str, Iterable[str]]) -> None:
+    """Raise KitError if a table by type has a type that there is not: its value would be of no cell."""
+    for name, table in tables.items():
+        for key in table:
+            if key not in (*CATEGORIES, "default"):
+                raise KitError(f"{name}: {unknown('cell type', key, CATEGORIES)}")
+
+
+def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> None:
+    """Raise KitError if a name, a key in a dictionary or a text in a list is one of ``RENAMED``."""
+    for key, value in values.items():
+        name = f"{path}{key}"
+        words = value if isinstance(value, list | tuple) else ()
+        for former in (name, *(f"{name}.{word}" for word in words)):
+            if former in RENAMED:
+                raise KitError(f"{where}.{former} is now {RENAMED[former]}")
+        if isinstance(value, Mapping):
+            _refuse_renamed(where, value, f"{name}.")
