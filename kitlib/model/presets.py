@@ -1,4 +1,4 @@
-"""The models by name, and every number in which one may differ from its preset. No torch in here."""
+"""The models by name, and the options in which a model may differ from its preset. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from kitlib.config import Float, Int, configuration
 from kitlib.errors import unknown
 
 LEVELS = 5
+MaskStages = Literal["all", "last"]
 
 
 @configuration
 class Architecture:
-    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words; lengths in pixels of its input.
+    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's terms; lengths in pixels of the input.
 
-    Counts default to what frames of up to 1,000 cells need; detectron2's own (1,000 proposals, 100
-    detections) are for photographs. Pairs of counts are (training, inference). ``kitlib.predict`` sets
-    ``score_floor`` and ``detections`` to what its own configuration says.
+    The defaults suit frames of up to 1,000 cells; detectron2's (1,000 proposals, 100 detections) suit
+    photographs. Pairs of counts are (training, inference). ``kitlib.predict`` replaces ``score_floor`` and
+    ``detections`` by the values of its own configuration.
     """
 
     depth: Literal[18, 34, 50, 101, 152] = 50
     groups: Int = 1
     group_width: Int = 64
-    stride_in_1x1: bool = True  # where a block strides: weights from Caffe's MSRA ResNets want the 1x1
+    # Which convolution of a block strides: weights of Caffe's MSRA ResNets need the 1x1.
+    stride_in_1x1: bool = True
     backbone: str = ""  # a timm model in place of the ResNet
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
-    freeze_at: Int = 2  # stages kept as loaded: 1 the stem, 2 and res2, ...; 0 trains all
+    freeze_at: Int = 2  # frozen stages: 1 the stem, 2 the stem and res2, ...; 0 trains all
     fpn_channels: Int = 256
     anchor_sizes: tuple[tuple[Float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
     anchor_ratios: tuple[Float, ...] = (0.5, 1.0, 2.0)
@@ -42,16 +44,18 @@ class Architecture:
     box_width: Int = 1024
     mask_convs: Int = 4
     mask_width: Int = 256
-    box_nms: Float = 0.6  # long thin cells side by side: boxes overlap more than 0.5 where masks do not
+    # Boxes of long thin cells that lie side by side have an IoU above 0.5 although the masks do not overlap.
+    box_nms: Float = 0.6
     score_floor: Float = 0.05
     detections: Int = 1000
-    pixel_mean: Float | tuple[Float, Float, Float] | None = None  # None: as the backbone's published weights
+    # None: what the backbone's published weights were trained with.
+    pixel_mean: Float | tuple[Float, Float, Float] | None = None
     pixel_std: Float | tuple[Float, Float, Float] | None = None
 
 
 PRESETS: dict[str, Architecture] = {
-    # From random weights in minutes on a CPU: GroupNorm, since frozen statistics diverge, and the grey levels
-    # of phase contrast, which hardly leave their mean.
+    # Trains from random weights in minutes on a CPU. GroupNorm, since FrozenBN diverges on random weights;
+    # pixel_std is small, since grey levels of phase contrast vary little around their mean.
     "tiny": Architecture(
         depth=18,
         norm="GN",
@@ -78,15 +82,15 @@ class ModelConfig:
 
     preset: str = "tiny"
     """A name in ``PRESETS``."""
-    num_classes: Int = Field(3, ge=1)
-    """Kinds of cell, background not counted."""
-    mask_stages: Literal["all", "last"] = "all"
-    """ "all": a mask branch at each cascade stage; "last": detectron2's one branch."""
+    num_classes: Int = Field(default=3, ge=1)
+    """Number of cell types, background not counted."""
+    mask_stages: MaskStages = "all"
+    """ "all": a mask branch at each cascade stage; "last": a single branch, as in detectron2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Fields of ``Architecture`` that differ from the preset."""
 
     def __post_init__(self) -> None:
-        _check(self.architecture)
+        _check_architecture(self.architecture)
 
     @property
     def architecture(self) -> Architecture:
@@ -97,8 +101,8 @@ class ModelConfig:
         return config.from_dict(Architecture, values, "model options")
 
 
-def _check(a: Architecture) -> None:
-    """What the types cannot say."""
+def _check_architecture(a: Architecture) -> None:
+    """Raise ValueError for combinations of values that the fields' types cannot rule out."""
     if len(a.anchor_sizes) != LEVELS:
         raise ValueError(
             f"model option anchor_sizes must list {LEVELS} levels of sizes, finest first, such as "

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kitlib import model as models
 from kitlib.errors import KitError, unknown
-from kitlib.model import weights
-from kitlib.model.progress import report_layers
+from kitlib.model import architecture, weights
 from kitlib.records import Frame, read_frames
 from kitlib.train import resume
 from kitlib.train.config import TrainConfig
@@ -48,16 +46,14 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
 def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[str, ...]]:
     """The model with its first weights, the same on every process, and what came of loading them."""
     _seed(config.seed)
-    wanted = config.model
-    model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
+    network = architecture.build_model(config.model)
     notes: tuple[str, ...] = ()
     if here.main and not resume.exists(config.out):  # one process downloads; the others take its weights
-        report = weights.load(model, config.weights)
+        report = weights.load(network, config.weights)
         logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice
-    model = here.fit_batch_norm(model).to(here.device).train()
+    model = here.fit_batch_norm(network).to(here.device).train()
     here.equalise(model)
-    report_layers(model)
     return model.to(memory_format=memory_format(config, here.device)), notes
 
 

@@ -1,4 +1,4 @@
-"""Figures. Each function returns a matplotlib Figure that is not shown yet."""
+"""Figures. Each function but ``overlay`` returns a matplotlib Figure without showing it."""
 
 from kitlib.viz.cells import before_after, gallery, overlay
 from kitlib.viz.curves import learning_curves, mask_loss, schedule

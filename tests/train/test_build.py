@@ -1,13 +1,10 @@
-"""How the model's tensors lie in memory, and that slow work on it is told from a hang."""
+"""How the model's tensors lie in memory."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from kitlib.model.progress import report_layers
-from kitlib.runtime import heartbeat
 from kitlib.train.build import build_model, memory_format
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -36,14 +33,3 @@ def test_the_model_lies_so(make_config, alone, asked, last):
     kernels = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert len(kernels) > 10
     assert {p.is_contiguous(memory_format=LAST) for p in kernels} == {last}
-
-
-def test_each_layer_is_a_step():
-    """Forward: the two layers with weights. Backward: their four gradients."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    report_layers(model)
-    before = heartbeat._progress.steps
-    loss = model(torch.ones(1, 2)).sum()
-    assert heartbeat._progress.steps == before + 2
-    loss.backward()
-    assert heartbeat._progress.steps == before + 6

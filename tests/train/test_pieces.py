@@ -41,7 +41,7 @@ def test_the_ignored_area_is_cut_with_the_image():
     for half, part in zip(pieces.cut(whole), (mask[:, :5], mask[:, 5:]), strict=True):
         area = half["instances"].gt_ignored
         assert len(area) == len(half["instances"])
-        assert area.holds(Boxes([[0.0, 2, 2, 5], [3, 2, 5, 5]])).tolist() == [
+        assert area.covers(Boxes([[0.0, 2, 2, 5], [3, 2, 5, 5]])).tolist() == [
             part[2:5, :2].mean() > 0.5,
             part[2:5, 3:].mean() > 0.5,
         ]
