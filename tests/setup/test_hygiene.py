@@ -1,4 +1,4 @@
-"""The checks that a reviewer would run by hand: lint, format, layers, notebooks without outputs, scripts."""
+"""The checks that a reviewer would run: lint, format, layers, types, notebooks without outputs, scripts."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ def check(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["ruff", "ruff-format", "import-linter", "nbstripout"])
+@pytest.mark.parametrize("name", ["ruff", "ruff-format", "import-linter", "mypy", "nbstripout"])
 def test_the_checks_before_a_commit_pass(name):
     hook = HOOKS[name]
     program, *arguments = shlex.split(hook["entry"])
