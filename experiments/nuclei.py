@@ -1,6 +1,6 @@
 """Fluorescence nuclei: trained, tuned on images kept aside, and the submission of the test images.
 
-python experiments/nuclei.py DATA OUT [--iterations 700]
+python experiments/nuclei.py DATA OUT [--iterations 700] [--seed 0]
 
 DATA holds train/images, train/labels (label images) and test/images. One image in eight is kept aside; what
 tuning makes of the predictions in them is judged by cross-validation. Writes OUT/submission.csv,
@@ -32,7 +32,12 @@ VIEWS = AugmentConfig(scale=(0.9, 1.6), crop=(256, 256), brightness=0.3, contras
 LOOKS = PredictConfig(scales=(1.0, 1.4), tta=("none", "flip_h"), levels=(0.5, *LEVELS))
 
 
-def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> Path:
+def split(data: Path) -> tuple[list[Frame], list[Frame]]:
+    """The images that train, and those that are kept aside."""
+    return folds.split(own.from_labels(data / "train/images", data / "train/labels"), 0, 8)
+
+
+def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int, seed: int) -> Path:
     """The weights of the small model, from random ones."""
     settings = train.TrainConfig(
         out=str(out),
@@ -48,6 +53,7 @@ def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int) -> 
         max_iter=iterations,
         checkpoint_every=100,
         workers=1,
+        seed=seed,
     )
     return train.run(settings).best
 
@@ -58,13 +64,12 @@ def main() -> None:
     options.add_argument("data", type=Path)
     options.add_argument("out", type=Path)
     options.add_argument("--iterations", type=int, default=700)
+    options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     out = files.make_folder(given.out)
-    frames, aside = folds.split(
-        own.from_labels(given.data / "train/images", given.data / "train/labels"), 0, 8
-    )
+    frames, aside = split(given.data)
     test = [Frame(n, p, *whole_size(p)) for n, p in image_files(given.data / "test/images").items()]
-    models = [str(fit(frames, aside, out, given.iterations))]
+    models = [str(fit(frames, aside, out, given.iterations, given.seed))]
 
     judged = cross_validation.cross_validate(aside, predicted(models, aside, out / "aside", LOOKS))
     show(judged.rows)

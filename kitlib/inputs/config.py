@@ -38,11 +38,11 @@ class AugmentConfig:
     """Grey levels are multiplied by a factor from 1 - b to 1 + b."""
     contrast: Share = 0.0
     """The distance of grey levels from their mean is multiplied by a factor from 1 - c to 1 + c."""
-    gamma: Float = Field(default=0.0, ge=0)
+    gamma: Annotated[Float, Field(ge=0)] = 0.0
     """Grey levels, scaled to 0..1, are raised to a power from exp(-g) to exp(g)."""
-    blur: Float = Field(default=0.0, ge=0)
+    blur: Annotated[Float, Field(ge=0)] = 0.0
     """Gaussian blur of up to this standard deviation, in pixels."""
-    noise: Float = Field(default=0.0, ge=0)
+    noise: Annotated[Float, Field(ge=0)] = 0.0
     """Gaussian noise of up to this standard deviation, in grey levels."""
     copy_paste: Share = 0.0
     """Probability of pasting cells of another frame of the same type (Ghiasi et al., "Simple Copy-Paste",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -82,7 +82,7 @@ class ModelConfig:
 
     preset: str = "tiny"
     """A name in ``PRESETS``."""
-    num_classes: Int = Field(default=3, ge=1)
+    num_classes: Annotated[Int, Field(ge=1)] = 3
     """Number of cell types, background not counted."""
     mask_stages: MaskStages = "all"
     """ "all": a mask branch at each cascade stage; "last": a single branch, as in detectron2."""
