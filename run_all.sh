@@ -83,7 +83,7 @@ constraints() {
 
 # What .venv is made from; where this changes, it is brought up to date.
 recipe() {
-    (cd "$root" && { pwd -P && cat constraints.txt pyproject.toml kitlib/kaggle/{detectron2_wheel,wheel}.py; } | cksum)
+    (cd "$root" && { pwd -P && cat constraints.txt pyproject.toml kitlib/kaggle/detectron2_wheel.py; } | cksum)
 }
 
 runs() { "$venv/bin/python" -c '' >/dev/null 2>&1; }

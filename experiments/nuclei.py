@@ -48,7 +48,7 @@ def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int, see
         augment=VIEWS,
         schedule=train.ScheduleConfig("cosine", max_lr=8e-4, min_lr=1e-5, warmup_iters=50),
         optim=train.OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0),
-        average=train.AverageConfig("ema", decay=0.99),
+        ema_decay=0.99,
         predict=PredictConfig(scales=LOOKS.scales[:1]),
         max_iter=iterations,
         checkpoint_every=100,

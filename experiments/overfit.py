@@ -23,7 +23,6 @@ from kitlib.data.images import read_image
 from kitlib.inputs.config import AugmentConfig
 from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
-from kitlib.post.config import PostConfig
 from kitlib.predict import PredictConfig
 from kitlib.records import Frame, write_frames
 
@@ -55,9 +54,8 @@ def config(frames: list[Frame], out: Path, iterations: int, scale: float) -> tra
         augment=AugmentConfig(scale=(scale, scale), cell_centred=0.0, flip=False, rot90=False),
         schedule=train.ScheduleConfig("cosine", max_lr=1e-3, min_lr=1e-6, warmup_iters=20),
         optim=train.OptimConfig("adamw", clip_norm=5.0),
-        average=train.AverageConfig("ema", decay=0.98),
+        ema_decay=0.98,
         predict=PredictConfig(scales=(scale,)),
-        post=PostConfig(score={"default": 0.5}),
         max_iter=iterations,
         images_per_batch=1,
         eval_every=max(iterations // 8, 1),

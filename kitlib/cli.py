@@ -187,14 +187,13 @@ def download(folder: Path, competition: str, keep_archive: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Print the calls of the official client, and do nothing.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="For the notebook's run on Kaggle.")
-@click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
+@click.option("--every", default=20.0, show_default=True, help="Seconds between two queries of its state.")
 def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
     """Send RUN's bundle to Kaggle, run its notebook there and fetch what it writes."""
-    from kitlib.kaggle.remote import commands
     from kitlib.kaggle.remote import push as pushes
 
     if dry_run:
-        click.echo("\n".join(commands.of_push(run)))
+        click.echo("\n".join(pushes.commands(run)))
     else:
         pushes.push(run, wait, every, say=click.echo)
 
@@ -205,14 +204,13 @@ def push(run: Path, dry_run: bool, wait: bool, every: float) -> None:
 @click.option("--version", default=0, help="Of the notebook; left out: the one pushed last.")
 @click.option("--dry-run", is_flag=True, help="Print the calls of the official client, and do nothing.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="For the scores.")
-@click.option("--every", default=20.0, show_default=True, help="Seconds between two looks at its state.")
+@click.option("--every", default=20.0, show_default=True, help="Seconds between two queries of its state.")
 def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, every: float) -> None:
     """Submit what RUN's notebook wrote on Kaggle to the competition, and print its scores."""
-    from kitlib.kaggle.remote import commands
     from kitlib.kaggle.remote import submit as submits
 
     if dry_run:
-        click.echo("\n".join(commands.of_submit(run, message, version)))
+        click.echo("\n".join(submits.commands(run, message, version)))
         return
     scores = submits.submit(run, message, version, wait, every, say=click.echo)
     if scores:

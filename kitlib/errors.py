@@ -1,4 +1,4 @@
-"""Errors the user can mend, and the suggestions that help them do so."""
+"""Errors that the user can correct, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from difflib import get_close_matches
 
 
 class KitError(Exception):
-    """Something that the user can mend. Its text is one clear sentence: what, where, and the mend."""
+    """Something that the user can correct. Its text is one sentence: what is wrong, where, and the remedy."""
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> KitError:
-    """The error for a name that is not among ``known``, suggesting the nearest one.
+    """The error for a name that is not among ``known``, with the nearest known name.
+
+    Args:
+        kind: what the name stands for, as "profile".
+        name: the unknown name.
+        known: all names that there are.
 
     Example:
         >>> print(unknown("profile", "papper", ["demo", "paper"]))

@@ -22,14 +22,14 @@ BLOCK = 1 << 20
 
 
 def cannot_write(path: Path | str, error: OSError) -> KitError:
-    """The error for a failed write: the path, the reason, the mend."""
+    """The error for a failed write: the path, the reason, the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        mend = "the disk is full; free some space and run again, what was written before is intact"
+        remedy = "the disk is full; free some space and run again, what was written before is intact"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        mend = "the folder is not writable; change its permissions or choose another with --out"
+        remedy = "the folder is not writable; change its permissions or choose another with --out"
     else:
-        mend = f"{error.strerror or error}; choose another folder with --out"
-    return KitError(f"cannot write {path}: {mend}")
+        remedy = f"{error.strerror or error}; choose another folder with --out"
+    return KitError(f"cannot write {path}: {remedy}")
 
 
 def make_folder(path: Path | str) -> Path:
@@ -63,7 +63,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private
+        # mkstemp made the file private.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
@@ -82,7 +83,8 @@ def _umask() -> int:
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems cannot sync a folder
+        # Some network file systems cannot sync a folder.
+        with suppress(OSError):
             os.fsync(handle)
     finally:
         os.close(handle)
@@ -140,6 +142,7 @@ def fingerprint(*parts: Path | str) -> str:
                 while block := file.read(BLOCK):
                     digest.update(block)
         else:
-            data = str(part).encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
+            # The name of a file may be no UTF-8.
+            data = str(part).encode("utf-8", "surrogateescape")
             digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]

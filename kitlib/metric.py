@@ -23,7 +23,10 @@ from kitlib.records import Frame
 
 #: 0.50, 0.55, ..., 0.95 as the doubles nearest to them: an IoU of exactly 11/20 does not pass 0.55.
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20
-PAIRS_AT_ONCE = 1 << 22  # of true and predicted cells, whose IoUs are held at a time
+# Pairs of true and predicted cells whose IoUs are in memory at a time.
+PAIRS_AT_ONCE = 1 << 22
+# Means that are drawn for an interval.
+ROUNDS = 4000
 
 
 class Counts(NamedTuple):
@@ -76,8 +79,7 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
 def score_in_step(truth: Iterable[Frame], predictions: Iterable[Frame]) -> Score:
     """As ``score``, of frames that are read while they are scored, each id once.
 
-    A frame is held until its partner comes, so that memory is that of a few images where both have the same
-    order.
+    A frame waits in memory until its partner has been read: a few frames where both have the same order.
 
     Raises:
         KitError: as ``score``.
@@ -161,7 +163,17 @@ def _check_size(truth: Frame, predicted: Frame) -> None:
 
 
 def precision(tp: NDArray, cells: NDArray | int, predicted: NDArray | int) -> NDArray[np.float64]:
-    """TP / (TP + FP + FN) from matches and numbers of true and predicted cells; 1 where there is neither."""
+    """TP / (TP + FP + FN); 1 where there is neither a true nor a predicted cell.
+
+    Args:
+        tp: matched pairs, of any shape.
+        cells: true cells, of a shape that fits to ``tp``.
+        predicted: predicted cells, of a shape that fits to ``tp``.
+
+    Example:
+        >>> float(precision(np.array(2), cells=3, predicted=3))
+        0.5
+    """
     union = np.asarray(cells) + predicted - tp
     return np.where(union == 0, 1.0, tp / np.maximum(union, 1))
 
@@ -195,11 +207,12 @@ def _count(rows: NDArray, columns: NDArray, values: NDArray) -> NDArray[np.int64
 def _largest(rows: NDArray, columns: NDArray, values: NDArray) -> NDArray[np.int64]:
     """The size of the largest matching of a graph's edges above each threshold, (10,).
 
-    The highest threshold comes first: its matching is where the next one, which has more edges, goes on.
-    scipy has the same, but takes longer to import than it takes to score 500 images without it.
+    The highest threshold comes first: the next one, which has more edges, begins with its matching. scipy has
+    the same, but takes longer to import than it takes to score 500 images without it.
     """
     neighbours: dict[int, list[int]] = {}
-    partner: dict[int, int] = {}  # of each matched column its row
+    # The row of each matched column.
+    partner: dict[int, int] = {}
     sizes = []
     passed = np.zeros(len(values), bool)
     for threshold in THRESHOLDS[::-1]:
@@ -218,10 +231,15 @@ def _augment(row: int, neighbours: dict[int, list[int]], partner: dict[int, int]
     """Match one more row if there is an augmenting path from it, found breadth first.
 
     Args:
-        dead: columns from which no path leads to a free one; those of a search in vain are added.
+        row: without a match.
+        neighbours: the columns of each row's edges.
+        partner: the row of each matched column; changed.
+        dead: columns from which no path leads to a free column; the columns of a search in vain are added.
     """
-    reached: dict[int, int] = {}  # each column on a path, and the row before it
-    present: dict[int, int | None] = {row: None}  # each row on a path, and the column that it has now
+    # Each column on a path, and the row before it.
+    reached: dict[int, int] = {}
+    # Each row on a path, and the column that it is matched with now.
+    present: dict[int, int | None] = {row: None}
     queue = [row]
     for reaching in queue:
         for column in neighbours[reaching]:
@@ -252,13 +270,10 @@ def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, floa
     return {category: float(np.mean(values[category])) for category in sorted(values)}
 
 
-ROUNDS = 4000
-
-
 def means(values: Sequence[float], seed: int = 0) -> NDArray[np.float64]:
     """The means of as many values drawn with replacement, (ROUNDS,)."""
-    values = np.asarray(values, float)
-    return np.random.default_rng(seed).choice(values, (ROUNDS, len(values))).mean(axis=1)
+    drawn = np.random.default_rng(seed).choice(np.asarray(values, float), (ROUNDS, len(values)))
+    return drawn.mean(axis=1)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,8 +1,8 @@
-"""On Kaggle, before the kit itself can be imported: where things lie, a first submission, the installation.
+"""The start of a submission on Kaggle: an empty submission, then the installation of the kit.
 
-A bundle carries this file as ``kit_offline.py``; the submission notebook runs it by its path. So it needs the
-standard library alone, and does nothing where there is no Kaggle. The kit asks it for the same facts later:
-the folders, the files of a bundle that are intact, and which images a submission must have rows for.
+A bundle holds this file as ``kit_offline.py``, and the submission notebook runs it by its path; so it needs
+the standard library alone. The kit uses it as well: for Kaggle's folders, for the files of a bundle and their
+checksums, and for the images and rows of a submission.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-ROOT = "KIT_KAGGLE"  # environment variable: a folder in place of /kaggle
-DOOR = "kit_offline.py"  # this file's name in a bundle
+ROOT = "KIT_KAGGLE"  # environment variable that names a folder in place of /kaggle
+SCRIPT = "kit_offline.py"  # this file's name in a bundle
 MANIFEST = "bundle.json"
 KEYS = ("stage", "weights", "post", "wheels")
 SUMS = "SHA256SUMS"
-COPY = "copy_of_"  # prefix of the second copy of a small file
+COPY = "copy_of_"  # prefix of the copy of a small file
 COMPETITION = "sartorius-cell-instance-segmentation"
 SAMPLE = "sample_submission.csv"
 #: Columns by which a table of the competition is recognised.
@@ -34,20 +35,14 @@ TABLES = {
     "train.csv": ("id", "annotation", "width", "height", "cell_type"),
     SAMPLE: ("id", "predicted"),
 }
-#: Extensions of image files; of two images with one name the one whose extension comes first is taken.
+#: Extensions of image files; of two images with the same name, the one whose extension comes first counts.
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 LAYOUTS = ("*", "competitions/*", "datasets/*/*")  # below input/; the first is the older one
 BLOCK = 1 << 20
-#: How libraries put it when memory runs out and they raise something else than MemoryError.
+#: Texts of the errors, other than MemoryError, that libraries raise when memory runs out; in lower case.
 MEMORY_WORDS = (
-    "MemoryError",
-    "Cannot allocate memory",
-    "cannot allocate memory",
-    "can't allocate memory",
-    "failed to map segment",
-    "not enough memory",
-    "out of memory",
-    "std::bad_alloc",
+    *("memoryerror", "cannot allocate memory", "can't allocate memory", "not enough memory"),
+    *("out of memory", "failed to map segment", "std::bad_alloc"),
 )
 
 
@@ -68,24 +63,24 @@ def root() -> Path:
 
 
 def working() -> Path:
-    """The folder whose files a notebook on Kaggle leaves, ``submission.csv`` among them."""
+    """The folder for what a notebook on Kaggle writes, ``submission.csv`` among it."""
     return root() / "working"
 
 
 def bundle() -> Path | None:
-    """The bundle's folder; None where there is none, as everywhere but on Kaggle."""
-    doors = (DOOR, COPY + DOOR)
-    return next((folder for folder in _inputs() if any((folder / name).is_file() for name in doors)), None)
+    """The bundle's folder; None where no bundle is attached, as everywhere but on Kaggle."""
+    names = (SCRIPT, COPY + SCRIPT)
+    return next((folder for folder in _inputs() if any((folder / name).is_file() for name in names)), None)
 
 
 def competition() -> Path | None:
-    """The folder of the competition's data: the one of that name, else the only one with such contents.
+    """The folder of the competition's data: the one with its name, or else the only one with its contents.
 
     Returns:
         None where the data is not attached, as everywhere but on Kaggle.
 
     Raises:
-        OfflineError: none has the name and several have the contents.
+        OfflineError: no folder has the name, and several have the contents.
     """
     inputs = _inputs()
     named = [folder for folder in inputs if folder.name == COMPETITION]
@@ -104,13 +99,13 @@ def _inputs() -> list[Path]:
 
 
 def _with_subfolders(folders: Iterable[Path]) -> list[Path]:
-    """The folders and those directly below them, each once."""
+    """The folders and their direct sub-folders, each once."""
     below = (path for folder in folders for path in (folder, *sorted(folder.iterdir())) if path.is_dir())
     return list(dict.fromkeys(below))
 
 
 def _holds_competition(folder: Path) -> bool:
-    """Whether there are test images and a table with the competition's columns."""
+    """Whether a folder holds test images and a table with the competition's columns."""
     if not (folder / "test").is_dir():
         return False
     return any(set(columns) <= set(next(_rows(folder / name), ())) for name, columns in TABLES.items())
@@ -128,8 +123,8 @@ def _names(paths: Iterable[Path], limit: int = 5) -> str:
 def is_image(path: Path) -> bool:
     """Whether a file's name is that of an image.
 
-    Hidden files are none (macOS leaves ``._x.png`` beside ``x.png``), nor are names that are not UTF-8, which
-    no table can hold.
+    Hidden files do not count (macOS leaves ``._x.png`` beside ``x.png``), nor do names that are not UTF-8,
+    which no table can hold.
     """
     if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
         return False
@@ -141,8 +136,7 @@ def is_image(path: Path) -> bool:
 
 
 def test_images(data: Path) -> dict[str, Path]:
-    """The images of ``test/`` by their name without extension, sorted by it; of several that share a name,
-    the one whose extension comes first in ``SUFFIXES``."""
+    """The images of ``test/`` by their name without extension, sorted by name."""
     folder = data / "test"
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     paths = [path for path in paths if is_image(path) and path.is_file()]
@@ -153,9 +147,10 @@ def test_images(data: Path) -> dict[str, Path]:
 
 
 def asked_ids(data: Path) -> dict[str, int]:
-    """The ids that ``sample_submission.csv`` asks for, each with the number of its first row (the header is
-    row 1). Blank ids, and ids of undecodable bytes, are left out; without a readable column ``id`` there are
-    none."""
+    """The ids in ``sample_submission.csv``, each with the number of its first row; the header is row 1.
+
+    Blank ids and ids of undecodable bytes are left out. Without a readable column ``id`` there are none.
+    """
     rows = _rows(data / SAMPLE)
     header = next(rows, [])
     if "id" not in header:
@@ -170,8 +165,9 @@ def asked_ids(data: Path) -> dict[str, int]:
 
 
 def _rows(table: Path) -> Iterator[list[str]]:
-    """The rows of a CSV table in any encoding, the header without blanks; nothing where it cannot be read."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a mask may be longer than csv's 128 KiB
+    """The rows of a CSV table in any encoding, the header without blanks; none where it cannot be read."""
+    # A mask may be longer than the 128 KiB that csv allows.
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with suppress(OSError, csv.Error), table.open("rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         file.seek(0)
@@ -182,12 +178,12 @@ def _rows(table: Path) -> Iterator[list[str]]:
 
 
 def first_submission(data: Path, path: Path) -> int:
-    """Write a valid submission with an empty row for every test image; returns their number.
+    """Write a valid submission with an empty row for each test image, and return their number.
 
-    It stands until a better one takes its place, and is what is left if nothing can be predicted.
+    It remains if nothing can be predicted; otherwise a better one replaces it.
 
     Raises:
-        OfflineError: it cannot be written.
+        OfflineError: the submission cannot be written.
     """
     ids = asked_ids(data) | dict.fromkeys(test_images(data))
     temporary = path.with_name(f".{path.name}")
@@ -206,11 +202,11 @@ def first_submission(data: Path, path: Path) -> int:
 
 
 def write_sums(folder: Path) -> None:
-    """Copy a bundle's small files, then list the SHA-256 of every file, with one of the list itself.
+    """Copy a bundle's small files, then list the SHA-256 of each file, and of the list itself.
 
     ``sha256sum --check`` reads the list.
     """
-    for name in (MANIFEST, DOOR, "config.yaml", "post.yaml"):
+    for name in (MANIFEST, SCRIPT, "config.yaml", "post.yaml"):
         if (folder / name).is_file():
             (folder / (COPY + name)).write_bytes((folder / name).read_bytes())
     lines = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
@@ -219,10 +215,10 @@ def write_sums(folder: Path) -> None:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a bundle, by name, from the first copy of the list that is whole.
+    """The SHA-256 of each file of a bundle, by name, from the list or, where that is damaged, its copy.
 
     Raises:
-        OfflineError: neither copy is.
+        OfflineError: both are damaged or missing.
     """
     for name in (SUMS, COPY + SUMS):
         with suppress(OSError, ValueError):
@@ -233,15 +229,17 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def damaged(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Which files of a bundle are missing or differ from its list, and how.
+    """The faults of a bundle's files, by name: "is missing", or how a file differs from the list.
 
     Args:
-        names: the files to look at; None: all of the list, and the list.
+        folder: the bundle's dataset.
+        names: the files to check; None: all that are listed, and the list.
 
     Raises:
-        OfflineError: there is no whole list.
+        OfflineError: the list and its copy are damaged.
     """
-    sums, found = read_sums(folder), {}
+    sums = read_sums(folder)
+    found: dict[str, str] = {}
     for name in sums if names is None else names:
         path = folder / name
         if not path.is_file():
@@ -254,10 +252,10 @@ def damaged(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
 
 
 def intact(folder: Path, name: str) -> Path | None:
-    """A bundle's file, or its copy where the file is damaged; None where the bundle never had it.
+    """A bundle's file, or its copy where the file is damaged; None where the bundle never had the file.
 
     Raises:
-        OfflineError: both are damaged or missing, or there is no whole list.
+        OfflineError: the file and its copy, or the list and its copy, are damaged or missing.
     """
     if name not in read_sums(folder):
         return None
@@ -269,11 +267,11 @@ def intact(folder: Path, name: str) -> Path | None:
     return folder / (COPY + name)
 
 
-def manifest(folder: Path) -> dict:
-    """What ``bundle.json`` says.
+def manifest(folder: Path) -> dict[str, Any]:
+    """The contents of ``bundle.json``.
 
     Raises:
-        OfflineError: it and its copy are damaged, or it lacks a key.
+        OfflineError: the file and its copy are damaged, or it lacks a key.
     """
     path = intact(folder, MANIFEST)
     values = json.loads(path.read_text(encoding="utf-8")) if path else None
@@ -303,9 +301,9 @@ def _read(path: Path) -> bytes:
 
 
 def install(folder: Path) -> list[str]:
-    """Install what the image lacks from the bundle's wheels; returns the names.
+    """Install those of the bundle's wheels whose packages the image lacks, and return their names.
 
-    What the image has stays as it is: a wheel is used only where no version of its package is there.
+    A package of the image is never replaced, whatever its version.
 
     Raises:
         OfflineError: a wheel is missing or damaged, or pip fails.
@@ -341,23 +339,23 @@ def _is_installed(name: str) -> bool:
 
 
 def out_of_memory(error: BaseException | str) -> bool:
-    """Whether an error, or what a process printed, says that memory ran out."""
+    """Whether an error, or the output of a process, says that memory ran out."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return any(words in str(error) for words in MEMORY_WORDS)
+    return any(words in str(error).lower() for words in MEMORY_WORDS)
 
 
 def reason(error: BaseException) -> str:
-    """The kind and the text of an error; where memory ran out, in words that say so."""
+    """The class and the text of an error; where memory ran out, a sentence that says so."""
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
     return f"there is not enough memory ({text[:80]})" if out_of_memory(error) else text
 
 
 def load_kit() -> None:
-    """Import what the notebook imports next.
+    """Import what the notebook imports next, for an error that says so where memory runs out.
 
     Raises:
-        OfflineError: there is not enough memory for it.
+        OfflineError: there is not enough memory.
     """
     try:
         for name in ("pandas", "kitlib.predict", "kitlib.stages", "kitlib.viz", "kitlib.post.tuning"):
@@ -369,7 +367,7 @@ def load_kit() -> None:
 
 
 def main() -> None:
-    """A first submission, then the kit. To be run in the notebook's process, before anything of the kit."""
+    """Write a first submission, then install the kit in the environment of the process that runs this."""
     folder = Path(__file__).resolve().parent
     data = competition()
     if data is None:

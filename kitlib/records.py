@@ -24,7 +24,7 @@ from kitlib.masks.rle import RLE
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: its mask, its type, and, when a model found it, how sure the model is.
+    """One cell: its mask, its type, and the scores of a predicted cell.
 
     Attributes:
         mask: RLE of the whole frame.
@@ -55,7 +55,7 @@ class Frame:
         category: the type of the frame's cells where it is known.
         group: what the frame was cut or taken from (a sample, a well): frames of one group stay in one fold.
         weight: factor on the frame's training loss; below 1 for pseudo-labelled frames.
-        ignore: where it is not known what there is, neither cell nor background: no training loss there.
+        ignore: pixels that may be cell or background: no training loss there.
     """
 
     id: str
@@ -121,7 +121,7 @@ def read_frames(path: Path | str) -> list[Frame]:
 
 
 class _Columns:
-    """What a file of frames holds, gathered frame by frame."""
+    """The columns of a file of frames, gathered frame by frame; see ``_FrameFile``."""
 
     def __init__(self) -> None:
         self.frames: list[list] = []
@@ -161,9 +161,8 @@ class _Columns:
 
 # ------------------------------------------------------------------------------------------ reading
 
-SMALL = (
-    1 << 20
-)  # bytes; a smaller file is read whole, as thousands of mapped ones would be too many open files
+# Bytes. A smaller file is read whole: thousands of mapped files would be too many open files.
+SMALL = 1 << 20
 
 
 class _FrameFile:
@@ -186,7 +185,8 @@ class _FrameFile:
         self.scores, self.counts = arrays["scores"], arrays["counts"]
 
     def __reduce__(self) -> tuple:
-        return _FrameFile, (self.path,)  # to another process goes the path alone
+        # Another process is sent the path alone.
+        return _FrameFile, (self.path,)
 
     def frames(self) -> Iterator[Frame]:
         first = 0
@@ -243,6 +243,7 @@ class StoredCells(Sequence[Cell]):
         kinds = file.kinds[first:last].tolist()
         bounds = file.bounds[first : last + 1].tolist()
         counts = file.counts[bounds[0] : bounds[-1]].tobytes()
+        scores: list[Sequence[float | None]]
         if len(file.scores):
             scores = [[None if s != s else s for s in row] for row in file.scores[first:last].tolist()]
         else:
@@ -265,7 +266,8 @@ def _mapped(path: Path) -> dict[str, NDArray]:
 
 def _array(buffer: bytes | mmap.mmap, member: zipfile.ZipInfo) -> NDArray:
     """One array of the archive: after the archive's own header of it and numpy's."""
-    names = member.header_offset + 26  # where the lengths of the member's name and extra field stand
+    # At byte 26 the header has the lengths of the member's name and extra field.
+    names = member.header_offset + 26
     start = names + 4 + sum(struct.unpack("<HH", buffer[names : names + 4]))
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{member.filename} is compressed")

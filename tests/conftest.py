@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from kitlib.runtime import threads
+from kitlib.runtime import launch
 
 settings.register_profile(
     "kit", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -23,7 +23,7 @@ def pytest_configure() -> None:
 
     Threads that wait sleep, in these processes and in those that tests start.
     """
-    os.environ.update(threads.environment())
+    os.environ.update(launch.environment())
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         cores, count = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

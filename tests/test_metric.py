@@ -260,3 +260,25 @@ def test_a_crowd_is_matched_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(metric, "PAIRS_AT_ONCE", 7 * 40)
     assert metric.true_positives(truth, found).tolist() == whole.tolist()
     assert whole[0] == 30
+
+
+# ------------------------------------------------------------------------ bootstrap intervals
+
+
+def test_an_interval_is_that_of_the_normal_approximation():
+    values = np.random.default_rng(0).normal(0.3, 0.1, 400)
+    low, high = metric.interval(values)
+    error = values.std() / 20
+    assert (low, high) == pytest.approx(values.mean() + 1.645 * error * np.array([-1, 1]), abs=0.001)
+
+
+def test_intervals_of_constant_and_single_values():
+    assert metric.interval([0.4] * 7) == pytest.approx((0.4, 0.4))
+    assert metric.interval([0.2]) == (0.2, 0.2)
+
+
+def test_the_seed_decides_which_means_are_drawn():
+    values = [0.1, 0.5, 0.9]
+    assert (metric.means(values, 1) == metric.means(values, 1)).all()
+    assert (metric.means(values, 1) != metric.means(values, 2)).any()
+    assert set(np.round(metric.means(values, 0) * 3, 6)) <= set(np.round(np.arange(0.3, 2.8, 0.4), 6))

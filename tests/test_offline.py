@@ -1,21 +1,19 @@
-"""The door of a bundle: places in both layouts, the first submission, installing in an empty environment."""
+"""The start of a submission: folders in both layouts, the first rows, installing in an empty environment."""
 
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 import venv
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from kitlib import offline
 from kitlib.data import competition
-from kitlib.kaggle import wheel
+from kitlib.kaggle import detectron2_wheel as wheel
 from kitlib.submission import writer
 
 SLUG = offline.COMPETITION
@@ -69,8 +67,8 @@ def empty_python(tmp_path_factory):
     return folder / "bin" / "python"
 
 
-def door(python, bundle, *, then="pass"):
-    """Run a bundle's door as the notebook does, in another Python, and something after it."""
+def run_script(python, bundle, *, then="pass"):
+    """Run a bundle's script as the notebook does, in another Python, and some code after it."""
     code = f"import runpy; runpy.run_path({str(bundle / 'kit_offline.py')!r}, run_name='__main__'); {then}"
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
 
@@ -148,7 +146,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(places, tmp_pat
     bundle, _ = places
     (tmp_path / "working").rmdir()
     (tmp_path / "working").write_text("a file: not even root can write into it")
-    done = door(sys.executable, bundle)
+    done = run_script(sys.executable, bundle)
     last = done.stderr.splitlines()[-1]
     assert re.search(r"cannot write \S+working/submission\.csv \(.+\); make \S+ writable", last)
 
@@ -178,7 +176,7 @@ def test_data_under_another_name_is_found_by_its_content(places):
 def test_several_folders_that_fit_are_named(places):
     bundle, data = places
     one, two = mounted(data, "cells-1", "cells-2")
-    last = door(sys.executable, bundle).stderr.splitlines()[-1]
+    last = run_script(sys.executable, bundle).stderr.splitlines()[-1]
     assert f"{one}, {two} all look like the data of {SLUG}; detach all but one" in last
 
 
@@ -210,12 +208,12 @@ def test_what_is_missing_is_installed_and_what_is_there_stays(places, empty_pyth
     other = tmp_path / wheel.file_name("kit_one", "0.5")
     other.write_bytes(tiny_wheel("kit_one", "x = 'the image has it'\n", "0.5"))
     subprocess.run([empty_python, "-m", "pip", "install", "-q", "--no-index", str(other)], check=True)
-    done = door(empty_python, bundle, then="import kit_one, kit_two; print(kit_one.x, kit_two.x)")
+    done = run_script(empty_python, bundle, then="import kit_one, kit_two; print(kit_one.x, kit_two.x)")
     assert done.returncode == 0, done.stderr
     assert "an empty row for each of 3 images" in done.stdout
     assert "installed: kit_two" in done.stdout
     assert done.stdout.endswith("the image has it 1\n")
-    again = door(empty_python, bundle)
+    again = run_script(empty_python, bundle)
     assert "nothing was missing" in again.stdout
 
 
@@ -224,7 +222,7 @@ def test_a_bad_wheel_is_named_and_the_first_submission_stands(places, tmp_path, 
     bundle, _ = places
     path = bundle / wheel.file_name("kit_two", "1.0")
     path.unlink() if fault == "missing" else path.write_bytes(path.read_bytes()[:-9])
-    done = door(sys.executable, bundle)
+    done = run_script(sys.executable, bundle)
     assert done.returncode != 0
     said = {"missing": "is missing", "damaged": "is not as it was bundled"}[fault]
     assert f"{path.name} {said}; upload the bundle again" in done.stderr.splitlines()[-1]
@@ -235,7 +233,7 @@ def test_pip_that_fails_is_quoted(places, tmp_path):
     bundle, _ = places
     (bundle / wheel.file_name("kit_two", "1.0")).write_bytes(b"no zip")
     bundle_again(bundle)
-    done = door(sys.executable, bundle)
+    done = run_script(sys.executable, bundle)
     assert "pip could not install kit_one, kit_two: ERROR" in done.stderr.splitlines()[-1]
 
 
@@ -244,7 +242,7 @@ def test_contents_that_lack_a_key_are_named_and_the_first_submission_stands(plac
     bundle, _ = places
     (bundle / offline.MANIFEST).write_text(text)
     bundle_again(bundle)
-    done = door(sys.executable, bundle)
+    done = run_script(sys.executable, bundle)
     assert "bundle.json lacks one of stage, weights" in done.stderr.splitlines()[-1]
     assert "upload the bundle again" in done.stderr.splitlines()[-1]
     assert (tmp_path / "working" / "submission.csv").read_text().count("\n") == 4
@@ -303,7 +301,7 @@ def test_another_datasets_bundle_json_is_not_ours(places):
 def test_without_the_competitions_data_it_says_so(places):
     bundle, data = places
     shutil.rmtree(data)
-    done = door(sys.executable, bundle)
+    done = run_script(sys.executable, bundle)
     last = done.stderr.splitlines()[-1]
     assert f"the data of {SLUG} is not attached to this notebook, which holds" in last
     assert str(bundle) in last
@@ -324,18 +322,3 @@ def test_it_needs_the_standard_library_alone(places):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_a_wheel_has_the_same_bytes_everywhere_and_nothing_else_in_it(tmp_path):
-    one = tiny_wheel("kit_one")
-    assert one == tiny_wheel("kit_one")
-    path = tmp_path / wheel.file_name("kit-one", "1.0")
-    assert path.name == "kit_one-1.0-py3-none-any.whl"
-    path.write_bytes(one)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "there")}
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", str(tmp_path / "there")]
-    subprocess.run([*pip, str(path)], check=True)
-    found = runpy.run_path(str(Path(tmp_path, "there", "kit_one.py")))
-    assert found["x"] == 1
-    code = "from importlib.metadata import distribution as d; print(len(d('kit_one').files))"
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL)

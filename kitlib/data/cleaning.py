@@ -1,4 +1,4 @@
-"""Faults of hand-drawn masks, holes and stray parts: counted and, when asked, mended, without full frames."""
+"""Faults of hand-drawn masks, holes and stray parts: counted and, on demand, removed, without full frames."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kitlib.masks import rle
 from kitlib.masks.topology import topology
 from kitlib.records import Frame
 
+# Two cells with a larger IoU are outlines of one.
 TWIN_IOU = 0.75
 
 
@@ -61,7 +62,8 @@ def twins(frame: Frame) -> int:
     """How many cells of a frame have another one there that covers nearly the same pixels."""
     masks = [cell.mask for cell in frame.cells]
     alike = rle.iou(masks, masks) > TWIN_IOU
-    return int((alike.sum(axis=1) > 1).sum())  # each is like itself
+    # Each cell is like itself.
+    return int((alike.sum(axis=1) > 1).sum())
 
 
 def _mend(frame: Frame, fill_holes: bool, keep_largest: bool) -> Frame:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import msgspec
@@ -23,15 +23,17 @@ from msgspec import Raw, Struct
 from pycocotools import mask as coco_mask
 
 from kitlib import files
-from kitlib.data.images import SUFFIXES, check_size, some
+from kitlib.data.images import SUFFIXES, check_size, first_few
 from kitlib.errors import KitError
 from kitlib.masks import rle, runs
 from kitlib.records import Cell, Frame
 
 log = logging.getLogger(__name__)
 
-CHUNK = 4_000  # annotations that a process turns into masks before it hands them over
-PARALLEL_FROM = 20_000  # annotations; fewer are read before other processes would have started
+# Annotations that a process turns into masks before it hands them over.
+CHUNK = 4_000
+# Annotations; fewer are read before other processes would have started.
+PARALLEL_FROM = 20_000
 Id = int | str
 
 
@@ -64,6 +66,7 @@ class _Document(_Images):
     categories: list[_Category] | None = None
 
 
+D = TypeVar("D", bound=_Images)
 _SEGMENTATION = msgspec.json.Decoder(list[float | list[float]] | dict[str, Any] | None)
 
 
@@ -95,7 +98,7 @@ def read(
 
 
 def file_names(path: Path | str) -> set[str]:
-    """The names, without folders, of the images that a COCO file lists; annotations are not looked at.
+    """The names, without folders, of the images that a COCO file lists; annotations are not read.
 
     Raises:
         KitError: the file is missing, cut short or not a COCO file.
@@ -104,7 +107,7 @@ def file_names(path: Path | str) -> set[str]:
 
 
 class CocoFile:
-    """A COCO file that was looked through and found whole; its outlines are read by ``frames``.
+    """A COCO file whose lists are checked; its outlines are read by ``frames``.
 
     Of an image that is listed more than once, the entry with the most annotations is taken. Crowd regions
     (``iscrowd`` 1) are left out, their number logged. ``annotations`` may be a list or a dict keyed by id.
@@ -196,8 +199,9 @@ class CocoFile:
             for annotation, text in zip(annotations, texts, strict=True)
             if text
         )
-        kinds = {cell.category for cell in cells}
-        return Frame(place.stem, place, height, width, cells, kinds.pop() if len(kinds) == 1 else None)
+        categories = {cell.category for cell in cells}
+        common = categories.pop() if len(categories) == 1 else None
+        return Frame(place.stem, place, height, width, cells, common)
 
     def _by_image(self, document: _Document) -> Mapping[str, list[_Annotation]]:
         """The annotations of each image, by its id as text: some files have it as text in one list only."""
@@ -226,21 +230,22 @@ class CocoFile:
 
 
 def write(path: Path | str, frames: Sequence[Frame]) -> Path:
-    """Write frames as a COCO file: compressed RLE masks in COCO's own orientation, ids from 1, scores kept.
+    """Write frames as a COCO file: compressed RLE masks in COCO's own orientation, ids from 1, with scores.
 
     pycocotools, and tools built on it, open the file. Image files are named without their folder.
     """
     categories = sorted({cell.category for frame in frames for cell in frame.cells})
     number = {name: index for index, name in enumerate(categories, 1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, frame in enumerate(frames, 1):
         name = frame.path.name if frame.path else f"{frame.id}.png"
         images.append({"id": image_id, "file_name": name, "height": frame.height, "width": frame.width})
         for cell in frame.cells:
             place = {"id": len(annotations) + 1, "image_id": image_id, "category_id": number[cell.category]}
             annotations.append({**place, **_annotation(cell)})
-    kinds = [{"id": n, "name": name, "supercategory": "cell"} for name, n in number.items()]
-    document = {"images": images, "annotations": annotations, "categories": kinds}
+    listed = [{"id": n, "name": name, "supercategory": "cell"} for name, n in number.items()]
+    document = {"images": images, "annotations": annotations, "categories": listed}
     return files.write_text(path, json.dumps(document))
 
 
@@ -261,12 +266,12 @@ def _annotation(cell: Cell) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ the document
 
 
-def _decode(path: Path, kind: type[_Images]) -> Any:
-    """The parts of a COCO file that ``kind`` names; the outlines stay text, in the file."""
+def _decode(path: Path, parts: type[D]) -> D:
+    """The parts of a COCO file that the class ``parts`` has; the outlines stay text, in the file."""
     try:
         with path.open("rb") as file:
             text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=parts)
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
     except OSError as error:
@@ -280,7 +285,7 @@ def _decode(path: Path, kind: type[_Images]) -> Any:
 
 
 def _places(path: Path, images: Sequence[_Image], folder: Path) -> dict[str, Path]:
-    """The file of each ``file_name``: where it leads from the folder, else one so named below it."""
+    """The file of each ``file_name``: that path in the folder, else a file of that name anywhere below it."""
     if not folder.is_dir():
         raise KitError(
             f"{folder}, the images of {path}, is not a folder; check the path or download the data again"
@@ -298,7 +303,7 @@ def _places(path: Path, images: Sequence[_Image], folder: Path) -> dict[str, Pat
     missing = [name for name, place in places.items() if place is None]
     if missing:
         raise KitError(
-            f"{len(missing)} of the images in {path} are not under {folder}: {some(missing)}; "
+            f"{len(missing)} of the images in {path} are not under {folder}: {first_few(missing)}; "
             "copy or download them, or take them out of the JSON file"
         )
     found = {name: place for name, place in places.items() if place is not None}
@@ -307,7 +312,7 @@ def _places(path: Path, images: Sequence[_Image], folder: Path) -> dict[str, Pat
 
 
 def _check_images(path: Path, images: Sequence[_Image], places: Mapping[str, Path]) -> None:
-    """Refuse sizes that are none, one id of two images, and two images of one name."""
+    """Refuse an impossible size, one id of two images, and two images of one name."""
     by_id: dict[str, Path] = {}
     by_stem: dict[str, Path] = {}
     for image in images:
@@ -354,7 +359,8 @@ def _shape(path: Path, image: _Outlined, name: Id, text: bytes) -> list[list[flo
         if isinstance(segmentation, dict):
             return _from_run_lengths(segmentation, image.height, image.width)
         return _polygons(segmentation if isinstance(segmentation[0], list) else [segmentation])
-    except (ValueError, TypeError, KeyError) as error:  # msgspec's errors are ValueErrors
+    # msgspec's errors are ValueErrors.
+    except (ValueError, TypeError, KeyError) as error:
         raise KitError(
             f"{path} annotation {name} cannot be read as a mask: {str(error)[:200]}; "
             "give polygons 'x, y, x, y, ...' of at least three points or COCO run lengths, or take it out"
@@ -366,7 +372,8 @@ def _polygons(polygons: list[list[float]]) -> list[list[float]]:
         raise ValueError("a polygon has an odd count of numbers")
     if not all(math.isfinite(sum(p)) for p in polygons):
         raise ValueError("a polygon holds a number that is not finite")
-    return [p for p in polygons if len(p) >= 6]  # fewer than three points enclose nothing
+    # Fewer than three points enclose nothing.
+    return [p for p in polygons if len(p) >= 6]
 
 
 def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> rle.RLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from kitlib import offline
 from kitlib.data import tables
-from kitlib.data.images import check_size, image_files, some, whole_size
+from kitlib.data.images import check_size, first_few, image_files, whole_size
 from kitlib.errors import KitError
 from kitlib.records import Frame
 
@@ -54,7 +53,7 @@ def labelled(data: Path | str) -> list[Frame]:
     bare = sorted(images.keys() - {frame.id for frame in frames})
     if bare:
         raise KitError(
-            f"{path} has no row for {len(bare)} of the images in {root / 'train'}: {some(bare)}; "
+            f"{path} has no row for {len(bare)} of the images in {root / 'train'}: {first_few(bare)}; "
             "add their rows (one with an empty annotation where there is no cell), or take the images out"
         )
     return _with_images(frames, images, path, root / "train")
@@ -68,8 +67,9 @@ def unlabelled(data: Path | str, say: Callable[[str], None] = print) -> list[Fra
     Other names give None.
 
     Args:
-        say: told of each image that is left out because it cannot be read, and where there is none at all:
-            everything but pseudo labels can do without them.
+        data: the competition's folder, or the folder that holds it.
+        say: called with a sentence for each image that is left out because it cannot be read, and with one
+            where no image is left: only pseudo labels need these images.
     """
     folder = locate(data) / "train_semi_supervised"
     frames = []
@@ -106,8 +106,8 @@ def test(data: Path | str) -> list[Frame]:
 def submitted(data: Path | str) -> list[Frame]:
     """The images that a submission must have rows for: those of ``test``, in whatever state they are.
 
-    One that cannot be read, or is not there but asked for, has the competition's size. Predicting leaves it
-    out.
+    An image that cannot be read, or that is asked for but missing, is given the competition's size, and no
+    cells are predicted in it.
 
     Raises:
         KitError: there is none.
@@ -127,9 +127,9 @@ def _test_images(root: Path) -> dict[str, Path]:
     return images
 
 
-def _missing(root: Path, there: dict[str, Path]) -> dict[str, int]:
-    """The images that the sample submission asks for and that are not there, with their row."""
-    return {name: row for name, row in offline.asked_ids(root).items() if name not in there}
+def _missing(root: Path, images: dict[str, Path]) -> dict[str, int]:
+    """The images that the sample submission asks for and that are not among ``images``, with their row."""
+    return {name: row for name, row in offline.asked_ids(root).items() if name not in images}
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -140,7 +140,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def truth(data: Path | str) -> list[Frame] | None:
-    """The test images with their true cells, if ``test_truth.csv`` keeps them (synthetic data); else None."""
+    """The test images with their true cells, if there is a ``test_truth.csv`` (synthetic data); else None."""
     root = locate(data)
     path = root / "test_truth.csv"
     if not path.is_file():
@@ -154,7 +154,7 @@ def category_of(name: str) -> str | None:
 
 
 def sample_of(name: str) -> str | None:
-    """The sample that a dated file name tells (type, plate, well, vessel and position), or None."""
+    """The sample that a dated file name contains (type, plate, well, vessel and position), or None."""
     sample, found = _DATE.subn("", name)
     return sample if found else None
 
@@ -175,11 +175,11 @@ def _with_images(frames: list[Frame], images: dict[str, Path], table: Path, fold
 def _check_columns(path: Path) -> None:
     if not path.is_file():
         raise KitError(f"{path} does not exist; copy or download it from the competition's data page")
-    columns = _header(_lines(path))
+    columns = tables.column_names(path)
     lacks = [name for name in COLUMNS if name not in columns]
     if lacks:
         raise KitError(
-            f"{path} has no column {some(lacks)} (it has: {', '.join(columns) or 'nothing'}); "
+            f"{path} has no column {first_few(lacks)} (it has: {', '.join(columns) or 'nothing'}); "
             "add it, or download the table again"
         )
 
@@ -187,8 +187,8 @@ def _check_columns(path: Path) -> None:
 def _check_types(frames: list[Frame], path: Path) -> None:
     """Refuse cells without a type, which ``read_cells`` calls "cell"."""
     if any(cell.category == "cell" for frame in frames for cell in frame.cells):
-        for row, (name, kind) in _rows(path, "id", "cell_type"):
-            if not kind.strip():
+        for row, (name, category) in _rows(path, "id", "cell_type"):
+            if not category.strip():
                 raise KitError(
                     f"{path} row {row} (id {name}): cell_type is blank; write {', '.join(CATEGORIES)}"
                 )
@@ -200,21 +200,12 @@ def _where(table: Path, frame_id: str) -> str:
 
 
 def _rows(table: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
-    """Row number, the header being row 1, and the values of some columns. Errors alone need this reading."""
-    lines = _lines(table)
-    header = _header(lines)
+    """Row numbers, the header being row 1, and the values of some columns; read only to name a bad row."""
+    lines = tables.read_rows(table)
+    header = [name.strip() for name in next(lines, [])]
     if not set(columns) <= set(header):
-        raise KitError(f"{table} has no column {some(set(columns) - set(header))}; download it again")
+        raise KitError(f"{table} has no column {first_few(set(columns) - set(header))}; download it again")
     places = [header.index(name) for name in columns]
     for number, line in enumerate(lines, 2):
         if line:
             yield number, [line[place] for place in places]
-
-
-def _header(lines: Iterator[list[str]]) -> list[str]:
-    return [name.strip() for name in next(lines, [])]
-
-
-def _lines(table: Path) -> Iterator[list[str]]:
-    with tables.open_text(table) as file:
-        yield from csv.reader(file)

@@ -1,4 +1,4 @@
-"""Folds for cross-validation: alike in their kinds of cell, and no sample on both sides."""
+"""Folds for cross-validation: alike in their types of cell, each sample in one fold alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from kitlib.data.images import some
+from kitlib.data.images import first_few
 from kitlib.errors import KitError
 from kitlib.records import Frame
 
@@ -21,9 +21,14 @@ def assign(frames: Sequence[Frame], folds: int = 5, seed: int = 0) -> dict[str, 
     Groups go, largest first, to the fold where their categories are scarcest, which keeps every category
     spread evenly (greedy, as scikit-learn's StratifiedGroupKFold). Equal groups are ordered by SHA-256 of the
     seed and their name, so the result depends neither on the order of the frames nor on the versions of
-    Python and its libraries. Fold 0 is the one that serves best as the only held-out one. With fewer groups
+    Python and its libraries. Fold 0 serves best as the only validation fold. With fewer groups
     than folds the last folds stay empty. Frames that all share one group are split as if they had none, with
     a warning.
+
+    Args:
+        frames: with unique ids.
+        folds: number of folds.
+        seed: orders equal groups.
 
     Raises:
         KitError: fewer than two folds or frames, more folds than frames, or one id twice.
@@ -31,14 +36,14 @@ def assign(frames: Sequence[Frame], folds: int = 5, seed: int = 0) -> dict[str, 
     _check(frames, folds)
     groups = _groups(frames)
     totals = Counter(_category(frame) for frame in frames)
-    held = [Counter[str]() for _ in range(folds)]
+    counts = [Counter[str]() for _ in range(folds)]
     members: list[list[Frame]] = [[] for _ in range(folds)]
     for group in _ordered(groups, seed):
         added = Counter(_category(frame) for frame in group)
-        best = min(range(folds), key=lambda k: (_crowding(held[k], added, totals), held[k].total(), k))
-        held[best].update(added)
+        best = min(range(folds), key=lambda k: (_crowding(counts[k], added, totals), counts[k].total(), k))
+        counts[best].update(added)
         members[best].extend(group)
-    order = sorted(range(folds), key=lambda k: (_faults_as_held_out(held[k], totals, folds), k))
+    order = sorted(range(folds), key=lambda k: (_faults_as_validation(counts[k], totals, folds), k))
     result = {frame.id: fold for fold, k in enumerate(order) for frame in members[k]}
     return {frame.id: result[frame.id] for frame in frames}
 
@@ -46,7 +51,13 @@ def assign(frames: Sequence[Frame], folds: int = 5, seed: int = 0) -> dict[str, 
 def split(
     frames: Sequence[Frame], fold: int = 0, folds: int = 5, seed: int = 0
 ) -> tuple[list[Frame], list[Frame]]:
-    """(training, held-out) frames, both in the given order; held out is ``fold``, about 1 / ``folds``.
+    """(training, validation) frames, both in the given order; validation frames are about 1 / ``folds``.
+
+    Args:
+        frames: with unique ids.
+        fold: the validation fold.
+        folds: number of folds.
+        seed: as ``assign``.
 
     Raises:
         KitError: as ``assign``; also ``fold`` out of range, or empty because there are fewer groups than
@@ -56,34 +67,34 @@ def split(
         raise KitError(f"fold {fold} does not exist; with {folds} folds they are 0 to {folds - 1}")
     places = assign(frames, folds, seed)
     train = [frame for frame in frames if places[frame.id] != fold]
-    held_out = [frame for frame in frames if places[frame.id] == fold]
-    if not held_out:
+    validation = [frame for frame in frames if places[frame.id] == fold]
+    if not validation:
         used = len(set(places.values()))
         raise KitError(
             f"fold {fold} is empty: the {len(frames)} images come from only {used} groups; use folds={used}"
         )
-    for kind in sorted({_category(f) for f in train} ^ {_category(f) for f in held_out}):
-        side = "training" if kind in {_category(f) for f in held_out} else "held-out"
-        log.warning(
-            "fold %d leaves no %s image of category '%s': it has too few images or groups", fold, side, kind
-        )
-    return train, held_out
+    trained, judged = ({_category(frame) for frame in side} for side in (train, validation))
+    for category in sorted(trained ^ judged):
+        side = "training" if category in judged else "validation"
+        message = "fold %d leaves no %s image of category '%s': it has too few images or groups"
+        log.warning(message, fold, side, category)
+    return train, validation
 
 
-def apart(frames: Sequence[Frame], held_out: Sequence[Frame]) -> list[Frame]:
-    """The frames that share no group with the held-out ones, of which they would tell too much."""
-    groups = {frame.group for frame in held_out} - {None}
+def apart(frames: Sequence[Frame], validation: Sequence[Frame]) -> list[Frame]:
+    """The frames that share no group with validation frames: trained on, they would flatter the scores."""
+    groups = {frame.group for frame in validation} - {None}
     return [frame for frame in frames if frame.group not in groups]
 
 
 def _check(frames: Sequence[Frame], folds: int) -> None:
     if folds < 2:
-        raise KitError(f"folds is {folds}; at least 2 are needed to hold anything out")
+        raise KitError(f"folds is {folds}; at least 2 are needed for validation")
     if len(frames) < folds:
         raise KitError(f"{len(frames)} images cannot make {folds} folds; use fewer folds or add images")
     twice = [name for name, count in Counter(frame.id for frame in frames).items() if count > 1]
     if twice:
-        raise KitError(f"frame ids must be unique, but these occur more than once: {some(twice)}")
+        raise KitError(f"frame ids must be unique, but these occur more than once: {first_few(twice)}")
 
 
 def _groups(frames: Sequence[Frame]) -> dict[tuple[str, str], list[Frame]]:
@@ -96,7 +107,7 @@ def _groups(frames: Sequence[Frame]) -> dict[tuple[str, str], list[Frame]]:
     groups: dict[tuple[str, str], list[Frame]] = defaultdict(list)
     for frame in frames:
         grouped = frame.group is not None and frame.group in named
-        groups[("group", frame.group) if grouped else ("frame", frame.id)].append(frame)
+        groups[("group", str(frame.group)) if grouped else ("frame", frame.id)].append(frame)
     return groups
 
 
@@ -107,28 +118,28 @@ def _ordered(groups: dict[tuple[str, str], list[Frame]], seed: int) -> list[list
     return [groups[key] for key in sorted(groups, key=rank)]
 
 
-def _crowding(held: Counter[str], added: Counter[str], totals: Counter[str]) -> float:
+def _crowding(counts: Counter[str], added: Counter[str], totals: Counter[str]) -> float:
     """How much a group adds to a fold's squared shares of its categories; even folds keep the sum lowest."""
-    return round(sum((2 * held[c] + n) * n / totals[c] ** 2 for c, n in added.items()), 12)
+    return round(sum((2 * counts[c] + n) * n / totals[c] ** 2 for c, n in added.items()), 12)
 
 
-def _faults_as_held_out(
-    held: Counter[str], totals: Counter[str], folds: int
+def _faults_as_validation(
+    counts: Counter[str], totals: Counter[str], folds: int
 ) -> tuple[bool, int, bool, int, float]:
-    """What speaks against holding a fold out alone, worst first; lower is better.
+    """The faults of a fold as the only validation fold, worst first; lower is better.
 
-    It is empty; it takes all images of a category, so that none is left to train on; it is far too large; it
-    lacks categories; it is off the even share.
+    It is empty; it has all images of a category, so that none is left to train on; it is far too large; it
+    lacks categories; it is larger or smaller than an even share.
     """
     share = totals.total() / folds
-    taken = sum(held[c] == n for c, n in totals.items())
-    missing = sum(held[c] == 0 for c in totals)
-    return not held, taken, held.total() > 2 * share, missing, round(abs(held.total() - share), 9)
+    taken = sum(counts[c] == n for c, n in totals.items())
+    missing = sum(counts[c] == 0 for c in totals)
+    return not counts, taken, counts.total() > 2 * share, missing, round(abs(counts.total() - share), 9)
 
 
 def _category(frame: Frame) -> str:
     """A frame's category; of mixed cells, the most common one."""
     if frame.category is not None or not frame.cells:
         return frame.category or ""
-    counts = Counter(cell.category for cell in frame.cells)
-    return max(sorted(counts), key=counts.__getitem__)
+    cells = Counter(cell.category for cell in frame.cells)
+    return max(sorted(cells), key=cells.__getitem__)

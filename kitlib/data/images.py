@@ -15,8 +15,9 @@ from kitlib.errors import KitError
 from kitlib.offline import SUFFIXES as SUFFIXES
 from kitlib.offline import is_image, out_of_memory
 
+# Names that a message lists.
+SHOWN = 3
 #: What Pillow raises for files that are cut short, damaged, or whose headers claim too many pixels.
-SHOWN = 3  # names in a message
 UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, struct.error, Image.DecompressionBombError)
 
 
@@ -55,10 +56,10 @@ def read_pixels(path: Path | str) -> NDArray:
     try:
         with Image.open(path) as image:
             if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-                image = image.convert("RGB")
-            elif image.mode in ("1", "LA"):
-                image = image.convert("L")
-            elif image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
+                return np.asarray(image.convert("RGB"))
+            if image.mode in ("1", "LA"):
+                return np.asarray(image.convert("L"))
+            if image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
                 return _read_16_bit_colours(path)
             return np.asarray(image)
     except FileNotFoundError:
@@ -73,8 +74,8 @@ def read_pixels(path: Path | str) -> NDArray:
         ) from error
 
 
-def _read_16_bit_colours(path: Path | str) -> NDArray[np.uint16]:
-    """(H, W, 3) red, green, blue; Pillow would keep the high bytes alone."""
+def _read_16_bit_colours(path: Path | str) -> NDArray:
+    """(H, W, 3) red, green, blue, uint16; Pillow would read the high bytes alone."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("its pixels cannot be decoded")
@@ -117,28 +118,35 @@ def image_files(folder: Path | str) -> dict[str, Path]:
             continue
         if path.stem in found:
             raise KitError(
-                f"{folder} holds both {found[path.stem].name} and {path.name}; keep one image a name"
+                f"{folder} holds both {found[path.stem].name} and {path.name}; leave one image of that name"
             )
         found[path.stem] = path
     return found
 
 
 def whole_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image from its header, having looked for a PNG's end mark.
+    """(height, width) of an image from its header; a PNG must have its end mark.
 
-    So a PNG that was cut short is met when the data are listed, rather than hours into training.
+    So a PNG that was cut short is found when the data are listed, rather than hours into training.
 
     Raises:
         KitError: the file is missing, not an image, or a PNG cut short.
     """
     size = image_size(path)
     if path.suffix.lower() == ".png" and not _has_end(path):
-        read_pixels(path)  # bytes may follow the end mark, so only decoding can tell
+        # Bytes may follow the end mark, so only decoding shows whether the file is whole.
+        read_pixels(path)
     return size
 
 
 def check_size(path: Path, height: int, width: int, source: str) -> None:
-    """Refuse an image whose size is not the one that ``source`` (a file, and a row or key in it) gives.
+    """Refuse an image whose size is not the stated one.
+
+    Args:
+        path: the image.
+        height: the stated rows.
+        width: the stated columns.
+        source: where they are stated: a file, and a row or key in it.
 
     Raises:
         KitError: the sizes differ, or ``whole_size`` fails.
@@ -147,11 +155,11 @@ def check_size(path: Path, height: int, width: int, source: str) -> None:
     if (rows, columns) != (height, width):
         raise KitError(
             f"{source} says width {width}, height {height}, but {path} is {columns} wide, {rows} high; "
-            "correct the numbers or restore the image they were made for"
+            "correct the numbers or restore the image that they were made for"
         )
 
 
-def some(names: Iterable[object]) -> str:
+def first_few(names: Iterable[object]) -> str:
     """The first few names and how many more there are, for messages."""
     names = sorted(str(name) for name in names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

@@ -31,8 +31,10 @@ CATEGORY = "cell"
 TWICE, ALSO_EARLIER = "listed twice", "also in an earlier split"
 HARDLY_ANNOTATED, OUTLINED_TWICE = "hardly annotated", "with cells outlined twice"
 
-NEIGHBOURS = 8  # images nearest in time that tell how many cells an image should have
-TWIN_SHARE = 0.5  # of an image's cells with a twin, from which on it counts as outlined twice
+# Images nearest in time, by whose cells it is judged how many an image should have.
+NEIGHBOURS = 8
+# An image counts as outlined twice when a larger share of its cells has a twin.
+TWIN_SHARE = 0.5
 
 # MCF7_Phase_G4_2_02d16h00m_1.tif: line, well, place in the well, time, and which part of the photograph.
 _NAME = re.compile(
@@ -50,7 +52,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class LiveCell:
-    """The frames that can be used, and what was found wrong on the way."""
+    """The frames that can be used, and the faults that were found."""
 
     frames: list[Frame]
     findings: list[Finding]
@@ -60,12 +62,12 @@ class LiveCell:
         """One line: how many images and cells there are, and what was done about the faults."""
         cells = sum(len(frame.cells) for frame in self.frames)
         done = Counter((finding.fault, finding.action) for finding in self.findings)
-        told = [f"{count} images {fault}: {action}" for (fault, action), count in sorted(done.items())]
-        return f"{len(self.frames):,} images, {cells:,} cells" + "".join(f"; {part}" for part in told)
+        faults = [f"{count} images {fault}: {action}" for (fault, action), count in sorted(done.items())]
+        return "; ".join([f"{len(self.frames):,} images, {cells:,} cells", *faults])
 
 
 class _Split(NamedTuple):
-    """A split as its file has it, and what its masks and its list of images told."""
+    """The frames of a split's file, and the names of the images that are listed or outlined twice."""
 
     frames: list[Frame]
     listed_twice: list[str]
@@ -79,10 +81,10 @@ def load(
     few_cells: float = 0.1,
     cache: Path | None = None,
 ) -> LiveCell:
-    """The labelled frames of some splits; their group is the well that the file name tells.
+    """The labelled frames of some splits; their group is the well, by the file name.
 
     Of an image that is annotated twice, in one file or in several of ``splits``, the annotation with more
-    cells is kept. An image that an earlier split lists (``train`` before ``val`` before ``test``) is left
+    cells is taken. An image that an earlier split lists (``train`` before ``val`` before ``test``) is left
     out of the later one: nothing that was trained on is evaluated on.
 
     Args:
@@ -90,9 +92,10 @@ def load(
         splits: LIVECell's own: "train", "val" and "test".
         categories: "one" calls every cell "cell"; "line" names cells by their line: "A172", "SHSY5Y", ...
         few_cells: an image with fewer cells than this share of the median of its neighbours (the same well,
-            nearest in time; else the same line) counts as hardly annotated and is left out. 0 keeps all.
+            nearest in time; else the same line) counts as hardly annotated and is left out. 0 leaves none
+            out.
         cache: a folder for the masks that were made of the polygons: a second call takes seconds. Without it
-            all cells are kept in memory.
+            all cells stay in memory.
 
     Raises:
         KitError: no LIVECell there, or as ``kitlib.data.coco``: JSON cut short, images missing, bad
@@ -102,7 +105,7 @@ def load(
         if split not in SPLITS:
             raise unknown("LIVECell split", split, SPLITS)
     if categories not in ("one", "line"):
-        raise unknown("way to name LIVECell categories", categories, ("one", "line"))
+        raise unknown("naming of LIVECell categories", categories, ("one", "line"))
     root, findings = _root(Path(data)), []
     chosen: dict[str, Frame] = {}
     for split in sorted(set(splits), key=SPLITS.index):
@@ -130,7 +133,11 @@ def hardly_annotated(frames: Sequence[Frame], share: float) -> set[str]:
     """The ids of frames with fewer cells than ``share`` of the median of their neighbours.
 
     Neighbours are the frames of the same well that are nearest in time, or, where the well has fewer than
-    three others, all of the same line: a sparse culture has sparse neighbours, so that it is kept.
+    three others, all of the same line: the frames of a sparse culture have sparse neighbours and stay.
+
+    Args:
+        frames: of any wells and lines.
+        share: 0..1.
     """
     wells, lines = defaultdict(list), defaultdict(list)
     times = {frame.id: hours(frame.id) for frame in frames}
@@ -161,7 +168,7 @@ def line(name: str) -> str | None:
 
 
 def hours(name: str) -> float:
-    """Hours from the beginning of the culture to the image, as its file name tells; 0 for another name."""
+    """Hours from the beginning of the culture to the image, by its file name; 0 for another name."""
     match = _NAME.match(name)
     if not match or match["day"] is None:
         return 0.0
@@ -171,26 +178,35 @@ def hours(name: str) -> float:
 def _unseen(
     frames: Iterable[Frame], split: str, splits: Sequence[str], root: Path, chosen: Mapping[str, Frame]
 ) -> tuple[list[Frame], list[Finding]]:
-    """The frames of a split that no earlier one holds, and those whose annotation here is the fuller one."""
+    """The frames of a split that are new, or annotated more fully than in an earlier split; and the findings.
+
+    Args:
+        frames: of the split.
+        split: its name.
+        splits: the splits that are read.
+        root: LIVECell's folder, where the lists of the other splits stand.
+        chosen: the frames of earlier splits by id.
+    """
     earlier = SPLITS[: SPLITS.index(split)]
     left_out = {n for s in earlier if s not in splits for n in _listed(root, s)}
-    kept, findings = [], []
+    unseen, findings = [], []
     for frame in frames:
         name = _file_name(frame)
         if frame.id in chosen:
             findings.append(Finding(name, ALSO_EARLIER, "the fuller annotation kept"))
             if len(frame.cells) > len(chosen[frame.id].cells):
-                kept.append(frame)
+                unseen.append(frame)
         elif name in left_out:
             findings.append(Finding(name, ALSO_EARLIER, "left out"))
         else:
-            kept.append(frame)
-    return kept, findings
+            unseen.append(frame)
+    return unseen, findings
 
 
 def _listed(root: Path, split: str) -> set[str]:
     path = _annotations(root, split)
-    return coco.file_names(path) if path.is_file() else set()  # without it nothing was trained on it
+    # Without the file, nothing can have been trained on the split.
+    return coco.file_names(path) if path.is_file() else set()
 
 
 def _read(root: Path, split: str, categories: str, cache: Path | None) -> _Split:
@@ -198,20 +214,19 @@ def _read(root: Path, split: str, categories: str, cache: Path | None) -> _Split
     path, images = _annotations(root, split), root / "images"
     if not path.is_file():
         raise KitError(f"{path} does not exist; download LIVECell's annotations there")
-    if cache is None:
-        twice: list[str] = []
-        file = coco.CocoFile(path, images)
-        frames = list(_frames(file, categories, twice))
-        return _Split(frames, file.listed_twice, twice)
-    stored = cache / f"livecell_{split}_{categories}_{_fingerprint(path, images)}.npz"
-    told = stored.with_suffix(".json")
-    if not told.is_file() or not stored.is_file():
-        for old in cache.glob(f"livecell_{split}_{categories}_*"):
-            old.unlink(missing_ok=True)
-        twice, file = [], coco.CocoFile(path, images)
-        records.write_frames(stored, _frames(file, categories, twice))
-        files.write_json(told, {"listed_twice": file.listed_twice, "outlined_twice": twice})
-    return _Split(records.read_frames(stored), **files.read_json(told))
+    stored = cache / f"livecell_{split}_{categories}_{_fingerprint(path, images)}.npz" if cache else None
+    if stored and stored.is_file() and stored.with_suffix(".json").is_file():
+        return _Split(records.read_frames(stored), **files.read_json(stored.with_suffix(".json")))
+    file, outlined_twice = coco.CocoFile(path, images), list[str]()
+    frames = _frames(file, categories, outlined_twice)
+    if not (cache and stored):
+        return _Split(list(frames), file.listed_twice, outlined_twice)
+    for old in cache.glob(f"livecell_{split}_{categories}_*"):
+        old.unlink(missing_ok=True)
+    records.write_frames(stored, frames)
+    faults = {"listed_twice": file.listed_twice, "outlined_twice": outlined_twice}
+    files.write_json(stored.with_suffix(".json"), faults)
+    return _Split(records.read_frames(stored), **faults)
 
 
 def _frames(file: coco.CocoFile, categories: str, outlined_twice: list[str]) -> Iterator[Frame]:
@@ -224,7 +239,7 @@ def _frames(file: coco.CocoFile, categories: str, outlined_twice: list[str]) -> 
 
 
 def _fingerprint(path: Path, images: Path) -> str:
-    """What the masks of a split are made from: the table's size and time, the images' names and sizes."""
+    """A hash of what a split's masks are made from: the file's size and time, the images' names and sizes."""
     status = path.stat()
     below = sorted(f"{p.relative_to(images)} {p.stat().st_size}" for p in images.rglob("*") if p.is_file())
     return files.fingerprint(kitlib.__version__, str(status.st_size), str(status.st_mtime_ns), *below)

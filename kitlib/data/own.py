@@ -1,8 +1,7 @@
-"""Cells of your own: images beside label images, or a COCO JSON file."""
+"""Cells of your own: images beside label images. ``kitlib.data.coco`` reads those of a COCO JSON file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,21 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kitlib.data import coco
-from kitlib.data.images import check_size, image_files, some
+from kitlib.data.images import check_size, first_few, image_files
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
-
-
-def from_coco(path: Path | str, images_dir: Path | str) -> list[Frame]:
-    """Frames from a COCO JSON file and the folder with its images, as ``kitlib.data.coco.read``."""
-    return coco.read(path, images_dir)
-
-
-def to_coco(frames: Sequence[Frame], path: Path | str) -> Path:
-    """Write frames, annotated or predicted, as a COCO JSON file, as ``kitlib.data.coco.write``."""
-    return coco.write(path, frames)
 
 
 def from_labels(images_dir: Path | str, labels_dir: Path | str, category: str = "cell") -> list[Frame]:
@@ -72,7 +60,7 @@ def read_labels(path: Path | str) -> NDArray[np.integer]:
 
 
 def _wrong(labels: NDArray, pages: int) -> str | None:
-    """What keeps an array from being a label image, and the mend."""
+    """Why an array is no label image, and the remedy; None if it is one."""
     if pages > 1:
         return f"has {pages} pages; save each page as a label image of its own"
     if labels.ndim != 2:
@@ -85,7 +73,7 @@ def _wrong(labels: NDArray, pages: int) -> str | None:
         return "holds negative numbers; use 0 for background and 1, 2, ... for the cells"
     if labels.dtype == np.bool_ or _is_mask(labels):
         return (
-            "is a mask of all cells together, so they cannot be told apart; number them first, "
+            "is a mask of all cells together, so the cells cannot be distinguished; number them first, "
             "for example with skimage.measure.label"
         )
     return None
@@ -106,13 +94,13 @@ def _check_pairs(
     if bare:
         raise KitError(
             f"{len(bare)} images in {images_dir} have no label image of the same name in {labels_dir}: "
-            f"{some(bare)}; add it (all 0 where there is no cell), or take the image out"
+            f"{first_few(bare)}; add it (all 0 where there is no cell), or take the image out"
         )
     lone = labels.keys() - images.keys()
     if lone:
         raise KitError(
             f"{len(lone)} label images in {labels_dir} have no image of the same name in {images_dir}: "
-            f"{some(lone)}; add the image, or take the label image out"
+            f"{first_few(lone)}; add the image, or take the label image out"
         )
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from kitlib import files
 from kitlib.errors import KitError
@@ -31,15 +30,15 @@ ANNOTATION_COLUMNS = (
 #: Columns of predictions.csv: one row an instance, before post-processing.
 PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
 Columns = dict[str, Sequence[str]]
-Size = tuple[int, int]  # height, width
-#: The size of every image of the competition: height, width.
-FRAME_SIZE = (520, 704)
-ROWS_AT_ONCE = 1 << 14  # parsed together: enough to be fast, little to hold
+#: Height, width.
+Size = tuple[int, int]
+# Rows that are parsed together: enough to be fast, few enough to take little memory.
+ROWS_AT_ONCE = 1 << 14
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Records by the ten thousand make no cycles, yet Python's collector would look for some many times."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Tens of thousands of records make no cycles, yet Python would search them for cycles many times."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -62,14 +61,14 @@ def read_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> lis
 
     Args:
         path: .csv or .csv.gz.
-        sizes: height and width by id, for a table without the columns ``width`` and ``height``;
-            an id that is not in it has the competition's 520 x 704.
+        sizes: height and width by id, for a table without the columns ``width`` and ``height``.
 
     Raises:
-        KitError: file or column missing, or a bad row, which is named with its number, id and the mend.
+        KitError: the file or a column is missing, the size of an image is not known, or a row is bad; the
+            error gives the row's number, its id and the remedy.
     """
     images: dict[str, _Image] = {}
-    with _collector_at_rest():
+    with _without_garbage_collection():
         for block in _blocks(path, sizes or {}):
             for name, image in block.items():
                 if name in images:
@@ -104,7 +103,11 @@ def iter_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> Ite
 
 
 def read_sizes(path: Path | str) -> dict[str, Size]:
-    """Height and width of each id of a table, as ``read_cells`` takes them for another table."""
+    """Height and width of each id of a table, as ``read_cells`` takes them for another table.
+
+    Raises:
+        KitError: as ``read_cells``.
+    """
     sizes: dict[str, Size] = {}
     for block in _tables(path):
         _add_sizes(block, sizes, {})
@@ -113,13 +116,52 @@ def read_sizes(path: Path | str) -> dict[str, Size]:
 
 def has_sizes(path: Path | str) -> bool:
     """Whether a table gives the sizes of its images."""
-    with open_text(path) as lines:
-        return {"width", "height"} <= {name.strip() for name in next(csv.reader(lines), [])}
+    return {"width", "height"} <= set(column_names(path))
+
+
+def column_names(path: Path | str) -> list[str]:
+    """The names of a table's columns, without blanks around them; none of an empty file.
+
+    Raises:
+        KitError: as ``read_rows``.
+    """
+    return [name.strip() for name in next(read_rows(path), [])]
+
+
+def read_rows(path: Path | str) -> Iterator[list[str]]:
+    """The rows of a CSV table as they stand in the file, the header first; a blank line is an empty row.
+
+    Args:
+        path: .csv or .csv.gz, UTF-8.
+
+    Raises:
+        KitError: the file is missing, damaged, or not a CSV table.
+    """
+    # A mask may be longer than csv's default of 128 KiB a field.
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    opener = gzip.open if str(path).endswith(".gz") else open
+    number = 1
+    try:
+        with opener(path, "rt", newline="", encoding="utf-8-sig") as lines:
+            # Strict: a quote that never ends is an error, also in the last row.
+            for row in csv.reader(lines, strict=True):
+                yield row
+                number += 1
+    except FileNotFoundError:
+        raise KitError(f"{path} does not exist") from None
+    except csv.Error as error:
+        raise KitError(
+            f"{path} row {number} cannot be read as CSV ({error}); correct it or copy the file again"
+        ) from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise KitError(
+            f"{path} cannot be read as a CSV table ({error}); copy or download it again"
+        ) from error
 
 
 @dataclass
 class _Image:
-    """What the rows of one image hold, up to now."""
+    """The size, the group and the cells of one image, as far as its rows have been read."""
 
     size: Size
     group: str | None = None
@@ -144,7 +186,7 @@ def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
 
 
 def write_predictions(path: Path | str, frames: Iterable[Frame]) -> Path:
-    """Write predicted frames as predictions.csv; a frame without cells keeps one row with an empty mask."""
+    """Write predicted frames as predictions.csv; a frame without cells has one row with an empty mask."""
     return _write(path, PREDICTION_COLUMNS, (row for frame in frames for row in _prediction_rows(frame)))
 
 
@@ -173,26 +215,13 @@ def _write(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence]) -
     return Path(path)
 
 
-@contextmanager
-def open_text(path: Path | str) -> Iterator[TextIO]:
-    """A CSV table's text, unpacked where it is gzipped; what is wrong with it is a KitError."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a mask may be longer than csv's 128 KiB
-    opener = gzip.open if str(path).endswith(".gz") else open
-    try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as lines:
-            yield lines
-    except FileNotFoundError:
-        raise KitError(f"{path} does not exist") from None
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise KitError(
-            f"{path} cannot be read as a CSV table ({error}); copy or download it again"
-        ) from error
-
-
 @dataclass(frozen=True)
 class _Table:
-    """Some of the rows of a table, by columns, which makes 40,000 rows several times faster to read than one
-    by one; ``start`` is the number of the first of them."""
+    """Some thousand rows of a table, by columns: several times faster than row by row.
+
+    Attributes:
+        start: the number of the first of these rows.
+    """
 
     path: Path | str
     start: int
@@ -207,17 +236,18 @@ class _Table:
 
 
 def _blocks(path: Path | str, known: Mapping[str, Size]) -> Iterator[dict[str, _Image]]:
-    """The images that some thousand rows at a time name, in the order in which they first appear there.
+    """The images of some thousand rows at a time, in the order in which they first appear in these rows.
 
     Args:
-        known: height and width by id, for a table that does not say.
+        path: the table.
+        known: height and width by id, for a table without columns for them.
     """
     sizes: dict[str, Size] = {}
     for table in _tables(path):
         yield _images(table, sizes, known)
 
 
-@_collector_at_rest()
+@_without_garbage_collection()
 def _images(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size]) -> dict[str, _Image]:
     mask = _mask_column(table)
     _add_sizes(table, sizes, known)
@@ -229,27 +259,26 @@ def _images(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size]) ->
 
 
 def _tables(path: Path | str) -> Iterator[_Table]:
-    """A table, some thousand rows at a time; one without rows once, for its columns."""
-    with open_text(path) as lines:
-        reader = csv.reader(lines)
-        names = [name.strip() for name in next(reader, [])]
-        rows, start = _whole_rows(path, reader, len(names)), 2
-        while (block := _take(rows)) or start == 2:
-            columns = zip(*block, strict=True) if block else ((),) * len(names)
-            table = _Table(path, start, dict(zip(names, columns, strict=True)))
-            if "id" not in table.columns:
-                raise KitError(f"{path} has no column 'id' (it has: {', '.join(names) or 'nothing'}); add it")
-            yield table
-            start += ROWS_AT_ONCE
+    """A table, some thousand rows at a time; a table without rows is given once, for its columns."""
+    lines = read_rows(path)
+    names = [name.strip() for name in next(lines, [])]
+    rows, start = _whole_rows(path, lines, len(names)), 2
+    while (block := _take(rows)) or start == 2:
+        columns = zip(*block, strict=True) if block else ((),) * len(names)
+        table = _Table(path, start, dict(zip(names, columns, strict=True)))
+        if "id" not in table.columns:
+            raise KitError(f"{path} has no column 'id' (it has: {', '.join(names) or 'nothing'}); add it")
+        yield table
+        start += ROWS_AT_ONCE
 
 
-@_collector_at_rest()
+@_without_garbage_collection()
 def _take(rows: Iterator[list[str]]) -> list[list[str]]:
     return list(itertools.islice(rows, ROWS_AT_ONCE))
 
 
 def _whole_rows(path: Path | str, rows: Iterable[list[str]], length: int) -> Iterator[list[str]]:
-    """The rows, all of ``length`` fields; blank lines are welcome at the end."""
+    """The rows, all of ``length`` fields; blank lines are accepted at the end alone."""
     blank = None
     for number, row in enumerate(rows, start=2):
         if len(row) == length and blank is None:
@@ -257,7 +286,9 @@ def _whole_rows(path: Path | str, rows: Iterable[list[str]], length: int) -> Ite
         elif any(row):
             which, fields = blank or (number, len(row))
             problem = f"row {which} has {fields} fields instead of {length}"
-            raise KitError(f"{path} {problem}; the file may be cut short: mend the row or copy it again")
+            raise KitError(
+                f"{path} {problem}; the file may be cut short: correct the row or copy the file again"
+            )
         else:
             blank = blank or (number, len(row))
 
@@ -271,16 +302,29 @@ def _mask_column(table: _Table) -> str:
 
 
 def _add_sizes(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size]) -> None:
-    """Put the height and width of the rows' ids into ``sizes``, in order of appearance."""
+    """Put the height and width of the rows' ids into ``sizes``, in order of appearance.
+
+    Args:
+        table: the rows.
+        sizes: where the sizes of these and of earlier rows are collected.
+        known: height and width by id, for a table without columns for them.
+    """
     path, ids = table.path, table.columns["id"]
     if "" in ids:
         number = ids.index("") + table.start
         raise KitError(f"{path} row {number}: the id is empty; write the image's name without extension")
     if "width" not in table.columns or "height" not in table.columns:
-        sizes.update({name: known.get(name, FRAME_SIZE) for name in ids})
+        lacking = next((name for name in ids if name not in known), None)
+        if lacking is not None:
+            raise KitError(
+                f"{path} row {ids.index(lacking) + table.start} (id {lacking}): the size of this image is "
+                "unknown; add the columns 'width' and 'height', or remove the rows if there is no such image"
+            )
+        sizes.update({name: known[name] for name in ids})
         return
     rows = list(zip(ids, table.columns["height"], table.columns["width"], strict=True))
-    for row in dict.fromkeys(rows):  # one or a few for each image, not one for each cell
+    # Without duplicates there are one or a few rows for each image, not one for each cell.
+    for row in dict.fromkeys(rows):
         name, height, width = row
         try:
             size = int(height), int(width)

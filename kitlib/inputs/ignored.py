@@ -44,10 +44,6 @@ class IgnoredArea:
     def __getitem__(self, item: int | slice | Tensor) -> IgnoredArea:
         return IgnoredArea(self.table, torch.arange(self.count, device=self.table.device)[item].numel())
 
-    def crop(self, left: int, top: int, right: int, bottom: int, count: int) -> IgnoredArea:
-        """The part of the area inside a window, for ``count`` cells."""
-        return IgnoredArea(self.table[top : bottom + 1, left : right + 1], count)
-
     def covers(self, boxes: Boxes) -> Tensor:
         """(N,) bool: which boxes have more than ``COVERED_SHARE`` of their pixels in the image ignored."""
         height, width = self.table.shape

@@ -98,12 +98,6 @@ class LocalMasks:
         """The tight boxes, x0, y0, x1, y1 in pixels."""
         return Boxes(torch.cat([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], dim=1).float())
 
-    def crop(self, index: int) -> tuple[int, int, torch.Tensor]:
-        """Column, row and (h, w) pixels of one mask within its box."""
-        x, y, w, h = self.boxes[index].tolist()
-        start = int(self.offsets[index])
-        return x, y, self.storage[start : start + w * h].view(h, w)
-
     @torch.no_grad()
     def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
         """The mask head's targets: mask i within box i, resized to ``mask_size`` x ``mask_size``.

@@ -1,1 +1,1 @@
-"""The outside world: paths, downloads, the offline bundle, and detectron2's wheel."""
+"""Kaggle: its notebook image, the bundle of a submission, its rehearsal, and the official client."""

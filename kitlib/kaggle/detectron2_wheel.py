@@ -1,11 +1,11 @@
-"""detectron2 0.6 as a wheel that installs anywhere.
+"""Wheels of pure Python: how files become one, and detectron2 0.6 as one that installs anywhere.
 
 PyPI has no ``detectron2``. It has ``pb1-detectron2``, an sdist with the Python code and the zoo configs of
 release 0.6 but without the C++ sources, so that its own ``setup.py`` cannot build. This module makes
 ``detectron2-0.6-py3-none-any.whl`` out of it without running any of its code.
 
-It needs nothing but the standard library and pip's settings, and so runs before anything is installed, from
-the folder that holds ``kitlib``::
+It needs the standard library and pip's settings alone, so that it runs before anything is installed, from the
+folder that holds ``kitlib``::
 
     python -m kitlib.kaggle.detectron2_wheel OUTDIR [--sdist FILE]
 """
@@ -13,18 +13,67 @@ the folder that holds ``kitlib``::
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import io
 import sys
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from kitlib.errors import KitError
 from kitlib.files import atomic, stays_inside
 from kitlib.kaggle.sdist import fetch
-from kitlib.kaggle.wheel import dist_info, file_name
-from kitlib.kaggle.wheel import pack as pack_wheel
+
+WHEEL = """\
+Wheel-Version: 1.0
+Generator: kitlib
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def file_name(name: str, version: str) -> str:
+    """The name of a distribution's wheel."""
+    return f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
+def dist_info(name: str, version: str) -> str:
+    """The folder of metadata in a distribution's wheel."""
+    return f"{name.replace('-', '_')}-{version}.dist-info"
+
+
+def pack(files: dict[str, bytes], folder: str) -> bytes:
+    """The wheel that installs these files; the same files give the same bytes on every machine.
+
+    Args:
+        files: contents by path, METADATA among them; WHEEL and RECORD are made here.
+        folder: the folder of METADATA.
+    """
+    files = {**files, f"{folder}/WHEEL": WHEEL.encode()}
+    files[f"{folder}/RECORD"] = _record(files, folder).encode()
+    buffer = io.BytesIO()
+    # Without compression, which differs from one zlib to the next.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in sorted(files.items(), key=lambda item: (item[0].startswith(folder), item[0])):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            # A plain file of Unix with its permissions.
+            info.create_system = 3
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def _record(files: dict[str, bytes], folder: str) -> str:
+    rows = []
+    for name, data in sorted(files.items()):
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        rows.append(f"{name},sha256={digest},{len(data)}\n")
+    return "".join(rows) + f"{folder}/RECORD,,\n"
+
+
+# -------------------------------------------------------------------------------- detectron2
 
 PROJECT = "pb1-detectron2"
 VERSION = "0.6"
@@ -82,13 +131,13 @@ def build(folder: Path | str, sdist: Path | str | None = None) -> Path:
 
     Args:
         folder: made when missing; a wheel of the same name in it is replaced.
-        sdist: the sdist, where it is at hand; otherwise it is fetched from the places that pip is set to use.
+        sdist: the file; None: it is fetched from the places that pip is set to use.
 
     Raises:
-        KitError: the sdist cannot be had or is not the pinned one, or ``folder`` cannot be written.
+        KitError: the sdist cannot be fetched, or is not the pinned one, or ``folder`` cannot be written.
     """
     data = fetch(PROJECT, VERSION, SDIST_SHA256) if sdist is None else _read(Path(sdist))
-    wheel = pack(data)
+    wheel = from_sdist(data)
     with atomic(Path(folder) / WHEEL_NAME) as temporary:
         temporary.write_bytes(wheel)
     return Path(folder) / WHEEL_NAME
@@ -104,8 +153,8 @@ def _read(sdist: Path) -> bytes:
     return data
 
 
-def pack(sdist: bytes) -> bytes:
-    """The wheel of an sdist. The same sdist gives the same bytes on every machine.
+def from_sdist(sdist: bytes) -> bytes:
+    """detectron2's wheel as bytes.
 
     Raises:
         KitError: the archive is damaged, or holds a path that leaves its own folder.
@@ -114,7 +163,7 @@ def pack(sdist: bytes) -> bytes:
     wheel = {target: data for name, data in files.items() if (target := _target(name))}
     wheel[f"{DIST_INFO}/LICENSE"] = files["LICENSE"]
     wheel[f"{DIST_INFO}/METADATA"] = METADATA.encode()
-    return pack_wheel(wheel, DIST_INFO)
+    return pack(wheel, DIST_INFO)
 
 
 def contents(sdist: bytes) -> dict[str, bytes]:
@@ -126,7 +175,8 @@ def contents(sdist: bytes) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(sdist), mode="r:gz") as archive:
             members = [member for member in archive.getmembers() if not member.isdir()]
-            return {_below_top(member): archive.extractfile(member).read() for member in members}
+            found = {_below_top(member): archive.extractfile(member) for member in members}
+            return {name: file.read() for name, file in found.items() if file}
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise KitError(f"{SDIST_NAME} is damaged ({error}); download it again") from error
 

@@ -1,7 +1,7 @@
-"""One pinned file from the places that pip is set to use, without running a line of what it holds.
+"""An sdist with a pinned hash, fetched from the places that pip is set to use without running its code.
 
-``pip download`` of an sdist runs its ``setup.py`` to learn its needs. Where that cannot work, the file has to
-be found and fetched by itself: from the index, the extra indexes and the find-links of pip's own settings.
+``pip download`` would run the sdist's ``setup.py`` to learn what it requires. Here, the file is looked for in
+the find-links, the index and the extra indexes of pip's settings.
 """
 
 from __future__ import annotations
@@ -28,10 +28,15 @@ PAUSES = (1, 2)  # seconds before the second and the third try
 
 
 def fetch(project: str, version: str, sha256: str) -> bytes:
-    """The bytes of ``project-version.tar.gz`` whose hash is ``sha256``.
+    """Fetch ``project-version.tar.gz``.
+
+    Args:
+        project: its name on an index.
+        version: as in the file's name.
+        sha256: the hash that the file must have, in hexadecimal digits.
 
     Raises:
-        KitError: no place has it; each place is named with what it answered.
+        KitError: no place has the file; the error names each place with its answer.
     """
     settings = pip_settings()
     answers = []
@@ -42,9 +47,9 @@ def fetch(project: str, version: str, sha256: str) -> bytes:
                     data = _read(link, settings)
                     if hashlib.sha256(data).hexdigest() == sha256:
                         return data
-                    answers.append(f"{_shown(link)}: another file (its sha256 differs)")
+                    answers.append(f"{_bare(link)}: another file (its sha256 differs)")
         except (OSError, ValueError) as error:
-            answers.append(f"{_shown(place)}: {error}")
+            answers.append(f"{_bare(place)}: {error}")
     raise KitError(
         f"cannot fetch {project}=={version} from the places pip is set to use; check the network or "
         f"`pip config list`, or put the file in a folder and name it in PIP_FIND_LINKS ("
@@ -58,7 +63,8 @@ def pip_settings() -> dict[str, list[str]]:
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     found: dict[str, list[str]] = {}
     for prefix in (":env:.", "install.", "download.", "global."):
-        for line in reversed(lines):  # pip lists the machine's file before the user's, which is to come first
+        # pip lists the machine's file before the user's, which goes first here.
+        for line in reversed(lines):
             key, _, value = line.partition("=")
             if key.startswith(prefix):
                 found.setdefault(key[len(prefix) :], []).extend(str(ast.literal_eval(value)).split())
@@ -76,7 +82,7 @@ def places(settings: dict[str, list[str]], project: str) -> Iterator[str]:
 
 
 def _links(place: str, settings: dict[str, list[str]]) -> list[str]:
-    """The files that a folder holds or a page links to, as URLs; none when the place is not there."""
+    """The files that a folder holds or a page links to, as URLs; none where there is no such place."""
     local = _local(place)
     if local is not None and local.is_dir() and not (local / "index.html").is_file():
         return [path.as_uri() for path in sorted(local.iterdir())]
@@ -86,7 +92,8 @@ def _links(place: str, settings: dict[str, list[str]]) -> list[str]:
     except FileNotFoundError:
         return []
     except urllib.error.HTTPError as error:
-        if error.code in (403, 404):  # what indexes answer for a project that they do not have
+        # So indexes answer for a project that they do not have.
+        if error.code in (403, 404):
             return []
         raise
     parser = _Links()
@@ -115,15 +122,16 @@ def _local(url: str) -> Path | None:
 
 
 def _read(url: str, settings: dict[str, list[str]]) -> bytes:
-    """The contents of a file or page, by pip's certificate and proxy; tried again when the line drops."""
+    """The contents of a file or page, by pip's certificate and proxy; a broken connection is tried again."""
     local = _local(url)
     if local is not None:
         return local.read_bytes()
     for pause in PAUSES:
         try:
             return _get(url, settings)
+        # The server has answered, and would answer the same again.
         except urllib.error.HTTPError:
-            raise  # an answer, and a final one
+            raise
         except OSError:
             time.sleep(pause)
     return _get(url, settings)
@@ -156,9 +164,6 @@ def _request(url: str) -> urllib.request.Request:
 
 
 def _bare(url: str) -> str:
+    """``url`` without a password, for messages."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
-
-
-def _shown(url: str) -> str:
-    return _bare(url)  # a password has no place in a message

@@ -55,6 +55,11 @@ def parse(text: str, height: int, width: int) -> RLE:
 def parse_all(texts: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> list[RLE]:
     """``parse`` of many texts at once, some fifteen times faster than one by one.
 
+    Args:
+        texts: N annotations.
+        heights: the rows of each text's frame, (N,).
+        widths: the columns of each text's frame, (N,).
+
     Raises:
         RleError: as ``parse``, for the first bad text; its ``index`` says which.
     """
@@ -97,9 +102,9 @@ def from_labels(labels: NDArray) -> list[RLE]:
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts = np.concatenate([[0], changes]) if flat.size else changes
     values, ends = flat[starts], np.concatenate([changes, [flat.size]])[: len(starts)]
-    keep = values != 0
-    order = np.argsort(values[keep], kind="stable")
-    starts, ends, values = starts[keep][order], ends[keep][order], values[keep][order]
+    in_cell = values != 0
+    order = np.argsort(values[in_cell], kind="stable")
+    starts, ends, values = (part[in_cell][order] for part in (starts, ends, values))
     bounds = np.concatenate([np.flatnonzero(np.diff(values, prepend=values[:1] - 1)), [len(values)]])
     number = len(bounds) - 1
     return _pack(Runs(starts, ends, bounds), np.full(number, height), np.full(number, width))
@@ -108,7 +113,18 @@ def from_labels(labels: NDArray) -> list[RLE]:
 def from_crop(mask: NDArray, x: int, y: int, height: int, width: int) -> RLE:
     """The RLE of a box-local (h, w) array whose top left pixel lies at column x, row y of a frame.
 
-    What sticks out of the frame is cut off. No full frame is made.
+    Pixels outside the frame are cut off. No full frame is made.
+
+    Args:
+        mask: (h, w), non-zero inside the cell.
+        x: the crop's left column in the frame; may be negative.
+        y: the crop's top row in the frame; may be negative.
+        height: the frame's rows.
+        width: the frame's columns.
+
+    Example:
+        >>> to_text(from_crop(np.ones((2, 2)), x=2, y=0, height=4, width=3))
+        '3 1 6 1'
     """
     edges = crop_edges(mask, x, y, height, width)
     return _pack_one(edges[::2], edges[1::2], height, width)
@@ -118,19 +134,30 @@ def crop_edges(mask: NDArray, x: int, y: int, height: int, width: int) -> NDArra
     """(2 R,): where each run of ``from_crop``'s mask begins and ends (half-open), from 0, row-major.
 
     ``from_edges`` of many masks at once is faster than ``from_crop`` of each.
+
+    Args:
+        mask, x, y, height, width: as ``from_crop``.
     """
     left, top = max(-x, 0), max(-y, 0)
     inside = np.asarray(mask)[top : max(height - y, 0), left : max(width - x, 0)] != 0
     rows, columns = inside.shape
-    padded = np.zeros(rows * (columns + 1) + 1, bool)  # one column more: where a row's last run ends
+    # Each row has one column more, where the row's last run ends.
+    padded = np.zeros(rows * (columns + 1) + 1, bool)
     padded[1:].reshape(rows, columns + 1)[:, :-1] = inside
     edges = np.flatnonzero(padded[1:] != padded[:-1])
-    skipped = edges // (columns + 1) * (width - columns - 1)  # what of the frame's rows is not in the crop's
+    # The pixels of the frame's rows above that are not in the crop's.
+    skipped = edges // (columns + 1) * (width - columns - 1)
     return edges + skipped + ((y + top) * width + x + left)
 
 
 def from_edges(edges: Sequence[NDArray[np.int64]], height: int, width: int) -> list[RLE]:
-    """The RLEs of masks of one frame, each given by its runs' ascending starts and ends in turn."""
+    """The RLEs of masks of one frame.
+
+    Args:
+        edges: for each mask, start and end of its first run, of its second, ..., as ``crop_edges``.
+        height: the frame's rows.
+        width: the frame's columns.
+    """
     flat = np.concatenate([np.zeros(0, np.int64), *edges])
     bounds = np.cumsum([0, *(len(e) // 2 for e in edges)])
     sizes = np.full(len(edges), height), np.full(len(edges), width)
@@ -141,6 +168,7 @@ def crop(r: RLE, box: Sequence[int]) -> NDArray[np.bool_]:
     """The part of a mask inside a box, as an (h, w) bool array; no full frame is made.
 
     Args:
+        r: the mask.
         box: x0, y0, x1, y1 in pixels, half-open. Outside the frame there is no cell.
     """
     return crops([r], [box])[0]
@@ -153,13 +181,14 @@ def crops(rles: Sequence[RLE], boxes: ArrayLike) -> list[NDArray[np.bool_]]:
     owner, row, first, end = row_runs(rles)
     row, width = row - y0[owner], widths[owner]
     first, end = ((column - x0[owner]).clip(0, width) for column in (first, end))
-    keep = (row >= 0) & (row < heights[owner]) & (first < end)
+    in_box = (row >= 0) & (row < heights[owner]) & (first < end)
     # One column more than a box has: where a row's last run ends, so that the sum is 0 again for the next.
     offsets = np.concatenate([[0], np.cumsum(heights * (widths + 1))])
-    at = (offsets[owner] + row * (width + 1))[keep]
+    row_start = (offsets[owner] + row * (width + 1))[in_box]
     edges = np.zeros(offsets[-1], np.int8)
-    edges[at + first[keep]] = 1
-    edges[at + end[keep]] -= 1  # += where two runs touch; elsewhere no place is met twice
+    edges[row_start + first[in_box]] = 1
+    # Subtracted, not set to -1: where two runs touch, the end of one is the start of the next.
+    edges[row_start + end[in_box]] -= 1
     inside = np.cumsum(edges, dtype=np.int8).view(np.bool_)
     parts = zip(itertools.pairwise(offsets.tolist()), heights.tolist(), widths.tolist(), strict=True)
     return [np.ascontiguousarray(inside[a:b].reshape(h, w + 1)[:, :w]) for (a, b), h, w in parts]
@@ -190,7 +219,14 @@ def pixels(rles: Sequence[RLE]) -> list[NDArray[np.int64]]:
 
 
 def from_runs(starts: NDArray, lengths: NDArray, height: int, width: int) -> RLE:
-    """The RLE of runs: ascending starts (from 0, row-major) and lengths; runs that touch are joined."""
+    """The RLE of runs; runs that touch are joined.
+
+    Args:
+        starts: (R,) ascending, from 0, row-major.
+        lengths: (R,) in pixels.
+        height: the frame's rows.
+        width: the frame's columns.
+    """
     starts = np.asarray(starts, np.int64)
     return _pack_one(starts, starts + np.asarray(lengths, np.int64), height, width)
 
@@ -201,15 +237,17 @@ def _pack_one(starts: NDArray, ends: NDArray, height: int, width: int) -> RLE:
     edges[0], edges[-1] = 0, height * width
     edges[1:-1:2], edges[2:-1:2] = starts, ends
     gaps_and_runs = np.diff(edges)
-    if (gaps_and_runs[2:-1:2] == 0).any():  # runs that touch, say across the end of a row
-        keep = np.concatenate([[True], starts[1:] != ends[:-1], [True]])
-        return _pack_one(starts[keep[:-1]], ends[keep[1:]], height, width)
+    # Runs may touch, for example across the end of a row.
+    if (gaps_and_runs[2:-1:2] == 0).any():
+        apart = np.concatenate([[True], starts[1:] != ends[:-1], [True]])
+        return _pack_one(starts[apart[:-1]], ends[apart[1:]], height, width)
     if len(starts) and gaps_and_runs[-1] == 0:
-        gaps_and_runs = gaps_and_runs[:-1]  # a frame that ends inside the cell has no last gap
+        # A frame that ends inside the cell has no last gap.
+        gaps_and_runs = gaps_and_runs[:-1]
     return coco.frPyObjects({"size": [width, height], "counts": gaps_and_runs.tolist()}, width, height)
 
 
-def _pack(runs: Runs, heights: NDArray, widths: NDArray) -> list[RLE]:
+def _pack(runs: Runs, heights: ArrayLike, widths: ArrayLike) -> list[RLE]:
     texts = pack(runs, np.asarray(heights, np.int64) * np.asarray(widths, np.int64))
     sizes = zip(np.asarray(widths).tolist(), np.asarray(heights).tolist(), strict=True)
     return [RLE(size=[w, h], counts=text) for (w, h), text in zip(sizes, texts, strict=True)]
@@ -238,7 +276,8 @@ def boxes(rles: Sequence[RLE]) -> NDArray[np.int64]:
     """The tight box of each mask, (N, 4) as x0, y0, x1, y1, half-open; zeros for an empty mask."""
     if not len(rles):
         return np.zeros((0, 4), np.int64)
-    y, x, h, w = coco.toBbox(list(rles)).astype(np.int64).T  # of the transpose
+    # Boxes of the transpose.
+    y, x, h, w = coco.toBbox(list(rles)).astype(np.int64).T
     return np.stack([x, y, x + w, y + h], axis=1)
 
 
@@ -293,7 +332,7 @@ def _union(parts: list[RLE], height: int, width: int) -> RLE:
 
 
 def _transposed(rles: Sequence[RLE]) -> list[RLE]:
-    """Either orientation's masks as the other's: what one reads as its frame is the other's transpose."""
+    """Masks from COCO's orientation to the kit's, or back: each is the other's transpose."""
     if not len(rles):
         return []
     height, width = height_width(rles[0])

@@ -27,7 +27,8 @@ def compress(counts: NDArray, offsets: NDArray) -> tuple[bytes, NDArray]:
     """
     values = counts.copy()
     values[2:] -= counts[:-2]
-    for place in range(3):  # the first three counts of each mask are stored as they are
+    # The first three counts of each mask are stored as they are.
+    for place in range(3):
         first = offsets[:-1] + place
         first = first[first < offsets[1:]]
         values[first] = counts[first]
@@ -68,14 +69,14 @@ def expand(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 def _summed(values: NDArray, offsets: NDArray) -> NDArray[np.int64]:
     """Counts from differences to the count two before, which the first three of each mask do not have."""
-    sums = np.empty(len(values) + 1, np.int64)  # of every second value from the very first on; the first is 0
+    # Of every second value from the very first on; the first sum is 0.
+    sums = np.empty(len(values) + 1, np.int64)
     sums[0] = 0
     sums[1::2], sums[2::2] = np.cumsum(values[0::2]), np.cumsum(values[1::2])
     begin = np.repeat(offsets[:-1], np.diff(offsets))
     odd = (np.arange(len(values)) - begin) % 2
-    counts = (
-        sums[1:] - sums[begin + 1 - odd]
-    )  # less the sum up to the mask's own first, or to the one before it
+    # Less the sum up to the mask's own first count, or to the count before it.
+    counts = sums[1:] - sums[begin + 1 - odd]
     firsts = offsets[:-1][np.diff(offsets) > 0]
     counts[firsts] = values[firsts]
     return counts
@@ -106,7 +107,8 @@ def unpack(texts: Sequence[bytes]) -> Runs:
     edges = np.cumsum(values)
     edges -= np.repeat(np.concatenate([[0], edges])[offsets[:-1]], sizes)
     place = np.arange(len(values)) - np.repeat(offsets[:-1], sizes)
-    inside = (place % 2 == 1) & (values > 0)  # gaps and runs take turns; some are empty
+    # Gaps and runs alternate; some of them are empty.
+    inside = (place % 2 == 1) & (values > 0)
     bounds = np.concatenate([[0], np.cumsum(inside)])[offsets]
     return Runs(edges[inside] - values[inside], edges[inside], bounds)
 
@@ -115,13 +117,15 @@ def pack(runs: Runs, totals: NDArray[np.int64]) -> list[bytes]:
     """COCO's texts of masks; runs that touch are joined.
 
     Args:
+        runs: of N masks.
         totals: (N,) pixels of each mask's frame.
     """
     starts, ends, bounds = _join_touching(runs)
     number = np.diff(bounds)
     tail = totals.copy()
     tail[number > 0] -= ends[bounds[1:][number > 0] - 1]
-    size = 2 * number + (tail > 0)  # a frame that ends inside the cell has no last gap
+    # A frame that ends inside the cell has no last gap.
+    size = 2 * number + (tail > 0)
     offsets = np.concatenate([[0], np.cumsum(size)])
     values = np.zeros(offsets[-1], np.int64)
     place = 2 * np.arange(len(starts)) + np.repeat(offsets[:-1] - 2 * bounds[:-1], number)

@@ -23,6 +23,11 @@ class RleError(KitError):
 def read(texts: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> Runs:
     """The runs that annotations name.
 
+    Args:
+        texts: N annotations.
+        heights: the rows of each text's frame, (N,).
+        widths: the columns of each text's frame, (N,).
+
     Raises:
         RleError: the first bad text: odd count, non-number, zero or negative length, out of range, unsorted
             or overlapping pairs.
@@ -30,14 +35,16 @@ def read(texts: Sequence[str], heights: Sequence[int], widths: Sequence[int]) ->
     if not len(texts):
         return Runs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
     values, bounds = _numbers(texts)
-    heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
     if values is None or np.any(np.diff(bounds) % 2) or np.any(np.diff(bounds) == 0):
         raise _first_problem(texts, heights, widths)
     starts, lengths, bounds = values[0::2] - 1, values[1::2], bounds // 2
     ends = starts + lengths
-    too_long = lengths > np.repeat(heights * widths, np.diff(bounds)) - starts  # ends may overflow
+    pixels = np.asarray(heights, np.int64) * np.asarray(widths, np.int64)
+    # Ends may overflow, so lengths are compared.
+    too_long = lengths > np.repeat(pixels, np.diff(bounds)) - starts
     gaps = starts[1:] - ends[:-1]
-    gaps[bounds[1:-1] - 1] = 1  # from one text to the next there is no order to keep
+    # From one text to the next there is no order.
+    gaps[bounds[1:-1] - 1] = 1
     if (lengths < 1).any() or (starts < 0).any() or too_long.any() or (gaps < 0).any():
         raise _first_problem(texts, heights, widths)
     return Runs(starts, ends, bounds)
@@ -51,8 +58,15 @@ def write(runs: Runs) -> list[str]:
 
 
 def problem(text: str, height: int, width: int) -> str | None:
-    """What is wrong with an annotation, in words that also tell the mend; None if nothing is."""
-    tokens = text.encode().split()  # bytes: only what ASCII calls blanks and digits
+    """What is wrong with an annotation, and the remedy; None if nothing is wrong.
+
+    Args:
+        text: the annotation.
+        height: the frame's rows.
+        width: the frame's columns.
+    """
+    # As bytes, only ASCII's blanks and digits count as such.
+    tokens = text.encode().split()
     if not tokens:
         return "the annotation is empty; a cell needs at least one 'start length' pair"
     for token in tokens:
@@ -79,7 +93,7 @@ def problem(text: str, height: int, width: int) -> str | None:
     return None
 
 
-def _first_problem(texts: Sequence[str], heights: NDArray, widths: NDArray) -> RleError:
+def _first_problem(texts: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> RleError:
     for index, text in enumerate(texts):
         found = problem(text, int(heights[index]), int(widths[index]))
         if found:
@@ -88,14 +102,15 @@ def _first_problem(texts: Sequence[str], heights: NDArray, widths: NDArray) -> R
 
 
 def _numbers(texts: Sequence[str]) -> tuple[NDArray | None, NDArray]:
-    """All numbers in one array, and the bounds of each text's numbers; None where there is anything else."""
+    """All numbers in one array, and the bounds of each text's numbers; None if a text has other words."""
     try:
         buffer = " ".join(texts).encode("ascii")
     except UnicodeEncodeError:
         return None, np.empty(0, np.int64)
     codes = np.frombuffer(buffer, np.uint8)
     digit = (codes >= 48) & (codes <= 57)
-    if not (digit | (codes == 32) | (codes - 9 < 5)).all():  # 9 to 13: tabs, ends of lines
+    # 9 to 13 are tabs and ends of lines.
+    if not (digit | (codes == 32) | (codes - 9 < 5)).all():
         return None, np.empty(0, np.int64)
     firsts = np.flatnonzero(digit[1:] & ~digit[:-1]) + 1
     if digit[:1].any():

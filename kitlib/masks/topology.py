@@ -59,7 +59,8 @@ def _touching(
     owner: NDArray, row: NDArray, left: NDArray, right: NDArray, height: int, width: int
 ) -> tuple[NDArray, NDArray]:
     """The pairs of runs of one mask that touch: indices of the upper and of the lower run."""
-    # All rows of all masks lie on one line: rows two columns apart and masks one row, so none touch falsely.
+    # All rows of all masks are put on one line, rows two columns apart and masks one row, so that only runs
+    # of one mask in neighbouring rows touch.
     stride = width + 2
     line = (owner * (height + 1) + row) * stride
     left, right = line + left, line + right

@@ -15,6 +15,7 @@ from kitlib.predict.config import PredictJob
 from kitlib.predict.progress import NAME, Progress, part
 from kitlib.records import Frame
 from kitlib.runtime import launch
+from kitlib.runtime.progress import Bar, Row
 
 RESTARTS = 5  # of a child that died while it predicted
 GRACE_SECONDS = 60.0  # after ``until``, for a frame that takes longer than its like
@@ -90,9 +91,9 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
 
 def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus: int) -> None:
     """Have the frames predicted by a child, by another one where that dies of a frame."""
-    with launch.Bar(len(frames), "predict", key="frames", shown=()) as bar:
+    with Bar(len(frames), "predict", key="frames", shown=()) as bar:
 
-        def show(row: launch.Row) -> None:
+        def show(row: Row) -> None:
             if "begun" not in row:
                 bar({**row, "frames": len(frames) - len(progress.unfinished(frames))})
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kitlib.runtime.precision import autocast
+from kitlib.runtime.gpus import autocast
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances

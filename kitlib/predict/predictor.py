@@ -20,7 +20,7 @@ from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
 from kitlib.predict.views import View, views
 from kitlib.records import Cell
-from kitlib.runtime.precision import ran_out
+from kitlib.runtime.gpus import ran_out_of_memory
 
 logger = logging.getLogger(__name__)
 # As memory runs out and views one by one are still too much: the share of proposals and detections that are
@@ -108,7 +108,7 @@ class Predictor:
             with network.ready(self.models, config.score_floor, config.max_cells, share, config.amp):
                 return self._look(image, looks, config.batch)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not ran_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from kitlib import files
 from kitlib.records import Frame
-from kitlib.runtime import launch
+from kitlib.runtime.progress import parse_row
 
 NAME = "progress.jsonl"
 ASSIGNED = "assigned.json"
@@ -87,7 +87,7 @@ class Progress:
     def rows(self) -> list[dict[str, Any]]:
         path = self.folder / NAME
         lines = path.read_bytes().splitlines() if path.exists() else []
-        return list(filter(None, map(launch.row, lines)))
+        return list(filter(None, map(parse_row, lines)))
 
     def _tell(self, row: dict[str, Any]) -> None:
         with (self.folder / NAME).open("a", encoding="utf-8") as file:

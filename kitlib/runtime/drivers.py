@@ -55,7 +55,8 @@ def driver_version() -> str:
     """The NVIDIA driver's version ("580.65.06"), read without starting CUDA; empty where there is none."""
     if KERNEL_MODULE.is_file():
         text = KERNEL_MODULE.read_text(encoding="utf-8", errors="replace")
-    else:  # on Windows' Linux the driver is that of Windows
+    else:
+        # On Windows' Linux the driver is that of Windows.
         text = _nvidia_smi()
     found = _VERSION.search(text)
     return found.group() if found else ""

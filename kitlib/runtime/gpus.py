@@ -1,8 +1,8 @@
-"""The GPUs of this host: how many there are, and whether the installed PyTorch can use them.
+"""The GPUs of this host: how many there are, whether the installed PyTorch can use them, mixed precision.
 
 PyTorch is asked in a process of its own (``python -m kitlib.runtime.gpus``): starting CUDA takes seconds and
-GPU memory, which the process that runs the notebooks has no use for. Without a driver nothing is started at
-all.
+GPU memory, which the process that runs the notebooks has no use for; so PyTorch is imported only in the
+functions that need it. Without a driver no process is started.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kitlib.errors import KitError
-from kitlib.runtime import drivers
+from kitlib.runtime import drivers, launch
+
+if TYPE_CHECKING:
+    import torch
 
 FIRST_WITH_BF16 = (8, 0)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-SECONDS = 180  # for PyTorch's import and the start of CUDA, on a slow disk
+# For PyTorch's import and the start of CUDA, on a slow disk.
+SECONDS = 180
+# What cuBLAS and the CPU's allocator say when memory ran out; torch raises a plain RuntimeError for them.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,16 @@ def gpu_count(asked: int = -1, precisions: Mapping[str, str] | None = None) -> i
 
 
 def usable(found: Survey, asked: int, precisions: Mapping[str, str]) -> int:
-    """``gpu_count`` on a host of which PyTorch says this."""
+    """``gpu_count`` on a host with these GPUs.
+
+    Args:
+        found: what PyTorch says of the host.
+        asked: as for ``gpu_count``, but not 0.
+        precisions: as for ``gpu_count``.
+
+    Raises:
+        KitError: as ``gpu_count``.
+    """
     if found.failure:
         raise KitError(_failure(found))
     if asked > found.count:
@@ -110,7 +125,7 @@ def _runs(architecture: str, major: int, minor: int) -> bool:
 
 
 def explain(found: Survey) -> str:
-    """Why the installed PyTorch finds the GPUs that it finds, and no others."""
+    """Why the installed PyTorch finds these GPUs and no others."""
     if found.count:
         return "those that PyTorch sees"
     if found.torch and not found.architectures:
@@ -167,14 +182,12 @@ def survey() -> Survey:
     """What the installed PyTorch says of this host's GPUs; it is asked once."""
     if not drivers.may_have_gpus():
         return Survey(driver=drivers.driver_version())
-    package_parent = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-    command, environment = [sys.executable, "-m", "kitlib.runtime.gpus"], {**os.environ, "PYTHONPATH": path}
+    command, environment = [sys.executable, "-m", "kitlib.runtime.gpus"], launch.with_kit(os.environ)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=True
         )
-        return read(done.stdout.splitlines()[-1])
+        return read_survey(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         failure = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
     except subprocess.TimeoutExpired:
@@ -182,11 +195,16 @@ def survey() -> Survey:
     return Survey(driver=drivers.driver_version(), failure=failure)
 
 
-def read(text: str) -> Survey:
+def read_survey(text: str) -> Survey:
     """A survey from the JSON that the process prints."""
     values = json.loads(text)
-    gpus = tuple(Gpu(gpu["name"], tuple(gpu["capability"])) for gpu in values.pop("gpus"))
+    gpus = tuple(_gpu(**gpu) for gpu in values.pop("gpus"))
     return Survey(**{**values, "architectures": tuple(values["architectures"]), "gpus": gpus})
+
+
+def _gpu(name: str, capability: list[int]) -> Gpu:
+    major, minor = capability
+    return Gpu(name, (major, minor))
 
 
 def ask_torch() -> Survey:
@@ -197,8 +215,9 @@ def ask_torch() -> Survey:
     try:
         for number in range(count):
             name, capability = torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)
-            gpus.append(Gpu(name, tuple(capability)))
-    except (RuntimeError, AssertionError) as error:  # what CUDA's start fails with
+            gpus.append(Gpu(name, capability))
+    # A failed start of CUDA raises either.
+    except (RuntimeError, AssertionError) as error:
         gpus, failure = [], " ".join(str(error).split())
     return Survey(
         torch=torch.__version__,
@@ -209,6 +228,23 @@ def ask_torch() -> Survey:
         failure=failure,
         driver=drivers.driver_version(),
     )
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """The context in which matrices are multiplied in the numbers of ``amp``: "off", "bf16" or "fp16"."""
+    import torch
+
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, types.get(amp, torch.float32), enabled=amp != "off")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the GPU's or the host's memory was too small."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Signs of life: each process that a launcher started tells it once a second that it runs, and how far it is.
+"""Signs of life: each process that a launcher started sends it once a second how many steps it has done.
 
-The messages are datagrams on this host's loopback, so that a full disk cannot stop them. A process that no
-longer runs (stopped, or held up in the kernel) sends none; one that runs but hangs sends the same count of
-steps again and again. A process that waits for others is not blamed: the one that it waits for is.
+The messages are datagrams on this host's loopback, so that a full disk cannot stop them. A process that does
+not run (stopped, or blocked in the kernel) sends none; a process that runs but hangs sends the same count of
+steps again and again. A process that waits for others does not count as hanging, only the one it waits for.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-LISTENER = "KIT_HEARTBEAT"  # the launcher's port and what its own processes' messages begin with
+# Environment variable: the launcher's port and the token that its own processes' messages begin with.
+LISTENER = "KIT_HEARTBEAT"
 INTERVAL_SECONDS = 1.0
 # A step is one layer of the network, one batch read, or one file written: none takes so long.
-LIMIT_SECONDS = 600.0
-# On a machine where steps do take minutes, this many times the slowest of them.
+LONGEST_STEP_SECONDS = 600.0
+# On a machine where steps do take minutes, a process hangs after this many times the slowest of them.
 SLOWEST_STEPS = 4
-# More time than this between two looks means that the launcher, or the whole machine, was paused.
-LONGEST_LOOK_SECONDS = 5.0
+# More time than this between two checks means that the launcher, or the whole machine, was paused.
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass
@@ -59,21 +60,26 @@ def start(name: str) -> None:
 
 
 def beat(activity: str = "") -> None:
-    """Count a step done; ``activity``, as "evaluating", says what begins now."""
+    """Count a step done, which ends a wait; ``activity``, as "evaluating", says what begins now."""
+    _progress.waits = False
     _progress.steps += 1
     if activity:
         _progress.activity = activity
 
 
+def wait() -> None:
+    """From here to the next step, this process may wait for others for as long as these need."""
+    _progress.waits = True
+
+
 @contextmanager
 def waiting() -> Iterator[None]:
     """What is inside may wait for other processes for as long as these need."""
-    _progress.waits = True
+    wait()
     try:
         yield
     finally:
-        _progress.waits = False
-        _progress.steps += 1
+        beat()
 
 
 def _send(name: str, progress: _Progress, port: str, token: str) -> None:
@@ -90,9 +96,9 @@ class _Watched:
     """A process as its launcher knows it; times in seconds.
 
     Attributes:
-        silent: since its last message.
-        still: since its count of steps last changed.
-        slowest: the longest that it ever stood still before it went on.
+        silent: time since its last message.
+        still: time since its count of steps last changed.
+        slowest: the longest time that a step of it has taken.
     """
 
     name: str
@@ -103,7 +109,7 @@ class _Watched:
     still: float = 0.0
     slowest: float = 0.0
 
-    def hear(self, activity: str, waits: bool, steps: int) -> None:
+    def receive(self, activity: str, waits: bool, steps: int) -> None:
         if (steps, waits) != (self.steps, self.waits):
             if self.steps and not self.waits:
                 self.slowest = max(self.slowest, self.still)
@@ -112,30 +118,31 @@ class _Watched:
 
 
 class Watch:
-    """The launcher's side: hears its processes and says which of them hangs."""
+    """The launcher's side: receives its processes' messages and says which of them hangs."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
-        self._token = secrets.token_hex(16)  # other users of this host may send to the port as well
+        # Other users of this host may send to the port as well.
+        self._token = secrets.token_hex(16)
         self._processes: dict[int, _Watched] = {}
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the processes have to be started with."""
+        """The variable that the processes must be started with."""
         return {LISTENER: f"{self._socket.getsockname()[1]} {self._token}"}
 
-    def look(self) -> str | None:
-        """Hear what was sent since the last look; which process hangs and since when, None if none does."""
+    def hanging(self) -> str | None:
+        """Which process hangs and since when, by the messages until now; None if none does."""
         now = time.monotonic()
-        self._hear(min(now - self._looked, LONGEST_LOOK_SECONDS))
-        self._looked = now
+        self._receive(min(now - self._checked, LONGEST_PAUSE_SECONDS))
+        self._checked = now
         return verdict(self._processes.values())
 
     def kill(self) -> None:
-        """End every process that was heard of and still exists; a stopped one ends by nothing less."""
+        """End every process that has sent a message and still exists; SIGKILL ends a stopped one as well."""
         for pid in self._existing():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -143,14 +150,14 @@ class Watch:
     def close(self) -> None:
         self._socket.close()
 
-    def _hear(self, seconds: float) -> None:
+    def _receive(self, seconds: float) -> None:
         self._processes = self._existing()
         for process in self._processes.values():
             process.silent += seconds
             process.still += seconds
         for message in self._messages():
             name, pid = message.pop("name"), message.pop("pid")
-            self._processes.setdefault(pid, _Watched(name)).hear(**message)
+            self._processes.setdefault(pid, _Watched(name)).receive(**message)
 
     def _messages(self) -> Iterator[dict[str, Any]]:
         token = self._token.encode()
@@ -167,15 +174,15 @@ class Watch:
 def verdict(processes: Collection[_Watched]) -> str | None:
     """Which of the processes hangs, as a sentence; None if none does.
 
-    One that is silent is named before one that stands still, which may only need an answer from it; of
-    several the one that hangs longest, as the others went on until they needed it.
+    A silent process is named before one without progress, which may only wait for an answer from the silent
+    one. Of several, the one that hangs longest is named: the others went on until they needed it.
     """
-    limit = max([LIMIT_SECONDS, *(SLOWEST_STEPS * p.slowest for p in processes)])
-    silent = [p for p in processes if p.silent > LIMIT_SECONDS]
+    longest_step = max([LONGEST_STEP_SECONDS, *(SLOWEST_STEPS * p.slowest for p in processes)])
+    silent = [p for p in processes if p.silent > LONGEST_STEP_SECONDS]
     if silent:
         worst = max(silent, key=lambda p: p.silent)
         return f"{worst.name} has not answered for {_words(worst.silent)} (last heard: {worst.activity})"
-    still = [p for p in processes if p.steps and not p.waits and p.still > limit]
+    still = [p for p in processes if p.steps and not p.waits and p.still > longest_step]
     if still:
         worst = max(still, key=lambda p: p.still)
         return f"{worst.name} has made no progress for {_words(worst.still)} while {worst.activity}"
@@ -189,6 +196,7 @@ def _words(seconds: float) -> str:
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except OSError:  # it is gone, or its number is another user's process by now
+    # The process has ended, or its number is another user's process by now.
+    except OSError:
         return False
     return True

@@ -8,7 +8,6 @@ The child's ``main`` goes through ``child``. The parent imports no torch.
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
@@ -17,33 +16,41 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from kitlib import files
 from kitlib.errors import KitError
 from kitlib.offline import out_of_memory, reason
-from kitlib.runtime import heartbeat, lock, threads
+from kitlib.runtime import heartbeat, lock
+from kitlib.runtime.progress import Row, follow
 
-Row = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-_A_LOG = 1 << 16  # bytes that a child should find on the disk
-GRACE_SECONDS = 15.0  # between asking the child to stop and killing it
+# Bytes of a log: what must be free on the disk for a child's messages, and what is read of their end.
+_LOG_BYTES = 1 << 16
+# Between asking the child to stop and killing it.
+GRACE_SECONDS = 15.0
 WATCH_SECONDS = 1.0
 SHARED_MEMORY = Path("/dev/shm")
-NCCL_BYTES = 512 << 20  # of shared memory for a host's GPUs: the least that DeepSpeed's own check asks for
+# Shared memory for a host's GPUs: the least that DeepSpeed's own check asks for.
+NCCL_BYTES = 512 << 20
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
-_TORCHRUN = "PET_"  # of the variables that torchrun takes for its options
+# The variables that torchrun reads as its options begin so.
+_TORCHRUN = "PET_"
+# A thread of OpenMP that waits for the others sleeps at once. A thread that spins takes the cores from those
+# that it waits for: on two cores beside other busy processes, a training step took 16 times as long or more,
+# and 8 times the CPU time. GOMP_SPINCOUNT, which libgomp obeys before the policy, brings that back.
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Died(KitError):
-    """A child ended without a word of its own: it was killed, hung, or met what nobody foresaw."""
+    """A child ended without an error sentence of its own: it was killed, hung, or met an unforeseen error."""
 
 
 def launch(
@@ -61,19 +68,22 @@ def launch(
     """Run ``python -m module args`` under torchrun and wait for it to end.
 
     Args:
+        module: the child's module, as ``"kitlib.train"``.
+        args: the module's arguments.
         out: the run's folder: everything the child prints goes to ``out/log.txt``.
         gpus: processes with one GPU each; 0 runs one process on the CPU, with all its cores.
         processes: this many processes on the CPU instead (``gpus`` must be 0).
-        progress: a JSON-lines file in ``out``; each row appended to it from now on goes to ``on_row``.
+        progress: a JSON-lines file in ``out``.
+        on_row: called with each row that is appended to ``progress`` from now on.
         torchrun: options passed through for several hosts, as ``["--nnodes", "2", "--rdzv-backend", "c10d",
             "--rdzv-endpoint", "host0:29400"]``; (): what torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``
             and so on say. None: this host alone, whatever those say.
         until: the time (``time.monotonic()``) at which a child that still runs is stopped.
 
     Raises:
-        Died: the child failed without a sentence of its own, or one of its processes hung; what is known, and
-            the log's path.
-        KitError: it was stopped, or failed with that sentence.
+        Died: the child failed without an error sentence of its own, or one of its processes hung; the error
+            says what is known, and the log's path.
+        KitError: the child was stopped at ``until``, or failed with a KitError of its own, which is repeated.
     """
     out = files.make_folder(out)
     log, error_file = out / "log.txt", out / "error.json"
@@ -81,21 +91,22 @@ def launch(
     count = processes or max(gpus, 1)
     command = [sys.executable, "-m", "kitlib.runtime.launch", str(os.getpid()), *_rendezvous(torchrun)]
     command += ["--nproc-per-node", str(count), "-m", module, *map(str, args)]
-    rows = _follow(out / progress)
-    next(rows)  # start at the file's present end
+    rows = follow(out / progress)
+    # The first step finds the file's present end.
+    next(rows)
     try:
         handle = log.open("ab")
     except OSError as error:
         raise files.cannot_write(log, error) from error
     with handle, closing(heartbeat.Watch()) as watch:
-        environment = _environment(error_file, gpus, count, alone=torchrun is None)
+        variables = _variables(error_file, gpus, count, one_host=torchrun is None)
         log_start = handle.tell()
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,
-            env=environment | watch.environment,
+            env=variables | watch.environment,
             start_new_session=True,
         )
         try:
@@ -106,44 +117,9 @@ def launch(
     if hanging is not None:
         raise Died(f"{module} was stopped: {hanging}; the whole story is in {log}")
     if process.returncode != 0 and until is not None and time.monotonic() >= until:
-        raise KitError(f"{module} was stopped, as its time was over; what it has done is kept")
+        raise KitError(f"{module} was stopped, as its time was over; what it wrote until then remains")
     if process.returncode != 0:
         raise _failure(module, process.returncode, error_file, log, log_start)
-
-
-class Bar:
-    """A plain ``tqdm`` bar fed with progress rows; reads well in a notebook, on a terminal and in a log.
-
-    Args:
-        total: the count at which the work is done.
-        title: shown before the bar.
-        key: the row's key that holds the count done so far.
-        shown: keys whose latest values are shown after the bar.
-    """
-
-    def __init__(
-        self, total: int, title: str, key: str = "iteration", shown: Sequence[str] = ("total_loss", "map")
-    ):
-        from tqdm import tqdm
-
-        self.key, self.shown, self.latest = key, shown, {}
-        terminal = sys.stdout.isatty()
-        every = 0.2 if terminal else 5.0  # each refresh is a message in a notebook, a line in a log
-        # On stdout: a notebook shows stderr as if it were an error.
-        self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=terminal, file=sys.stdout)
-
-    def __call__(self, row: Row) -> None:
-        if "note" in row:
-            self.bar.write(str(row["note"]), file=sys.stdout)
-        self.latest |= {k: f"{row[k]:.3g}" for k in self.shown if isinstance(row.get(k), int | float)}
-        self.bar.set_postfix(self.latest, refresh=False)
-        self.bar.update(row.get(self.key, self.bar.n) - self.bar.n)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
 
 
 def child(main: Callable[[], None]) -> None:
@@ -160,8 +136,10 @@ def child(main: Callable[[], None]) -> None:
 
 
 def gpus_asked() -> int | None:
-    """In a child: the GPUs that its launcher asked for on this host (0: run on the CPU); None where torchrun
-    was started by hand, as on the further ones of several hosts."""
+    """In a child: the GPUs that its launcher asked for on this host; 0 means the CPU.
+
+    None where torchrun was started by hand, as on the second of several hosts.
+    """
     return int(os.environ[_GPUS]) if _GPUS in os.environ else None
 
 
@@ -176,33 +154,49 @@ def watch_parent(parent: int, then: Callable[[], object]) -> None:
     threading.Thread(target=wait, name="watch-parent", daemon=True).start()
 
 
-def row(line: bytes) -> Row | None:
-    """A line of a progress file; None for an empty one, or half of one that a child left when it died."""
-    try:
-        return json.loads(line) if line.startswith(b"{") else None
-    except ValueError:
-        return None
-
-
 def _rendezvous(torchrun: Sequence[str] | None) -> list[str]:
-    told = any(name.startswith((f"{_TORCHRUN}NNODES", f"{_TORCHRUN}RDZV")) for name in os.environ)
-    return list(torchrun) if torchrun or (torchrun is not None and told) else ["--standalone"]
+    in_environment = any(n.startswith((f"{_TORCHRUN}NNODES", f"{_TORCHRUN}RDZV")) for n in os.environ)
+    return list(torchrun) if torchrun or (torchrun is not None and in_environment) else ["--standalone"]
 
 
-def _environment(error_file: Path, gpus: int, processes: int, alone: bool) -> dict[str, str]:
-    """The child's environment; ``alone``: without what would make torchrun wait for other hosts."""
-    given = threads.environment(processes)
-    kept = {k: v for k, v in given.items() if not (alone and k.startswith(_TORCHRUN))}
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(processes: int = 0) -> dict[str, str]:
+    """This process's environment for a child, with how its threads wait and how many they are.
+
+    What the user has set is left as it is. Image workers use one thread each, for a small part of the time:
+    the threads of the training need not leave a core to them.
+
+    Args:
+        processes: as many processes with equal shares of the cores; 0 leaves the number of threads alone.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // processes))} if processes else {}
+    return {**_PASSIVE, **threads, **os.environ}
+
+
+def with_kit(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a child imports this very kit, wherever it runs."""
     package_parent = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-    added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus), "PYTHONPATH": path}
+    path = os.pathsep.join(filter(None, [package_parent, variables.get("PYTHONPATH", "")]))
+    return {**variables, "PYTHONPATH": path}
+
+
+def _variables(error_file: Path, gpus: int, processes: int, one_host: bool) -> dict[str, str]:
+    """The child's environment; with ``one_host`` without what would make torchrun wait for other hosts."""
+    inherited = with_kit(environment(processes))
+    if one_host:
+        inherited = {name: value for name, value in inherited.items() if not name.startswith(_TORCHRUN)}
+    added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus)}
     if gpus == 0:
         added["CUDA_VISIBLE_DEVICES"] = ""
-    return {**_shared_memory(gpus), **kept, **added}
+    return {**_shared_memory(gpus), **inherited, **added}
 
 
 def _shared_memory(gpus: int) -> dict[str, str]:
-    """What makes NCCL do without shared memory between several GPUs where a container has little of it."""
+    """The variable that makes NCCL do without shared memory, for several GPUs where there is too little."""
     if gpus < 2 or not SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
         return {}
     free = shutil.disk_usage(SHARED_MEMORY).free
@@ -210,7 +204,7 @@ def _shared_memory(gpus: int) -> dict[str, str]:
         return {}
     print(
         f"{SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
-        "goes through sockets, more slowly; start the container with --shm-size=1g (docker) to mend that"
+        "goes through sockets, more slowly; to avoid that, start the container with --shm-size=1g (docker)"
     )
     return {"NCCL_SHM_DISABLE": "1"}
 
@@ -222,7 +216,15 @@ def _follow_to_the_end(
     on_row: Callable[[Row], None] | None,
     until: float | None,
 ) -> str | None:
-    """Hand on the rows until the child has ended or its time is over; what hangs, where something does."""
+    """Hand the rows on until the child has ended or its time is over; says which process hangs, if one does.
+
+    Args:
+        process: torchrun, which ends when its workers have ended.
+        watch: hears the child's processes.
+        rows: as ``follow`` gives them.
+        on_row: called with each row.
+        until: the time (``time.monotonic()``) at which to stop waiting; None waits for the end.
+    """
     running = True
     while running and (until is None or time.monotonic() < until):
         try:
@@ -233,30 +235,11 @@ def _follow_to_the_end(
         for row in next(rows):
             if on_row is not None:
                 on_row(row)
-        hanging = watch.look() if running else None
+        hanging = watch.hanging() if running else None
         if hanging is not None:
             watch.kill()
             return hanging
     return None
-
-
-def _follow(path: Path) -> Iterator[list[Row]]:
-    """Yield [] first, then at each step the whole rows appended since.
-
-    A file that got shorter, as a resumed run's, is read on from its new end.
-    """
-    position = path.stat().st_size if path.exists() else 0
-    yield []
-    while True:
-        rows = []
-        if path.exists():
-            with path.open("rb") as file:
-                position = min(position, file.seek(0, os.SEEK_END))
-                file.seek(position)
-                whole, newline, _ = file.read().rpartition(b"\n")
-            position += len(whole) + len(newline)
-            rows = list(filter(None, map(row, whole.splitlines())))
-        yield rows
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -272,11 +255,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _failure(module: str, status: int, error_file: Path, log: Path, log_start: int = 0) -> KitError:
-    """What to tell the user about a failed child, whose output begins at ``log_start`` of the log."""
+    """The error for a failed child, whose output begins at byte ``log_start`` of the log."""
     try:
         found = files.read_json(error_file)
     except KitError:
-        if shutil.disk_usage(log.parent).free < _A_LOG:  # it could not even say so
+        # A child that finds the disk full cannot write the error file either.
+        if shutil.disk_usage(log.parent).free < _LOG_BYTES:
             return files.cannot_write(log, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         found = {"kind": "", "error": f"exit status {status}"}
         if out_of_memory(_tail(log, log_start)):
@@ -287,9 +271,9 @@ def _failure(module: str, status: int, error_file: Path, log: Path, log_start: i
 
 
 def _tail(log: Path, start: int) -> str:
-    """The last part of what a log holds from ``start`` on."""
+    """The end of a log, of what was written from byte ``start`` on."""
     with log.open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - _A_LOG, start))
+        file.seek(max(file.seek(0, os.SEEK_END) - _LOG_BYTES, start))
         return file.read().decode(errors="replace")
 
 
@@ -319,15 +303,15 @@ def _agent(parent: int, arguments: list[str]) -> None:
     """The torchrun process itself: stops its workers when the parent dies, says which was killed."""
     watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     heartbeat.start("torchrun")
-    run = import_module("torch.distributed.run")  # by name: only this process of the launcher's loads torch
+    # Imported by name, as of the launcher's processes only this one loads torch.
+    run = import_module("torch.distributed.run")
     errors = import_module("torch.distributed.elastic.multiprocessing.errors")
     try:
         run.run(run.parse_args(arguments))
     except errors.ChildFailedError as error:
         for rank, failure in error.failures.items():
-            if (
-                failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
-            ):  # torchrun ends the others with SIGTERM
+            # torchrun ends the processes that did not fail with SIGTERM.
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                 _report("killed", _killed(rank, failure.exitcode))
         sys.exit(1)
 

@@ -31,10 +31,12 @@ from kitlib import files
 from kitlib.errors import KitError
 
 NAME = ".run.lock"
-WAIT_SECONDS = 60.0  # for the processes of a run that was killed: they notice it within seconds
+# How long to wait for the processes of a run that was killed: they notice it within seconds.
+WAIT_SECONDS = 60.0
 _VARIABLE = "KIT_RUN_LOCK"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_locked: dict[Path, IO[str]] = {}  # the files that this process has locked
+# The files that this process has locked.
+_locked: dict[Path, IO[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Holder:
         if self.host != socket.gethostname():
             return False
         try:
-            os.kill(self.pid, 0)  # sends nothing, but fails where there is no such process
+            # Signal 0 sends nothing, but fails where there is no such process.
+            os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
@@ -124,7 +127,8 @@ def _take(folder: Path, kind: Literal["run", "notebook"], title: str) -> None:
         file.truncate(0)
         file.write(json.dumps(asdict(holder)))
         file.flush()
-    if not _lock(file, fcntl.LOCK_SH):  # unlocked for a moment: another process was quicker
+    # Between the two locks the file was unlocked for a moment: another process may have taken it.
+    if not _lock(file, fcntl.LOCK_SH):
         file.close()
         raise _in_use(path)
     _locked[path] = file

@@ -15,7 +15,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
 from kitlib.errors import KitError
-from kitlib.runtime import threads
+from kitlib.runtime import launch
 
 # To import ipykernel on a busy machine or from a slow disk; a kernel that died is noticed at once.
 START_SECONDS = 300
@@ -43,7 +43,7 @@ class Kernel:
         class Manager(AsyncKernelManager):
             async def start_kernel(self, **options: Any) -> None:
                 try:
-                    options |= {"stderr": kernel.stderr, "env": threads.environment()}
+                    options |= {"stderr": kernel.stderr, "env": launch.environment()}
                     await super().start_kernel(**options)
                 except OSError as error:
                     program = error.filename or self.kernel_spec.argv[0]

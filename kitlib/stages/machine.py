@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kitlib.errors import KitError
-from kitlib.model.presets import ModelConfig
 from kitlib.runtime import gpus
 from kitlib.stages.profiles import Plan
-from kitlib.train.config import TrainConfig
+from kitlib.train.config import TrainingSettings
 
 
 def check(plan: Plan, stages: Sequence[str]) -> None:
@@ -42,10 +41,8 @@ def _precisions(plan: Plan, stage: str) -> dict[str, str]:
 
 def _check_batch(stage: str, values: Mapping[str, Any]) -> None:
     batch = {name: values[name] for name in ("images_per_batch", "accumulate") if name in values}
-    model = ModelConfig(num_classes=1)
-    config = TrainConfig(out="", train="", categories=("cell",), model=model, **batch)
     try:
-        config.images_per_process(values["gpus"])
+        TrainingSettings(**batch).images_per_process(values["gpus"])
     except KitError as error:
         raise KitError(f"{stage}: {error}") from None
 

@@ -16,13 +16,12 @@ from kitlib.model.presets import ModelConfig
 from kitlib.post.config import Kind, Way
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.pseudo import PseudoConfig
-from kitlib.train.config import AverageConfig, OptimConfig, TrainConfig
+from kitlib.train.config import OptimConfig, TrainConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
 SECTIONS = {
     "augment": AugmentConfig,
-    "average": AverageConfig,
     "optim": OptimConfig,
     "predict_config": PredictConfig,
     "sampler": SamplerConfig,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle as bundles
-from kitlib.kaggle import bundled, image
+from kitlib.kaggle import image
 from kitlib.stages import notebooks, record
 from kitlib.stages.names import NOTEBOOKS, STAGES, notebook
 from kitlib.stages.stage import Stage
 
 
-def bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
+def bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
     """Bundle a run: ``run``/kaggle/dataset and ``run``/kaggle/kernel.
 
     The notebook gets the parameters that it was run with here, or its own where it was not.
@@ -39,8 +40,8 @@ def bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
             mend = f"run {best.stage} again, or name another in {stage}'s weights and limits"
             raise KitError(f"{path} does not exist; {mend}")
     hours = values["hours"] or image.HOURS
-    here = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": hours}
-    return bundles.write(run, best, notebook(stage), {**values, **here}, user or bundled.NOBODY, half)
+    here: dict[str, Any] = {"data": "", "out": "", "gpus": -1, "weights": [], "limits": "", "hours": hours}
+    return bundles.write(run, best, notebook(stage), {**values, **here}, user or bundles.NOBODY, half)
 
 
 def _named(path: str) -> Path:

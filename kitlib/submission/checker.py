@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib.data import competition
+from kitlib.data import competition, tables
 from kitlib.errors import KitError
 from kitlib.masks import text
 from kitlib.masks.runs import Runs
@@ -83,14 +82,7 @@ def disjoint(texts: Sequence[str]) -> bool:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    csv.field_size_limit(1 << 30)  # an annotation may be longer than the default of 131,072 characters
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, strict=True))
-    except OSError as error:
-        raise KitError(f"cannot read {path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise KitError(f"{path} is not a CSV table ({error}); write it again") from error
+    rows = list(tables.read_rows(path))
     if not rows:
         raise KitError(f"{path} is empty; its first row must be '{','.join(COLUMNS)}'")
     return rows[0], rows[1:]

@@ -4,19 +4,19 @@
 import torch.
 """
 
-from kitlib.train.config import AverageConfig, OptimConfig, TrainConfig
+from kitlib.train.config import OptimConfig, TrainConfig, TrainingSettings
 from kitlib.train.events import curves
 from kitlib.train.job import Result, run
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
 __all__ = [
-    "AverageConfig",
     "OptimConfig",
     "Result",
     "SamplerConfig",
     "ScheduleConfig",
     "TrainConfig",
+    "TrainingSettings",
     "curves",
     "run",
 ]

@@ -5,23 +5,33 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from kitlib import metric
 from kitlib.errors import KitError, unknown
 from kitlib.model import architecture, weights
+from kitlib.post import thresholds
+from kitlib.post.config import PostConfig
+from kitlib.predict.config import PredictConfig
+from kitlib.predict.infer import predict_frames
+from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame, read_frames
+from kitlib.runtime.gpus import autocast
 from kitlib.train import resume
 from kitlib.train.config import TrainConfig
-from kitlib.train.evaluate import Evaluator
 from kitlib.train.loader import TrainingLoader, loader
 from kitlib.train.processes import Processes
 from kitlib.train.sampler import TrainingSampler
 from kitlib.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+# Thresholds are tuned after a training: its evaluations only compare weights with one another.
+_POST_PROCESSING = PostConfig()
 
 
 def build(config: TrainConfig, here: Processes) -> Trainer:
@@ -38,7 +48,7 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
     batches = build_loader(config, here, train)
     evaluate = None
     if val:
-        evaluate = Evaluator(val, config.categories, config.predict, config.post, here, config.amp)
+        evaluate = Evaluator(val, config.categories, config.predict, here, config.amp)
     _seed(config.seed + here.rank)
     return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val), notes)
 
@@ -53,7 +63,6 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
         logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice
     model = here.fit_batch_norm(network).to(here.device).train()
-    here.equalise(model)
     return model.to(memory_format=memory_format(config, here.device)), notes
 
 
@@ -82,6 +91,35 @@ def build_loader(config: TrainConfig, here: Processes, frames: Sequence[Frame]) 
     each = config.images_per_process(here.world)
     sampler = TrainingSampler(frames, config.sampler, config.seed, here.rank, here.world)
     return loader(frames, config.augment, config.categories, sampler, each, config.workers, config.seed)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Predicts, post-processes and scores the same frames again and again.
+
+    Attributes:
+        frames: the whole validation set, on every process.
+        categories: the model's class names, in the order of its classes.
+    """
+
+    frames: Sequence[Frame]
+    categories: tuple[str, ...]
+    predict: PredictConfig
+    here: Processes
+    amp: str = "off"
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """``map`` and, for each type of cell, ``map/<type>``; the same on every process."""
+        # Empty where there are fewer frames than processes.
+        share = self.frames[self.here.rank :: self.here.world]
+        with autocast(self.here.device, self.amp):
+            found = predict_frames(Predictor([model], self.categories, self.predict), share)
+            cells = [thresholds.apply(frame, _POST_PROCESSING) for frame in found]
+        predictions = [frame for part in self.here.gather(cells) for frame in part]
+        score = metric.score(self.frames, predictions) if self.here.main else None
+        row = {} if score is None else {"map": score.mean}
+        row |= {f"map/{k}": v for k, v in score.by_category.items()} if score else {}
+        return self.here.share(row)
 
 
 def _seed(seed: int) -> None:

@@ -25,8 +25,9 @@ class Events:
     Rows beyond ``iteration``, of a part of the training that a resumed one does again, are dropped first.
 
     Args:
+        folder: of the training.
         iteration: how many iterations are done.
-        writes: False on the other processes than the first: they keep no record.
+        writes: False on the other processes than the first: they write no record.
     """
 
     def __init__(self, folder: Path, iteration: int, writes: bool = True):
@@ -34,7 +35,7 @@ class Events:
         if not writes:
             return
         files.make_folder(folder)
-        cut(folder / METRICS, iteration)
+        _cut(folder / METRICS, iteration)
         try:
             self._file = (folder / METRICS).open("a", encoding="utf-8")
         except OSError as error:
@@ -93,18 +94,18 @@ def curves(folder: Path | str) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby("iteration", as_index=False).first()
 
 
-def cut(path: Path, iteration: int) -> None:
+def _cut(path: Path, iteration: int) -> None:
     """Cut off the rows from the first beyond ``iteration`` on, and a last row that was not finished."""
     if not path.exists():
         return
-    keep = 0
+    length = 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n") or json.loads(line)["iteration"] > iteration:
                 break
-            keep += len(line)
+            length += len(line)
     with path.open("r+b") as file:
-        file.truncate(keep)
+        file.truncate(length)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from kitlib import config as configs
 from kitlib import files
 from kitlib.runtime import launch
 from kitlib.runtime.gpus import gpu_count
+from kitlib.runtime.progress import Bar
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
@@ -54,13 +55,14 @@ def run(
     """Train, going on from ``config.out``'s checkpoint where the configuration and the data are the same.
 
     Args:
+        config: the whole training.
         gpus: one process each; 0 trains on the CPU, -1 on as many as there are and share a batch evenly.
         processes: as many processes on the CPU, for trials; see ``kitlib.runtime.launch.launch``.
         torchrun: options for several hosts, as there.
         force: throw away what an earlier training left in the folder.
 
     Raises:
-        KitError: what stopped the training, and the mend.
+        KitError: what stopped the training, and what to do.
     """
     out = files.make_folder(config.out)
     if force:
@@ -70,7 +72,7 @@ def run(
     if gpus < present:
         print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")
     job = configs.save(config, out / JOB)
-    with launch.Bar(config.max_iter, out.name) as bar:
+    with Bar(config.max_iter, out.name) as bar:
         launch.launch(
             "kitlib.train",
             [str(job)],
@@ -93,12 +95,18 @@ def result(out: Path | str) -> Result:
     out = Path(out)
     reached = files.read_json(out / RESULT)
     last, best = out / "weights_last.pth", out / "weights_best.pth"
-    files_there = {"metrics": out / events.METRICS, "curves": out / events.CURVES, "log": out / "log.txt"}
-    return Result(best=best if reached["map"] is not None else last, last=last, **reached, **files_there)
+    return Result(
+        best=best if reached["map"] is not None else last,
+        last=last,
+        metrics=out / events.METRICS,
+        curves=out / events.CURVES,
+        log=out / "log.txt",
+        **reached,
+    )
 
 
 def clear(out: Path) -> None:
-    """Remove what a training keeps, and nothing else that may lie in the folder."""
+    """Remove what a training has written, and nothing else that may lie in the folder."""
     # Imported here, because it brings torch.
     from kitlib.train import resume
 

@@ -24,8 +24,8 @@ Batch = list[dict[str, Any]]
 class FrameDataset(Dataset[PackedSample | KitError]):
     """Samples by (index of a frame, number of the sample); number and seed settle every random choice.
 
-    An error that the user can mend takes the place of its sample: raised in a worker process, it would reach
-    the training with a traceback in its text.
+    A KitError takes the place of its sample: raised in a worker process, it would reach the training with a
+    traceback in its text.
     """
 
     def __init__(self, frames: Sequence[Frame], mapper: Mapper, seed: int = 0) -> None:

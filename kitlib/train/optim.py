@@ -1,29 +1,37 @@
-"""The optimiser, and the running averages of the weights that are evaluated in their place."""
+"""The optimiser, and the moving average of the weights that is evaluated in their place."""
 
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
 
-from kitlib.train.config import AverageConfig, OptimConfig
+from kitlib.train.config import OptimConfig
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The model's trainable parameters: those with weight decay, and those of normalisation layers."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in model.modules():
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        (free if isinstance(module, NORMS) else decayed).extend(own)
+        (free if isinstance(module, _NORMS) else decayed).extend(own)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     return [g for g in groups if g["params"]]
 
 
 def build(model: nn.Module, config: OptimConfig, lr: float) -> torch.optim.Optimizer:
-    """The optimiser of what can be trained; PyTorch's fused form, a quarter of the time on a CPU."""
+    """The optimiser of what can be trained; PyTorch's fused form, a quarter of the time on a CPU.
+
+    Args:
+        model: on the device where it is trained.
+        config: which optimiser, and its numbers.
+        lr: the learning rate until ``set_lr`` gives another.
+    """
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
@@ -36,46 +44,39 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-class Average:
-    """A running average of a model's weights and buffers, with the model's structure: ``self.model``."""
+class MovingAverage:
+    """The exponential moving average of a model's weights and buffers, itself a model: ``self.model``.
 
-    def __init__(self, model: nn.Module, config: AverageConfig, max_iter: int):
-        self.config = config
-        self.first = int(config.start * max_iter) if config.kind == "swa" else 0
-        self.count = 0
+    Args:
+        decay: the share of the average that an update leaves; after n updates (1 + n) / (10 + n) where that
+            is less, so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.count = decay, 0
         self.model = deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module, iteration: int) -> None:
-        """Take in the model's weights after ``iteration`` (from 0), when they are due."""
-        if iteration < self.first or (iteration - self.first) % self._every:
-            return
-        share = 1 / (self.count + 1)
-        if self.config.kind == "ema":
-            share = 1 - min(self.config.decay, (1 + self.count) / (10 + self.count))
-        ours, theirs = self._tensors(self.model), self._tensors(model)
-        torch._foreach_lerp_(ours[0], theirs[0], 1.0 if self.count == 0 else share)
-        for mine, new in zip(ours[1], theirs[1], strict=True):
-            mine.copy_(new)
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's present weights."""
+        decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.count else 0.0
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([ours for ours, _ in averaged], [new for _, new in averaged], 1 - decay)
+        for ours, new in pairs:
+            if not ours.is_floating_point():
+                ours.copy_(new)
         self.count += 1
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """The averaged weights and how many went into them."""
         return {"model": self.model.state_dict(), "count": self.count}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict``."""
         self.model.load_state_dict(state["model"])
         self.count = state["count"]
 
-    @property
-    def _every(self) -> int:
-        return self.config.every if self.config.kind == "swa" else 1
 
-    @staticmethod
-    def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Averaged ones (floating point) and copied ones (counters)."""
-        tensors = [*model.parameters(), *model.buffers()]
-        return [t for t in tensors if t.is_floating_point()], [
-            t for t in tensors if not t.is_floating_point()
-        ]
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -1,8 +1,6 @@
-"""The processes of one training, one a GPU (or one on the CPU), and what they tell each other.
+"""The processes of one training, one a GPU (or one on the CPU), and what they send to each other.
 
-The same code runs for one process and for many. Gradients are averaged by ``Processes.average_gradients``
-after the backward pass and not during it, as DistributedDataParallel does: until then a process may repeat
-its forward and backward passes in smaller pieces, after running out of memory say, and none has to wait.
+The same code runs for one process and for many.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from kitlib.errors import KitError
 from kitlib.runtime import heartbeat, launch
@@ -27,8 +27,7 @@ T = TypeVar("T")
 
 # How long one process waits for another. The launcher ends a training of which a process hangs much sooner:
 # this is for several hosts, where it does not see all, and lets one of them download weights meanwhile.
-TIMEOUT = timedelta(hours=1)
-BUCKET = 16 * 2**20  # gradient values sent at a time
+_TIMEOUT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,30 @@ class Processes:
         return self.rank == 0
 
     @heartbeat.waiting()
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """``values`` averaged over the processes; NaN or Inf in any of them is NaN or Inf for all."""
+    def distribute(self, model: nn.Module) -> nn.Module:
+        """The model with the parameters and buffers of process 0; its backward passes average gradients.
+
+        A single process gets the model itself. One whose gradients are ready waits for the others; the
+        launcher does not take that for a hang.
+        """
+        if self.world == 1:
+            return model
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.data, src=0)
+        # Every parameter takes part in every loss, also of images without cells.
+        parallel = DistributedDataParallel(
+            model, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
+        )
+        parallel.register_comm_hook(None, lambda _, bucket: _average(parallel.process_group, bucket))
+        return parallel
+
+    @heartbeat.waiting()
+    def mean(self, values: torch.Tensor) -> list[float]:
+        """``values`` (N,) averaged over the processes; NaN or Inf in any of them is NaN or Inf for all."""
         if self.world > 1:
             dist.all_reduce(values)
             values = values / self.world
-        return values
+        return values.tolist()
 
     @heartbeat.waiting()
     def gather(self, value: T) -> list[T]:
@@ -76,25 +93,6 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over the processes; where one has none, it counts as zero."""
-        if self.world == 1:
-            return
-        for bucket in _buckets(parameters):
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
-            mean = self.mean(torch.cat([g.flatten() for g in grads]))
-            for parameter, grad, part in zip(
-                bucket, grads, mean.split([g.numel() for g in grads]), strict=True
-            ):
-                parameter.grad = grad.copy_(part.view_as(grad))
-
-    @heartbeat.waiting()
-    def equalise(self, model: nn.Module) -> None:
-        """Give every process the parameters and buffers of process 0."""
-        if self.world > 1:
-            for tensor in (*model.parameters(), *model.buffers()):
-                dist.broadcast(tensor.data, src=0)
-
     def memory(self) -> dict[str, float]:
         """Peak memory of this process so far in GiB: on the host, and on its GPU if it has one."""
         unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
@@ -102,6 +100,19 @@ class Processes:
         if self.device.type == "cuda":
             peak["gpu_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         return peak
+
+    def memory_taken(self) -> str:
+        """How much of its memory is in use, for a message that there is too little."""
+        if self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            own = torch.cuda.memory_allocated(self.device)
+            return (
+                f"this process has {own / 2**30:.1f} of the GPU's {total / 2**30:.1f} GiB, "
+                f"{free / 2**30:.1f} are free"
+            )
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        own_gib = self.memory()["host_gib"]
+        return f"this process has taken up to {own_gib:.1f} of the machine's {total / 2**30:.1f} GiB"
 
     def fit_batch_norm(self, model: nn.Module) -> nn.Module:
         """The model with a synchronised BatchNorm that works here: PyTorch's own needs several GPUs."""
@@ -130,23 +141,16 @@ def join() -> Iterator[Processes]:
     device = torch.device("cuda", local) if asked else torch.device("cpu")
     if asked:
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if asked else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if asked else "gloo", timeout=_TIMEOUT)
     yield Processes(dist.get_rank(), dist.get_world_size(), device)
     dist.destroy_process_group()  # not after an error: the peers may be gone, and leaving would wait for them
 
 
-def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Runs of parameters of one type that are sent together."""
-    bucket: list[nn.Parameter] = []
-    values = 0
-    for parameter in parameters:
-        if bucket and (values + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, values = [], 0
-        bucket.append(parameter)
-        values += parameter.numel()
-    if bucket:
-        yield bucket
+def _average(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """DistributedDataParallel's own averaging of a bucket of gradients."""
+    if bucket.is_last():
+        heartbeat.wait()
+    return allreduce_hook(group, bucket)
 
 
 def _replace(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:

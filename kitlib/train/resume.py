@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from kitlib.records import Frame
 from kitlib.train.config import TrainConfig
 
 # May change between the parts of one training.
-HARMLESS = configs.affecting(TrainConfig, "place", "speed", "watching")
+_HARMLESS = configs.affecting(TrainConfig, "place", "speed", "watching")
 
 
 def data_fingerprint(train: Sequence[Frame], val: Sequence[Frame]) -> str:
@@ -44,8 +44,13 @@ def data_fingerprint(train: Sequence[Frame], val: Sequence[Frame]) -> str:
 def check(state: dict[str, Any], config: TrainConfig, data: str) -> None:
     """See that a checkpoint was made by this training.
 
+    Args:
+        state: what the checkpoint holds of the training.
+        config: of the training that goes on.
+        data: fingerprint of its frames.
+
     Raises:
-        KitError: what differs in the configuration or the data, and the mend.
+        KitError: what differs in the configuration or the data, and what to do.
     """
     changes = differences(state["config"], configs.to_dict(config), _harmless(config))
     if state["data"] != data:
@@ -57,10 +62,12 @@ def check(state: dict[str, Any], config: TrainConfig, data: str) -> None:
         )
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], harmless: set[str] = frozenset()) -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], harmless: Collection[str] = ()) -> list[str]:
     """What changed between two nested configurations, as "key: old -> new".
 
     Args:
+        old: as dictionaries.
+        new: likewise.
         harmless: keys of the first level that do not count.
     """
     changes = []
@@ -77,9 +84,9 @@ def differences(old: dict[str, Any], new: dict[str, Any], harmless: set[str] = f
 
 def _harmless(config: TrainConfig) -> set[str]:
     """A training may also be made longer, where that does not change the part that is done, and predict in
-    another way, where that has no say in which weights are kept."""
-    harmless = set(HARMLESS)
-    if not (config.schedule.needs_length or config.average.kind == "swa"):
+    another way, where that does not decide which weights are saved."""
+    harmless = set(_HARMLESS)
+    if not config.schedule.needs_length:
         harmless.add("max_iter")
     if not config.eval_every:
         harmless.add("predict")
@@ -147,10 +154,11 @@ def load(folder: Path | str) -> Found:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The state of this process's random generators, in types that load with ``weights_only=True``."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
+    kind, generator = numpy["bit_generator"], numpy["state"]
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), position, has_gauss, cached),
+        "numpy": (kind, generator["key"].tolist(), generator["pos"], numpy["has_gauss"], numpy["gauss"]),
         "torch": torch.get_rng_state(),
     }
     if device.type == "cuda":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,19 +17,14 @@ class ScheduleConfig:
     The defaults are the paper's: eq. 4 with eta_max 0.005, eta_min 1e-5, T_max 200, no warm-up.
     """
 
-    name: Literal["cosine_periodic", "sgdr", "cosine", "step"] = "cosine_periodic"
+    name: Literal["cosine_periodic", "cosine"] = "cosine_periodic"
     max_lr: Float = 0.005
     """The highest learning rate."""
-    min_lr: Float = Field(1e-5, ge=0)
-    """The lowest learning rate; "step" does not use it."""
-    period: Int = Field(200, ge=1)
-    """Iterations from max_lr to min_lr: "cosine_periodic" and the first cycle of "sgdr"."""
-    growth: Float = Field(1.0, ge=1)
-    """ "sgdr": each cycle is this many times as long as the one before."""
-    steps: tuple[Int, ...] = ()
-    """ "step": ascending iterations at which the rate is multiplied by gamma."""
-    gamma: Float = 0.1
-    warmup_iters: Int = Field(0, ge=0)
+    min_lr: Annotated[Float, Field(ge=0)] = 1e-5
+    """The lowest learning rate."""
+    period: Annotated[Int, Field(ge=1)] = 200
+    """Of "cosine_periodic": iterations from max_lr to min_lr."""
+    warmup_iters: Annotated[Int, Field(ge=0)] = 0
     """The rate rises linearly to its value over these first iterations."""
     warmup_factor: Share = 0.001
     """Where that rise starts, as in detectron2."""
@@ -39,8 +32,6 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.min_lr > self.max_lr:
             raise ValueError(f"min_lr {self.min_lr} must not be above max_lr {self.max_lr}")
-        if list(self.steps) != sorted(self.steps):
-            raise ValueError(f"steps must be in ascending order, not {list(self.steps)}")
 
     @property
     def needs_length(self) -> bool:
@@ -52,7 +43,7 @@ def cosine_periodic(t: float, max_lr: float, min_lr: float, period: float) -> fl
     """Eq. 4 of the paper: ``min + (max - min) / 2 * (1 + cos(pi * t / period))``, t the current iteration.
 
     To the letter, t is never reset: after ``period`` iterations the rate climbs back the way it came, so the
-    curve repeats every ``2 * period`` iterations. For jumps back to ``max_lr`` see ``sgdr``.
+    curve repeats every ``2 * period`` iterations.
 
     Example:
         >>> [cosine_periodic(t, 0.005, 1e-5, 200) for t in (0, 200, 400)]
@@ -61,28 +52,9 @@ def cosine_periodic(t: float, max_lr: float, min_lr: float, period: float) -> fl
     return min_lr + (max_lr - min_lr) / 2 * (1 + math.cos(math.pi * t / period))
 
 
-def sgdr(t: float, max_lr: float, min_lr: float, period: float, growth: float = 1.0) -> float:
-    """Warm restarts (Loshchilov and Hutter 2017, eq. 5): half a cosine from max to min, then again from max.
-
-    Args:
-        growth: each cycle is this many times as long as the one before (T_mult).
-    """
-    while t >= period:
-        if growth == 1:
-            t %= period
-            break
-        t, period = t - period, period * growth
-    return cosine_periodic(t, max_lr, min_lr, period)
-
-
 def cosine(t: float, max_lr: float, min_lr: float, length: float) -> float:
     """One half cosine from max at 0 to min at ``length``, min from there on."""
     return cosine_periodic(min(t, length), max_lr, min_lr, length) if length > 0 else min_lr
-
-
-def step(t: float, max_lr: float, steps: Sequence[int], gamma: float) -> float:
-    """``max_lr`` times ``gamma`` for every one of ``steps`` (ascending) that ``t`` has reached."""
-    return max_lr * gamma ** bisect_right(steps, t)
 
 
 def warmup(t: float, length: int, factor: float) -> float:
@@ -93,14 +65,10 @@ def warmup(t: float, length: int, factor: float) -> float:
 def lr_at(config: ScheduleConfig, t: int, max_iter: int) -> float:
     """The learning rate of iteration ``t`` (from 0) of a training of ``max_iter`` iterations."""
     rise = warmup(t, config.warmup_iters, config.warmup_factor)
-    if config.name == "step":
-        return rise * step(t, config.max_lr, config.steps, config.gamma)
     if config.name == "cosine":
         # The rise takes the first part, the cosine the rest: together they end at max_iter.
         after = max(t - config.warmup_iters, 0)
         return rise * cosine(after, config.max_lr, config.min_lr, max_iter - config.warmup_iters)
-    if config.name == "sgdr":
-        return rise * sgdr(t, config.max_lr, config.min_lr, config.period, config.growth)
     return rise * cosine_periodic(t, config.max_lr, config.min_lr, config.period)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from kitlib.errors import KitError
-from kitlib.runtime.precision import autocast, ran_out
-from kitlib.train.pieces import Piece, Sample, smaller, split
+from kitlib.runtime.gpus import autocast, ran_out_of_memory
 from kitlib.train.processes import Processes
+
+Sample = dict[str, Any]
+
+# Values that a process sends after a step: one whose model failed does not know how many losses there are.
+_SENT = 32
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,12 @@ class Outcome:
         grad_norm: of the whole gradient, before clipping.
         applied: whether the weights moved.
         faulty: ids of the images whose loss or gradient was not a number; the step was skipped.
-        halved: ids of the images that were run again in smaller pieces, for want of memory.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
     grad_norm: float = math.nan
     applied: bool = False
     faulty: tuple[str, ...] = ()
-    halved: tuple[str, ...] = ()
 
     @property
     def total_loss(self) -> float:
@@ -42,8 +46,11 @@ class Stepper:
     """Forward, backward, average over the processes, clip, step; all processes take the same decision.
 
     Args:
+        model: on this process's device; every process gets the weights of process 0.
+        optimizer: of the model's parameters.
+        here: this process among its peers.
         amp: "off", "bf16" or "fp16" (with a gradient scaler).
-        accumulate: pieces in which each process's part of the batch goes through the model.
+        accumulate: equal pieces in which each process's part of the batch goes through the model.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
     """
 
@@ -56,43 +63,60 @@ class Stepper:
         accumulate: int = 1,
         clip_norm: float = 0.0,
     ):
-        self.model, self.optimizer, self.here = model, optimizer, here
+        self.network, self.optimizer, self.here = here.distribute(_Losses(model)), optimizer, here
         self.amp, self.accumulate, self.clip_norm = amp, accumulate, clip_norm or math.inf
         self.scaler = torch.amp.GradScaler(here.device.type, enabled=amp == "fp16")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.statistics = [b for m in model.modules() if _is_batch_norm(m) for b in m.buffers()]
-        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-        self.may_repeat = (
-            here.world == 1 or not synchronised
-        )  # SyncBN's peers would wait in the repeated pass
 
     def __call__(self, batch: list[Sample]) -> Outcome:
         """Take one step on this process's part of the batch.
 
         Raises:
-            KitError: GPU memory ran out also for the batch in smaller pieces.
+            KitError: memory ran out; the images, the memory and the parameters to change.
         """
-        ids = [str(sample.get("image_id", "?")) for sample in batch]
         statistics = [b.clone() for b in self.statistics]
-        losses, halved = self._backward(batch, ids)
-        told = self.here.gather((losses, ids if halved else []))
-        halved_ids = tuple(i for _, there in told for i in there)
+        ids = [str(sample["image_id"]) for sample in batch]
         try:
-            if not all(_finite(there) for there, _ in told):
-                return self._skip(statistics, [] if _finite(losses) else ids, halved_ids)
-            mean = {k: sum(there[k] for there, _ in told) / len(told) for k in losses}
-            return self._apply(mean, ids, statistics, halved_ids)
+            own = self._backward(batch)
+            # The total comes first: of a process whose model failed it is all that the others understand.
+            losses = torch.stack(list(own.values()))
+            values = torch.cat([losses.sum(0, keepdim=True), losses])
+            total, *each = self.here.mean(nn.functional.pad(values, (0, _SENT - len(values))))
+            if not math.isfinite(total):
+                return self._skip(statistics, [] if values[0].isfinite() else ids)
+            return self._apply(dict(zip(own, each, strict=False)), statistics, ids)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise KitError(self._too_little_memory(batch)) from error
         finally:
-            self.optimizer.zero_grad(set_to_none=True)
+            # Several processes keep the gradients where they are averaged.
+            self.optimizer.zero_grad(set_to_none=self.here.world == 1)
 
-    def _apply(
-        self,
-        losses: dict[str, float],
-        ids: list[str],
-        statistics: list[torch.Tensor],
-        halved: tuple[str, ...],
-    ) -> Outcome:
-        self.here.average_gradients(self.parameters)
+    def _backward(self, batch: list[Sample]) -> dict[str, torch.Tensor]:
+        """The losses of this process's images; leaves gradients averaged over the processes."""
+        losses: dict[str, torch.Tensor] = {}
+        size = len(batch) // self.accumulate
+        for start in range(0, len(batch), size):
+            with self._averaging(last=start + size == len(batch)):
+                with autocast(self.here.device, self.amp):
+                    piece = {
+                        name: loss.float() / self.accumulate
+                        for name, loss in self.network(batch[start : start + size]).items()
+                    }
+                self.scaler.scale(sum(piece.values())).backward()
+            for name, loss in piece.items():
+                losses[name] = losses.get(name, 0.0) + loss.detach()
+        return losses
+
+    def _averaging(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged once a batch, after its last piece."""
+        if isinstance(self.network, DistributedDataParallel) and not last:
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _apply(self, losses: dict[str, float], statistics: list[torch.Tensor], ids: list[str]) -> Outcome:
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
         finite = math.isfinite(norm)
@@ -102,50 +126,25 @@ class Stepper:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         if not finite and not overflow:
-            return self._skip(statistics, ids, halved)
-        return Outcome(losses, norm, finite, halved=halved)
+            return self._skip(statistics, ids)
+        return Outcome(losses, norm, finite)
 
-    def _skip(self, statistics: list[torch.Tensor], ids: list[str], halved: tuple[str, ...]) -> Outcome:
+    def _skip(self, statistics: list[torch.Tensor], ids: list[str]) -> Outcome:
         """Leave everything as it was before the batch; BatchNorm has taken it in already."""
         for buffer, before in zip(self.statistics, statistics, strict=True):
             buffer.copy_(before)
-        return Outcome(faulty=tuple(i for there in self.here.gather(ids) for i in there), halved=halved)
+        return Outcome(faulty=tuple(i for there in self.here.gather(ids) for i in there))
 
-    def _backward(self, batch: list[Sample], ids: list[str]) -> tuple[dict[str, float], bool]:
-        """The losses, none when the model itself gave up on NaN, and whether they took smaller pieces."""
-        pieces = split(batch, self.accumulate)
-        losses = self._try(pieces)
-        if losses is not None:
-            return losses, False
-        if self.may_repeat:
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-            losses = self._try(smaller(pieces))
-        if losses is None:
-            raise KitError(
-                f"out of GPU memory on the images {', '.join(ids)}, also in smaller pieces; lower "
-                "images_per_batch or raise accumulate, make augment.crop or augment.scale smaller, "
-                "or set amp to bf16"
-            )
-        return losses, True
-
-    def _try(self, pieces: list[Piece]) -> dict[str, float] | None:
-        """Forward and backward; None when GPU memory ran out. What the failed pass held is free on return."""
-        sums: dict[str, torch.Tensor] = {}
-        try:
-            for share, samples in pieces:
-                with autocast(self.here.device, self.amp):
-                    losses = {k: v.float() * share for k, v in self.model(samples).items()}
-                self.scaler.scale(sum(losses.values())).backward()
-                for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + loss.detach()
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            return None
-        except FloatingPointError:  # detectron2's proposals, on NaN
-            return {}
-        return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+    def _too_little_memory(self, batch: list[Sample]) -> str:
+        images = ", ".join(
+            f"{sample['image_id']} ({' x '.join(map(str, sample['image'].shape[1:]))})" for sample in batch
+        )
+        kind = "GPU memory" if self.here.device.type == "cuda" else "memory"
+        precision = ", or set amp to bf16" if self.amp == "off" else ""
+        return (
+            f"out of {kind} on the images {images}; {self.here.memory_taken()}. Lower images_per_batch, "
+            f"raise accumulate (now {self.accumulate}), make augment.crop or augment.scale smaller{precision}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's and the gradient scaler's state."""
@@ -157,8 +156,22 @@ class Stepper:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _finite(losses: dict[str, float]) -> bool:
-    return bool(losses) and all(map(math.isfinite, losses.values()))
+class _Losses(nn.Module):
+    """The model's losses; one of NaN where detectron2 gives up on proposals that are not numbers.
+
+    That one depends on every parameter, so that the process takes its part in averaging the gradients.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: list[Sample]) -> dict[str, torch.Tensor]:
+        try:
+            return self.model(batch)
+        except FloatingPointError:
+            sums = [p.float().sum() for p in self.model.parameters() if p.requires_grad]
+            return {"loss": math.nan * torch.stack(sums).sum()}
 
 
 def _is_batch_norm(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""The training loop: step, write down, evaluate, keep, until done."""
+"""The training loop: step, record, evaluate, save, until done."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from kitlib.train.step import Outcome, Stepper
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 100  # iterations among which skipped steps are counted
-MAX_SKIPPED = 10  # of them; more end the training
+_WINDOW = 100  # iterations among which skipped steps are counted
+_MAX_SKIPPED = 10  # of them; more end the training
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Trainer:
     """One process's side of a training.
 
     Args:
+        config: the whole training.
+        here: this process among its peers.
         model: on this process's device, in training mode, the same on every process.
         loader: this process's share of the batches.
         evaluate: scores a model, the same on every process; None to do without.
@@ -65,11 +67,9 @@ class Trainer:
         optimizer = optim.build(model, config.optim, config.schedule.max_lr)
         clip_norm = config.optim.clip_norm
         self.step = Stepper(model, optimizer, here, config.amp, config.accumulate, clip_norm)
-        self.average = None
-        if config.average.kind != "none":
-            self.average = optim.Average(model, config.average, config.max_iter)
+        self.average = optim.MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.iteration, self.best = 0, Best()
-        self.skipped: deque[bool] = deque(maxlen=WINDOW)
+        self.skipped: deque[bool] = deque(maxlen=_WINDOW)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -102,9 +102,9 @@ class Trainer:
                 self._iterate(batches)
                 storage.step()
                 if self.evaluate is not None and self._due(self.config.eval_every):
-                    self._evaluate()
+                    self._evaluate(self.evaluate)
                 if self.done or (self.config.checkpoint_every and self._due(self.config.checkpoint_every)):
-                    self._save()
+                    self._save_checkpoint()
         return self._finish()
 
     def _due(self, every: int) -> bool:
@@ -120,49 +120,45 @@ class Trainer:
         optim.set_lr(self.step.optimizer, lr)
         outcome = self.step(batch)
         if outcome.applied and self.average is not None:
-            self.average.update(self.model, self.iteration)
+            self.average.update(self.model)
         self.iteration += 1
         seconds = time.perf_counter() - start
-        self._say(outcome)
+        self._report(outcome)
         row = {"iteration": self.iteration, "total_loss": outcome.total_loss, **outcome.losses, "lr": lr}
         row |= {"grad_norm": outcome.grad_norm, "seconds": seconds, "data_seconds": read - start}
         row |= {"images_per_s": self.config.images_per_batch / seconds, **self.here.memory()}
         self.events.write(row)
 
-    def _say(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> None:
         """Report what was not as it should be; give up when that is too often."""
         self.skipped.append(bool(outcome.faulty))
-        if outcome.halved:
-            names = ", ".join(outcome.halved)
-            text = f"out of GPU memory: the images {names} were run again in pieces half as large"
-            self.events.note(self.iteration, text, halved=list(outcome.halved))
         if not outcome.faulty:
             return
         text = f"loss or gradient is not a number on the images {', '.join(outcome.faulty)}: step skipped"
         text += f", {sum(self.skipped)} of the last {len(self.skipped)}"
         self.events.note(self.iteration, text, skipped=list(outcome.faulty))
-        if sum(self.skipped) > MAX_SKIPPED:
+        if sum(self.skipped) > _MAX_SKIPPED:
             raise KitError(
                 f"{text}; look at these images, or lower schedule.max_lr, set optim.clip_norm (to 5, say) "
                 f"or use amp bf16 or off in place of fp16, and remove {self.config.out} to begin anew"
             )
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
         start = time.perf_counter()
         heartbeat.beat("evaluating")
-        scores = self.evaluate(self.evaluated)
+        scores = evaluate(self.evaluated)
         row = {"iteration": self.iteration, **scores, "eval_seconds": time.perf_counter() - start}
         self.events.write(row)
         if scores["map"] > self.best.map:
             self.best = Best(scores["map"], self.iteration)
-            self._keep("weights_best.pth", scores["map"])
+            self._save_weights("weights_best.pth", scores["map"])
         else:
             self.best = replace(self.best, since=self.best.since + 1)
         if self.done and self.iteration < self.config.max_iter:
             text = f"stopped early: no better map in {self.best.since} evaluations"
             self.events.note(self.iteration, text)
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Write a checkpoint; every process has a part in it."""
         heartbeat.beat("writing a checkpoint")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
@@ -201,7 +197,7 @@ class Trainer:
             "data": self.data,
         }
 
-    def _keep(self, name: str, map_score: float | None) -> None:
+    def _save_weights(self, name: str, map_score: float | None) -> None:
         if self.here.main:
             heartbeat.beat("writing weights")
             checkpoint.save(self.out / name, self._checkpoint(map_score))
@@ -216,7 +212,7 @@ class Trainer:
                 f"the processes see different checkpoints in {self.out} (iterations {reached}); "
                 "it must be a folder that all hosts share"
             )
-        if found is None:
+        if found is None or found.training is None:
             return notes
         state = found.training
         resume.check(state, self.config, self.data)
@@ -235,7 +231,7 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         scored = self.best.iteration > 0
-        self._keep("weights_last.pth", None)
+        self._save_weights("weights_last.pth", None)
         self.events.write_curves()
         self.events.close()
         return {

@@ -1,4 +1,4 @@
-"""Bad data sets: each is refused in one sentence that names the file, the row or key, and the mend."""
+"""Bad data sets: each is refused in one sentence that names the file, the row or key, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from kitlib.data import coco as coco_files
 from kitlib.data import competition, livecell, own
 from kitlib.data.images import read_image
 from kitlib.errors import KitError
@@ -342,7 +343,7 @@ def test_a_json_cut_short(coco):
     path.write_text(path.read_text()[:-40])
     for message in (
         refused(livecell.load, path.parents[2]),
-        refused(own.from_coco, path, path.parents[2] / "images"),
+        refused(coco_files.read, path, path.parents[2] / "images"),
     ):
         assert str(path) in message
         assert "is not whole JSON" in message
@@ -378,6 +379,6 @@ def test_a_truncated_label_image(tmp_path, write_image):
 
 def test_an_unwritable_export_names_the_path_and_keeps_the_old_file(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    message = refused(own.to_coco, [], tmp_path / "file" / "cells.json")
+    message = refused(coco_files.write, tmp_path / "file" / "cells.json", [])
     assert "cannot write" in message
     assert (tmp_path / "file").read_text() == "not a folder"

@@ -64,9 +64,9 @@ def test_without_groups_every_category_is_even_to_one_image(astro, cort, shsy5y,
 
 def test_the_real_set_holds_out_a_fifth_of_each_type(real_competition):
     frames = competition.labelled(real_competition)
-    train, held_out = folds.split(frames)
-    assert Counter(f.category for f in held_out) == {"astro": 2, "cort": 4, "shsy5y": 1}
-    assert len(train) + len(held_out) == 34
+    train, validation = folds.split(frames)
+    assert Counter(f.category for f in validation) == {"astro": 2, "cort": 4, "shsy5y": 1}
+    assert len(train) + len(validation) == 34
 
 
 def test_samples_of_606_images_spread_evenly():
@@ -89,10 +89,10 @@ def test_a_group_and_a_frame_of_the_same_name_are_different_things():
     assert places["a"] == places["c"] != places["b"]
 
 
-def test_frames_of_a_held_out_sample_are_kept_apart():
-    held_out = [frame("a", group="well 1"), frame("b")]
+def test_frames_of_a_validation_sample_are_left_out():
+    validation = [frame("a", group="well 1"), frame("b")]
     others = [frame("c", group="well 1"), frame("d", group="well 2"), frame("e")]
-    assert [f.id for f in folds.apart(others, held_out)] == ["d", "e"]
+    assert [f.id for f in folds.apart(others, validation)] == ["d", "e"]
 
 
 def test_the_seed_changes_the_folds():
@@ -115,22 +115,22 @@ def test_the_folds_are_the_same_on_every_machine():
 
 def test_a_category_of_one_sample_stays_in_training(caplog):
     frames = [*kinds(cort=10), *(frame(f"a{i}", "astro", "one") for i in range(2))]
-    train, held_out = folds.split(frames)
+    train, validation = folds.split(frames)
     assert {f.category for f in train} == {"astro", "cort"}
-    assert {f.category for f in held_out} == {"cort"}
-    assert "fold 0 leaves no held-out image of category 'astro'" in caplog.text
+    assert {f.category for f in validation} == {"cort"}
+    assert "fold 0 leaves no validation image of category 'astro'" in caplog.text
 
 
 def test_an_oversized_sample_stays_in_training():
     frames = [frame(f"big{i}", "cort", "big") for i in range(30)] + kinds(cort=6)
-    _, held_out = folds.split(frames)
-    assert {f.group for f in held_out} == {None}
+    _, validation = folds.split(frames)
+    assert {f.group for f in validation} == {None}
 
 
 def test_fewer_samples_than_folds_hold_out_one_sample():
     frames = [frame(f"{g}{i}", "cort", g) for g in "abc" for i in range(4)]
-    train, held_out = folds.split(frames, folds=5)
-    assert (len(train), len(held_out)) == (8, 4)
+    train, validation = folds.split(frames, folds=5)
+    assert (len(train), len(validation)) == (8, 4)
     with pytest.raises(KitError, match="fold 4 is empty: the 12 images come from only 3 groups; use folds=3"):
         folds.split(frames, fold=4)
 

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from pycocotools.coco import COCO
 
-from kitlib.data import own
+from kitlib.data import coco, own
 from kitlib.data.images import read_image
 from kitlib.errors import KitError
 from kitlib.masks import rle
@@ -98,8 +98,8 @@ def test_files_that_are_no_images_are_passed_over(pair):
         (np.full((3, 5), 0.5, np.float32), ".tif", "holds fractions"),
         (np.full((3, 5), np.nan, np.float32), ".tif", "holds fractions"),
         (np.full((3, 5), -1, np.int32), ".tif", "holds negative numbers"),
-        (np.eye(5, dtype=bool)[::2], ".png", "so they cannot be told apart; number them first"),
-        (np.eye(5, dtype=np.uint8)[::2] * 255, ".png", "so they cannot be told apart"),
+        (np.eye(5, dtype=bool)[::2], ".png", "so the cells cannot be distinguished; number them first"),
+        (np.eye(5, dtype=np.uint8)[::2] * 255, ".png", "so the cells cannot be distinguished"),
         (np.zeros((4, 3, 5), np.uint8), ".tif", "has 4 pages"),
         (np.zeros((3, 5), np.float64), ".tif", "is truncated or not a label image"),
     ],
@@ -127,7 +127,7 @@ def test_pairs_are_made_by_name(pair, write_image):
 def test_two_files_of_one_name_are_refused(pair, write_image):
     images, labels = pair(LABELS.astype(np.uint8))
     write_image(images / "a.tif", 3, 5)
-    with pytest.raises(KitError, match=r"images holds both a\.png and a\.tif; keep one"):
+    with pytest.raises(KitError, match=r"images holds both a\.png and a\.tif; leave one"):
         own.from_labels(images, labels)
 
 
@@ -176,12 +176,12 @@ def frames(tmp_path, write_image):
 
 
 def test_coco_there_and_back(tmp_path, frames):
-    path = own.to_coco(frames, tmp_path / "out" / "cells.json")
-    assert own.from_coco(path, tmp_path / "images") == frames
+    path = coco.write(tmp_path / "out" / "cells.json", frames)
+    assert coco.read(path, tmp_path / "images") == frames
 
 
 def test_pycocotools_reads_what_is_written(tmp_path, frames):
-    peer = COCO(own.to_coco(frames, tmp_path / "cells.json"))
+    peer = COCO(coco.write(tmp_path / "cells.json", frames))
     assert [image["file_name"] for image in peer.imgs.values()] == ["a.png", "b.tif", "c.png"]
     for image, frame in zip(peer.imgs.values(), frames, strict=True):
         for annotation, cell in zip(peer.imgToAnns[image["id"]], frame.cells, strict=True):
@@ -196,7 +196,7 @@ def test_pycocotools_reads_what_is_written(tmp_path, frames):
 
 def test_scores_are_exported(tmp_path, frames):
     scored = Frame("d", None, 3, 3, (Cell(rle.from_mask(np.eye(3, dtype=bool)), "cort", score=0.25),))
-    document = json.loads(own.to_coco([scored], tmp_path / "cells.json").read_text())
+    document = json.loads(coco.write(tmp_path / "cells.json", [scored]).read_text())
     assert document["annotations"][0]["score"] == 0.25
     assert document["images"][0]["file_name"] == "d.png"
 
@@ -211,5 +211,5 @@ def test_487_real_images_of_nuclei(real_data, tmp_path):
         assert len(numbers) == len(frame.cells)
         for number, cell in zip(numbers, frame.cells, strict=True):
             assert np.array_equal(rle.to_mask(cell.mask), labels == number)
-    path = own.to_coco(frames[::97], tmp_path / "nuclei.json")
-    assert own.from_coco(path, folder / "images") == frames[::97]
+    path = coco.write(tmp_path / "nuclei.json", frames[::97])
+    assert coco.read(path, folder / "images") == frames[::97]

@@ -18,8 +18,8 @@ from pycocotools import mask as coco
 from skimage import draw
 
 from kitlib.data import competition, livecell, synthetic, tables
-from kitlib.data.synthetic.cell_lines import polygon
-from kitlib.data.synthetic.folder import STAMP, shares
+from kitlib.data.synthetic.folder import STAMP, images_per_type
+from kitlib.data.synthetic.livecell import polygon
 from kitlib.errors import KitError
 from kitlib.masks import rle
 
@@ -175,7 +175,7 @@ def test_polygons_are_the_masks_that_were_drawn(tmp_path: Path) -> None:
     [(3, (1, 1, 1)), (18, (6, 6, 6)), (24, (6, 12, 6)), (606, (131, 320, 155))],  # the last: the real set
 )
 def test_types_are_shared_out_as_in_the_competition(images: int, expected: tuple[int, ...]) -> None:
-    assert tuple(shares(images)[kind] for kind in ("astro", "cort", "shsy5y")) == expected
+    assert tuple(images_per_type(images)[category] for category in ("astro", "cort", "shsy5y")) == expected
 
 
 def test_the_smallest_set_is_complete(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_ensure_leaves_a_complete_folder_alone(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_ensure_mends_a_folder_that_was_left_half_written(tmp_path: Path) -> None:
+def test_ensure_writes_a_folder_anew_that_was_left_half_written(tmp_path: Path) -> None:
     whole = fingerprint(synthetic.write(tmp_path / "whole", **SMALL))
     root = synthetic.write(tmp_path / "data", **SMALL)
     stamp = json.loads((root / STAMP).read_text())

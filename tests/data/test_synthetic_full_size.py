@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kitlib.data import competition
-from kitlib.data.synthetic import full_size, livecell_files, published
+from kitlib.data.synthetic import cultures, full_size, livecell
 from kitlib.data.synthetic.drawings import Drawings, cells_per_image
 from kitlib.data.synthetic.folder import STAMP
 from kitlib.errors import KitError
@@ -44,8 +44,8 @@ def by_image(coco: dict) -> dict[int, list[dict]]:
 
 def test_livecell_lists_the_published_numbers_of_ids_and_files() -> None:
     rng = np.random.default_rng(0)
-    drawings = {line: Drawings(line, kind, (64, 64), rng) for line, kind in published.LINES.items()}
-    plan = livecell_files.plan(drawings, 1.0, rng)
+    drawings = {line: Drawings(line, published, (64, 64), rng) for line, published in cultures.LINES.items()}
+    plan = livecell.plan(drawings, 1.0, rng)
     names = {split: Counter(listing.name for listing in listings) for split, listings in plan.items()}
     numbers = {split: (sum(counts.values()), len(counts)) for split, counts in names.items()}
     assert numbers == {"train": (3253, 3188), "val": (570, 570), "test": (1564, 1512)}
@@ -57,17 +57,17 @@ def test_livecell_lists_the_published_numbers_of_ids_and_files() -> None:
 
 
 def test_the_numbers_of_the_labelled_images_are_the_published_ones() -> None:
-    images = {name: kind.images for name, kind in published.TYPES.items()}
+    images = {name: published.images for name, published in cultures.TYPES.items()}
     assert images == {"astro": 131, "cort": 320, "shsy5y": 155}
-    assert sum(kind.cells for kind in published.TYPES.values()) == 73_585
-    assert sum(sum(plates.values()) for plates in published.UNLABELLED.values()) == 1972
-    assert sum(kind.images for kind in published.LINES.values()) == 5239
+    assert sum(published.cells for published in cultures.TYPES.values()) == 73_585
+    assert sum(sum(plates.values()) for plates in cultures.UNLABELLED.values()) == 1972
+    assert sum(published.images for published in cultures.LINES.values()) == 5239
 
 
 def test_half_the_images_have_half_the_cells() -> None:
     """In frames of a quarter of the published size, which hold a quarter of the cells."""
     rng = np.random.default_rng(1)
-    drawings = Drawings("shsy5y", published.TYPES["shsy5y"], (260, 352), rng)
+    drawings = Drawings("shsy5y", cultures.TYPES["shsy5y"], (260, 352), rng)
     for images, cells in {155: 52_286 / 4, 78: 52_286 / 8}.items():
         counts = [len(shown.cells) for shown in drawings.show(images, rng)]
         assert sum(counts) == pytest.approx(cells, rel=0.01)
@@ -94,14 +94,14 @@ def test_what_no_image_has_room_for_is_left_out() -> None:
     ("total", "expected"), [(10, [5, 3, 2]), (3, [1, 1, 1]), (2, [1, 1, 0]), (0, [0, 0, 0])]
 )
 def test_numbers_are_apportioned(total: int, expected: list[int]) -> None:
-    assert list(published.apportion(total, {"a": 50, "b": 30, "c": 20}).values()) == expected
+    assert list(cultures.apportion(total, {"a": 50, "b": 30, "c": 20}).values()) == expected
 
 
 # -------------------------------------------------------------------------------- drawings
 
 
 def test_a_mirrored_drawing_has_mirrored_masks() -> None:
-    drawings = Drawings("astro", published.TYPES["astro"], (70, 90), np.random.default_rng(3))
+    drawings = Drawings("astro", cultures.TYPES["astro"], (70, 90), np.random.default_rng(3))
     plain = drawings.show(1, np.random.default_rng(0))[0].drawing.mirrored(False, False)
     turned = plain.mirrored(True, False)
     both = plain.mirrored(True, True)

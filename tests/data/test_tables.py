@@ -87,11 +87,17 @@ def test_a_row_without_mask_is_a_frame_without_cells(tmp_path: Path) -> None:
     assert b.cells == (Cell(b.cells[0].mask, "cort", 0.5),)
 
 
-def test_a_submission_has_the_sizes_that_are_known_or_the_competition_s(tmp_path: Path) -> None:
-    path = table(tmp_path / "a.csv", "a,48 1", "b,366080 1", "b,1 704", head="id,predicted")
-    a, b = tables.read_cells(path, {"a": (6, 8)})
-    assert [(f.height, f.width) for f in (a, b)] == [(6, 8), (520, 704)]
-    assert rle.boxes([cell.mask for cell in b.cells]).tolist() == [[703, 519, 704, 520], [0, 0, 704, 1]]
+def test_a_submission_has_the_sizes_that_are_given(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", "a,48 1", "b,35 1", "b,1 7", head="id,predicted")
+    a, b = tables.read_cells(path, {"a": (6, 8), "b": (5, 7)})
+    assert [(f.height, f.width) for f in (a, b)] == [(6, 8), (5, 7)]
+    assert rle.boxes([cell.mask for cell in b.cells]).tolist() == [[6, 4, 7, 5], [0, 0, 7, 1]]
+
+
+def test_an_image_of_unknown_size_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", "a,48 1", "b,35 1", head="id,predicted")
+    with pytest.raises(KitError, match=r"a\.csv row 3 \(id b\): the size of this image is unknown; add"):
+        tables.read_cells(path, {"a": (6, 8)})
 
 
 def test_a_table_with_nothing_but_its_head(tmp_path: Path) -> None:
@@ -183,8 +189,12 @@ BAD = {
         "row 3 (id b): pair '48 2' leaves the 8 x 6 frame's pixels",
     ),
     "a field too many": (HEAD, "b,1 2,8,6,cort,,", "row 3 has 7 fields instead of 6; the file may be cut"),
-    "a field too few": (HEAD, "b,1 2,8", "row 3 has 3 fields instead of 6; the file may be cut short: mend"),
-    "a quote that never ends": (HEAD, 'b,"1 2,8,6,cort,', "row 3 has 2 fields instead of 6"),
+    "a field too few": (
+        HEAD,
+        "b,1 2,8",
+        "row 3 has 3 fields instead of 6; the file may be cut short: correct",
+    ),
+    "a quote that never ends": (HEAD, 'b,"1 2,8,6,cort,', "row 3 cannot be read as CSV (unexpected end of"),
 }
 
 

@@ -96,12 +96,6 @@ def test_every_cell_refers_to_the_same_area():
     )
 
 
-def test_a_window_of_the_area():
-    found = area((20, 20, 30, 30)).crop(25, 10, 60, 40, count=2)
-    assert len(found) == 2
-    assert covered(found, (0, 10, 5, 20), (5, 10, 10, 20), (0, 0, 35, 30)) == [True, False, False]
-
-
 # ---------------------------------------------------------------------------------------- in training
 
 

@@ -49,11 +49,10 @@ def write(tmp_path):
 
 def masks_of(sample) -> list[np.ndarray]:
     """The sample's masks as full (h, w) arrays."""
-    full = []
-    for i in range(len(sample["instances"])):
-        mask = np.zeros(sample["instances"].image_size, bool)
-        x, y, local = sample["instances"].gt_masks.crop(i)
-        mask[y : y + local.shape[0], x : x + local.shape[1]] = local.numpy()
+    masks, full = sample["instances"].gt_masks, []
+    for (x, y, w, h), start in zip(masks.boxes.tolist(), masks.offsets.tolist(), strict=True):
+        mask = np.zeros(masks.image_size, bool)
+        mask[y : y + h, x : x + w] = masks.storage[start : start + w * h].view(h, w).numpy()
         full.append(mask)
     return full
 

@@ -56,9 +56,8 @@ def of(full: np.ndarray) -> LocalMasks:
 
 def to_full(masks: LocalMasks) -> np.ndarray:
     full = np.zeros((len(masks), *masks.image_size), bool)
-    for i in range(len(masks)):
-        x, y, mask = masks.crop(i)
-        full[i, y : y + mask.shape[0], x : x + mask.shape[1]] = mask.numpy()
+    for i, ((x, y, w, h), start) in enumerate(zip(masks.boxes.tolist(), masks.offsets.tolist(), strict=True)):
+        full[i, y : y + h, x : x + w] = masks.storage[start : start + w * h].view(h, w).numpy()
     return full
 
 

@@ -11,8 +11,7 @@ import requests
 from kaggle_server import TOKEN, Fault, Handler
 
 from kitlib.errors import KitError
-from kitlib.kaggle.remote.client import connect, hide, wait_while
-from kitlib.kaggle.remote.failures import Unavailable, explain
+from kitlib.kaggle.remote.client import Unavailable, connect, explain, hide, wait_while
 
 COMPETITION = "https://www.kaggle.com/competitions/cells"
 

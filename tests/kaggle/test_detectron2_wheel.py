@@ -1,10 +1,11 @@
-"""detectron2's wheel: made from the real sdist where it can be had, from small archives otherwise."""
+"""Wheels of pure Python, and the one of detectron2: from the real sdist, or from small archives."""
 
 import ast
 import base64
 import hashlib
 import io
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -126,11 +127,13 @@ def test_same_sdist_same_bytes_whatever_its_dates_and_order():
     one = sdist_of(LICENSE=b"L", detectron2__a=b"1", detectron2__b=b"2")
     two = sdist_of(detectron2__b=b"2", detectron2__a=b"1", LICENSE=b"L")
     assert one != two
-    assert wheel.pack(one) == wheel.pack(two)
+    assert wheel.from_sdist(one) == wheel.from_sdist(two)
 
 
 def test_record_lists_every_file_with_its_hash_and_size():
-    made = zipfile.ZipFile(io.BytesIO(wheel.pack(sdist_of(LICENSE=b"L", detectron2__a=b"11", other=b"no"))))
+    made = zipfile.ZipFile(
+        io.BytesIO(wheel.from_sdist(sdist_of(LICENSE=b"L", detectron2__a=b"11", other=b"no")))
+    )
     rows = [row.split(",") for row in made.read("detectron2-0.6.dist-info/RECORD").decode().splitlines()]
     assert sorted(made.namelist()) == sorted(name for name, _, _ in rows)
     digest = base64.urlsafe_b64encode(hashlib.sha256(b"11").digest()).rstrip(b"=").decode()
@@ -152,14 +155,14 @@ def link():
 )
 def test_a_path_that_leaves_its_folder_is_refused(member):
     with pytest.raises(KitError, match="not a plain file inside its folder"):
-        wheel.pack(sdist_with(member))
+        wheel.from_sdist(sdist_with(member))
 
 
 @pytest.mark.parametrize("cut", [10, 60, 300])
 def test_a_damaged_archive_is_named(cut):
     whole = sdist_of(LICENSE=b"L", detectron2__a=os.urandom(500))
     with pytest.raises(KitError, match=r"pb1-detectron2-0\.6\.tar\.gz is damaged"):
-        wheel.pack(whole[:cut])
+        wheel.from_sdist(whole[:cut])
 
 
 def test_another_file_than_the_pinned_one_is_refused(tmp_path):
@@ -176,3 +179,21 @@ def test_a_missing_sdist_and_a_folder_that_cannot_be_are_one_sentence(tmp_path, 
     (tmp_path / "file").write_text("")
     with pytest.raises(KitError, match="cannot write"):
         wheel.build(tmp_path / "file" / "below", sdist)
+
+
+def test_a_wheel_has_the_same_bytes_everywhere_and_nothing_else_in_it(tmp_path):
+    info = wheel.dist_info("kit_one", "1.0")
+    metadata = b"Metadata-Version: 2.1\nName: kit_one\nVersion: 1.0\n"
+    contents = {"kit_one.py": b"x = 1\n", f"{info}/METADATA": metadata}
+    one = wheel.pack(contents, info)
+    assert one == wheel.pack(dict(reversed(contents.items())), info)
+    path = tmp_path / wheel.file_name("kit-one", "1.0")
+    assert path.name == "kit_one-1.0-py3-none-any.whl"
+    path.write_bytes(one)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "there")}
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", str(tmp_path / "there")]
+    subprocess.run([*pip, str(path)], check=True)
+    found = runpy.run_path(str(Path(tmp_path, "there", "kit_one.py")))
+    assert found["x"] == 1
+    code = "from importlib.metadata import distribution as d; print(len(d('kit_one').files))"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL)

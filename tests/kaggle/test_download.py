@@ -72,7 +72,7 @@ def test_second_run_downloads_nothing(kaggle, tmp_path, said, monkeypatch):
     offer(kaggle, FILES)
     download(tmp_path / "data", "cells")
     kaggle.asked.clear()
-    monkeypatch.setattr("kitlib.kaggle.remote.download.SPARE", 10**18)  # it needs no room, either
+    monkeypatch.setattr("kitlib.kaggle.remote.download.RESERVE", 10**18)  # it needs no room, either
     download(tmp_path / "data", "cells", say=said.append)
     assert gets(kaggle) == []
     assert said == [f"{tmp_path / 'data'} holds all 4 files"]
@@ -257,7 +257,9 @@ def test_the_disk_runs_full_on_the_way(kilobytes, kaggle, bare, monkeypatch, imp
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        monkeypatch.setattr("kitlib.kaggle.remote.download.SPARE", -(10**9))  # or it would be seen beforehand
+        monkeypatch.setattr(
+            "kitlib.kaggle.remote.download.RESERVE", -(10**9)
+        )  # or it would be seen beforehand
         offer(kaggle, FILES)
         with pytest.raises(KitError, match="the disk is full; free some space and run again"):
             download(small / "data", "cells")
@@ -297,7 +299,7 @@ def competition(train: int = 606, semi: int = 1972, test: int = 3, table: bool =
         ({"train": 605}, "train holds 605 images, the competition has 606; Kaggle may have changed its data"),
         ({"semi": 1973}, "train_semi_supervised holds 1973 images, the competition has 1972; remove"),
         ({"test": 0}, "test holds 0 images, the competition has 3"),
-        ({"table": False}, "has no train.csv, though all was unpacked"),
+        ({"table": False}, "has no train.csv, though the whole archive was unpacked"),
     ],
 )
 def test_wrong_counts(counts, words, tmp_path):

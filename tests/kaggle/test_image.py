@@ -1,10 +1,14 @@
-"""The list of what a Kaggle image has: well formed, and in the wheel."""
+"""Kaggle's image: the list of its packages, and the wheels of those that it lacks."""
 
-from importlib import resources
+import subprocess
+import sys
+import zipfile
+from importlib import metadata, resources
 
 import pytest
 from packaging.version import Version
 
+from kitlib.errors import KitError
 from kitlib.kaggle import image
 
 
@@ -42,3 +46,62 @@ def test_a_caller_cannot_spoil_the_list_for_others():
 )
 def test_names_are_normalised_as_indexes_do(name, normal):
     assert image.normalised(name) == normal
+
+
+# -------------------------------------------------------------------------------- wheels of what it lacks
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    return image.write_wheels(tmp_path_factory.mktemp("wheels"))
+
+
+def test_it_brings_what_the_image_lacks(wheels):
+    names = {path.name.partition("-")[0] for path in wheels}
+    assert names >= {"kitlib", "detectron2", "fvcore", "iopath", "yacs", "portalocker", "hydra_core"}
+    assert not names & {"torch", "torchvision", "numpy", "pandas", "pycocotools", "opencv_python_headless"}
+
+
+def test_nothing_is_compiled(wheels):
+    for path in wheels:
+        assert path.name.endswith("-py3-none-any.whl")
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            names = archive.namelist()
+            magic = {archive.open(name).read(4) for name in names}
+        assert not [n for n in names if n.endswith((".so", ".pyd", ".dylib", ".dll", ".pyc"))]
+        assert b"\x7fELF" not in magic
+        assert not [n for n in names if n.startswith(("/", "..")) or "/../" in n]
+
+
+def test_all_their_needs_are_met_by_the_image_or_by_each_other(wheels):
+    there = image.packages().keys() | {image.normalised(p.name.partition("-")[0]) for p in wheels}
+    for path in wheels:
+        distribution = metadata.distribution(path.name.partition("-")[0])
+        assert set(image._needs(distribution)) <= there, path.name
+
+
+def test_they_install_without_a_network_and_hold_all_files_of_the_kit(wheels, tmp_path):
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([*pip, *map(str, wheels)], check=True)
+    assert (tmp_path / "kitlib" / "kaggle" / "image.txt").is_file()
+    assert list(tmp_path.glob("detectron2/model_zoo/configs/**/*.yaml"))
+    code = "import kitlib.model, kitlib.predict.predictor, detectron2, fvcore, iopath; print(kitlib.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.strip() == str(tmp_path / "kitlib" / "__init__.py")
+
+
+def test_a_compiled_package_is_refused():
+    with pytest.raises(KitError, match=r"numpy .* is not of pure Python"):
+        image.repack(metadata.distribution("numpy"))
+
+
+def test_the_same_installation_gives_the_same_bytes(wheels, tmp_path):
+    again = image.write_wheels(tmp_path)
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in wheels]

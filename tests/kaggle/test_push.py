@@ -14,8 +14,9 @@ from kaggle_server import TOKEN, Fault
 
 from kitlib.errors import KitError
 from kitlib.files import read_json
-from kitlib.kaggle import bundled
-from kitlib.kaggle.remote import commands
+from kitlib.kaggle import bundle
+from kitlib.kaggle.remote import push as pushes
+from kitlib.kaggle.remote import submit as submits
 from kitlib.kaggle.remote.notebook import log_text, tail
 from kitlib.kaggle.remote.push import push
 from kitlib.kaggle.remote.submit import submit
@@ -383,7 +384,7 @@ def test_a_dataset_that_was_not_ready_yet_is_not_sent_twice(run, kaggle, wrote):
     assert "CreateDatasetVersion" not in kaggle.names()
 
 
-@pytest.mark.parametrize("command", [push, submit, commands.of_push, commands.of_submit])
+@pytest.mark.parametrize("command", [push, submit, pushes.commands, submits.commands])
 def test_without_a_bundle(command, tmp_path):
     (tmp_path / "demo").mkdir()
     with pytest.raises(
@@ -398,7 +399,7 @@ def test_without_a_bundle(command, tmp_path):
 def test_metadata_that_is_not_whole(text, run):
     (run / "kaggle" / "kernel" / "kernel-metadata.json").write_text(text)
     with pytest.raises(KitError, match=r"kernel-metadata.json"):
-        bundled.load(run)
+        bundle.load(run)
 
 
 # ------------------------------------------------------------------------------------------- logs
@@ -575,9 +576,9 @@ def test_the_printed_commands_do_what_push_and_submit_do(run, kaggle, wrote):
 
     kaggle.datasets.clear()
     kaggle.uploads.clear()
-    _, *lines = commands.of_push(run)  # the first asks for a dataset that is not there
+    _, *lines = pushes.commands(run)  # the first asks for a dataset that is not there
     new_version = next(line for line in lines if "datasets version" in line)
-    typed([line for line in lines if line != new_version] + commands.of_submit(run, "it's mine"))
+    typed([line for line in lines if line != new_version] + submits.commands(run, "it's mine"))
     assert changes(kaggle) == ours
     assert kaggle.datasets["ada/kit-demo"][-1]["files"] == BLOBS
     output.pop("kit-demo-submit.log")  # the client writes the log as JSON

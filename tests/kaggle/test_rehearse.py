@@ -20,8 +20,8 @@ from PIL import Image
 from kitlib import config, files, model
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError
-from kitlib.kaggle import bundle, bundled
-from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle import bundle
+from kitlib.kaggle.bundle import Bundle
 from kitlib.kaggle.rehearsal import hidden, processes, rehearse, sandbox
 from kitlib.post.config import PostConfig, Tuned
 from kitlib.runtime import launch
@@ -78,8 +78,8 @@ def stage_set(run, tmp_path):
     """A function that makes a tree whose parts may be spoilt before the notebook runs."""
 
     def make(images=2):
-        pictures = hidden.pictures(run, tmp_path / "spare")
-        tree = hidden.make(tmp_path / "play" / "kaggle", "old", bundled.load(run), pictures, images)
+        pictures = hidden.pictures(run, tmp_path / "synthetic")
+        tree = hidden.make(tmp_path / "play" / "kaggle", "old", bundle.load(run), pictures, images)
         hidden.unseal(tree.inputs)
         return tree
 
@@ -306,11 +306,11 @@ def test_each_layout_has_its_places_and_only_working_is_writable(tmp_path, layou
 
 
 def test_pictures_are_the_runs_own_or_synthetic_where_they_are_gone(run, tmp_path):
-    own = hidden.pictures(run, tmp_path / "spare")
+    own = hidden.pictures(run, tmp_path / "synthetic")
     assert {path.parent.parent for path in own} == {run.parent / "data"}
-    assert not (tmp_path / "spare").exists()
+    assert not (tmp_path / "synthetic").exists()
     files.write_json(tmp_path / "gone/03_train/stage.json", {"parameters": {"data": "/nowhere"}})
-    assert all(path.is_file() for path in hidden.pictures(tmp_path / "gone", tmp_path / "spare"))
+    assert all(path.is_file() for path in hidden.pictures(tmp_path / "gone", tmp_path / "synthetic"))
 
 
 def test_a_time_limit_leaves_the_bundles_other_parameters(run):
@@ -319,7 +319,7 @@ def test_a_time_limit_leaves_the_bundles_other_parameters(run):
 
 def test_no_token_and_no_setting_of_pip_reaches_the_notebook(box, stage_set):
     secret = {"KAGGLE_API_TOKEN": "x", "PIP_FIND_LINKS": "/wheels", "HOME": "/root", "LANG": "C"}
-    seen = rehearse.surroundings(box, stage_set(), secret)
+    seen = rehearse.kernel_environment(box, stage_set(), secret)
     assert not {"KAGGLE_API_TOKEN", "PIP_FIND_LINKS"} & seen.keys()
     assert seen["HOME"] != "/root"
     assert seen["LANG"] == "C"

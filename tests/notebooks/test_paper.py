@@ -11,7 +11,6 @@ from kitlib import config as configs
 from kitlib import stages
 from kitlib.predict.config import PredictConfig
 from kitlib.stages.names import NOTEBOOKS, ROOT
-from kitlib.train.config import AverageConfig
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig, curve
 
@@ -41,7 +40,7 @@ def test_the_learning_rate_is_equation_4(stage):
 def test_the_last_weights_are_kept(stage):
     """No evaluation before the last iteration, no early stop, no average of the weights."""
     assert PARAMETERS[stage].get("eval_every", 0) == PARAMETERS[stage].get("patience", 0) == 0
-    assert section(stage, AverageConfig, "average").kind == "none"
+    assert PARAMETERS[stage]["ema_decay"] == 0
 
 
 def test_four_fifths_train_and_every_image_counts_alike():

@@ -24,7 +24,7 @@ def sections(profile: str) -> dict:
 
 def configuration(parameters: dict, categories: tuple[str, ...]) -> train.TrainConfig:
     """The training configuration that a notebook makes of its parameters."""
-    names = ("schedule", "optim", "average", "augment", "sampler", "amp", "max_iter", "images_per_batch")
+    names = ("schedule", "optim", "ema_decay", "augment", "sampler", "amp", "max_iter", "images_per_batch")
     known = {name: parameters[name] for name in (*names, "accumulate") if name in parameters}
     if "predict_config" in parameters:
         known["predict"] = parameters["predict_config"]
@@ -91,7 +91,7 @@ def test_every_stage_predicts_at_scales_that_were_trained(profile: str) -> None:
             "05.schedule.name=cosin",
             "05_retrain.schedule: unknown value of name: 'cosin': did you mean 'cosine'?",
         ),
-        ("03.average.kind=emma", "03_train.average: unknown value of kind: 'emma': did you mean 'ema'?"),
+        ("03.ema_decay=1", "03_train: ema_decay must be below 1"),
         ("03.sampler.balance=2", "03_train.sampler: balance must be at most 1, not 2"),
         ("03.cleaning={'fill_hole': True}", "03_train.cleaning: unknown key 'fill_hole': did you mean"),
         (

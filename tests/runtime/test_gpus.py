@@ -97,7 +97,7 @@ def test_why_there_is_no_gpu(host, monkeypatch: pytest.MonkeyPatch, machine, hid
 def test_the_answers_survive_the_way_from_the_process_that_asks(host) -> None:
     host(T4, RTX_3090)
     found = gpus.ask_torch()
-    assert gpus.read(json.dumps(asdict(found))) == found
+    assert gpus.read_survey(json.dumps(asdict(found))) == found
     assert found.gpus[1] == gpus.Gpu("RTX 3090", (8, 6))
 
 
@@ -216,3 +216,23 @@ def test_bfloat16_by_capability(host) -> None:
     for card in (A100, RTX_3090, L4):
         host(card)
         assert gpus.gpu_count(-1, {"amp": "bf16"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "means"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("DefaultCPUAllocator: can't allocate memory"), False),
+    ],
+)
+def test_which_errors_mean_that_memory_ran_out(error, means):
+    assert gpus.ran_out_of_memory(error) is means
+
+
+def test_what_torch_itself_says_on_the_cpu():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55, dtype=torch.uint8)
+    assert gpus.ran_out_of_memory(caught.value)

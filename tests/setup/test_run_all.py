@@ -19,7 +19,6 @@ RECIPE = (  # what .venv is made from
     "constraints.txt",
     "pyproject.toml",
     "kitlib/kaggle/detectron2_wheel.py",
-    "kitlib/kaggle/wheel.py",
 )
 
 PYTHON = r"""#!/usr/bin/env bash

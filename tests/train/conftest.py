@@ -12,7 +12,6 @@ import torch
 from kitlib.inputs.config import AugmentConfig
 from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
-from kitlib.post.config import PostConfig
 from kitlib.records import Cell, Frame, write_frames
 from kitlib.train.config import OptimConfig, TrainConfig
 from kitlib.train.processes import Processes
@@ -89,7 +88,6 @@ def make_config(frames, tmp_path):
             "augment": AugmentConfig(brightness=0.1),
             "schedule": ScheduleConfig("cosine", max_lr=2e-3, min_lr=1e-5, warmup_iters=2),
             "optim": OptimConfig("adamw", clip_norm=5.0),
-            "post": PostConfig(score={"default": 0.3}),
             "max_iter": 4,
             "workers": 0,
             "checkpoint_every": 0,

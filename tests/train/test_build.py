@@ -1,11 +1,14 @@
-"""How the model's tensors lie in memory."""
+"""The model that is trained: its memory format and its gradients."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 
-from kitlib.train.build import build_model, memory_format
+from kitlib.train.build import build_loader, build_model, memory_format
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
@@ -33,3 +36,14 @@ def test_the_model_lies_so(make_config, alone, asked, last):
     kernels = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert len(kernels) > 10
     assert {p.is_contiguous(memory_format=LAST) for p in kernels} == {last}
+
+
+def test_every_parameter_has_a_gradient_also_without_cells(make_config, alone, frames):
+    """Or DistributedDataParallel would wait for it."""
+    config = make_config()
+    model, _ = build_model(config, alone)
+    empty = [dataclasses.replace(frame, cells=()) for frame in frames]
+    batch = next(iter(build_loader(config, alone, empty)))
+    with EventStorage():
+        sum(model(batch).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []

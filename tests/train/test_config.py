@@ -9,7 +9,7 @@ from kitlib.train.schedule import ScheduleConfig
 
 
 def test_through_yaml_and_back(make_config, tmp_path):
-    config = make_config(schedule=ScheduleConfig("step", steps=(3, 5)))
+    config = make_config(schedule=ScheduleConfig(warmup_iters=3))
     assert configs.load(TrainConfig, configs.save(config, tmp_path / "config.yaml")) == config
 
 
@@ -35,6 +35,7 @@ def test_the_defaults_are_the_papers():
         ({"categories": ["a", "b", "b"]}, "different names"),
         ({"amp": "fp32"}, "fp16"),
         ({"max_iter": 0}, "max_iter must be at least 1"),
+        ({"ema_decay": 1.0}, "ema_decay must be below 1"),
         ({"workers": -1}, "workers must be at least 0, not -1"),
     ],
 )

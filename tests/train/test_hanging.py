@@ -57,7 +57,7 @@ def stop_one(out: Path, worker: bool) -> None:
 @pytest.mark.parametrize("worker", [False, True], ids=["rank", "image worker"])
 def test_a_stopped_process_ends_the_training(make_config, tmp_path, monkeypatch, worker):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(heartbeat, "LIMIT_SECONDS", 15.0)
+    monkeypatch.setattr(heartbeat, "LONGEST_STEP_SECONDS", 15.0)
     config = make_config(max_iter=100_000, schedule=ScheduleConfig(), val="", workers=1)
     thread = threading.Thread(target=stop_one, args=(tmp_path / "out", worker), daemon=True)
     thread.start()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kitlib import config as configs
-from kitlib import train
+from kitlib import files, train
 from kitlib.errors import KitError
 from kitlib.runtime import launch
 from kitlib.train import events, job, resume
@@ -23,10 +23,15 @@ from kitlib.train.schedule import ScheduleConfig
 
 pytestmark = pytest.mark.slow
 
-# A loss that is a mean over images, with a BatchNorm over them, in the kit's own loader, steps and loop.
+# A loss that is a mean over images, in the kit's own loader, steps and loop. With "norm" there is a BatchNorm
+# over the images, with "faulty" process 1 gives up in iteration 5. It counts what the processes exchange.
 TOY = """
 import sys, torch
-from kitlib import config as configs, launch
+from collections import Counter
+from pathlib import Path
+from torch import distributed
+from kitlib import config as configs, files
+from kitlib.runtime import heartbeat, launch
 from kitlib.train.build import build_loader
 from kitlib.train.config import TrainConfig
 from kitlib.train.processes import join
@@ -34,21 +39,44 @@ from kitlib.train.trainer import Trainer
 from kitlib.records import read_frames
 
 class Toy(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, rank, kind):
         super().__init__()
-        torch.manual_seed(torch.distributed.get_rank())  # made equal by the processes, or else different
-        self.layer, self.unused = torch.nn.Conv2d(1, 2, 3).double(), torch.nn.Linear(1, 1)
-        self.norm = torch.nn.SyncBatchNorm(2).double()
+        torch.manual_seed(rank)  # made equal by the processes, or else different
+        self.layer = torch.nn.Conv2d(1, 2, 3).double()
+        self.norm = torch.nn.SyncBatchNorm(2).double() if kind == "norm" else torch.nn.Identity()
+        self.calls, self.faulty = 0, 5 if kind == "faulty" and rank == 1 else None
     def forward(self, batch):
+        self.calls += 1
+        if self.calls == self.faulty:
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
         x = torch.stack([s["image"].double() / 255 for s in batch])
-        return {"loss": (self.norm(self.layer(x)).tanh().mean((1, 2, 3)) - 0.3).square().mean()}
+        loss = (self.norm(self.layer(x)).tanh().mean((1, 2, 3)) - 0.3).square().mean()
+        return {"loss_a": loss / 4, "loss_b": 3 * loss / 4}
+
+calls = Counter()
+
+def count(name):
+    original = getattr(distributed, name)
+    def call(*arguments, **options):
+        calls[name] += 1
+        return original(*arguments, **options)
+    setattr(distributed, name, call)
 
 def main():
     config = configs.load(TrainConfig, sys.argv[1])
     with join() as here:
-        model = here.fit_batch_norm(Toy())
-        here.equalise(model)
-        Trainer(config, here, model, build_loader(config, here, read_frames(config.train))).run()
+        model = here.fit_batch_norm(Toy(here.rank, sys.argv[2]))
+        trainer = Trainer(config, here, model, build_loader(config, here, read_frames(config.train)))
+        backward = trainer.step._backward
+        def watched(batch):
+            losses = backward(batch)
+            calls["waits"] += heartbeat._progress.waits
+            return losses
+        trainer.step._backward = watched
+        for name in ("all_reduce", "all_gather_object"):
+            count(name)
+        trainer.run()
+        files.write_json(Path(config.out) / f"calls{here.rank}.json", calls)
 
 launch.child(main)
 """
@@ -63,30 +91,48 @@ def column(folder, key):
     return [row[key] for row in events.read(folder) if key in row]
 
 
-def test_two_processes_do_what_one_does_with_the_whole_batch(make_config, tmp_path, monkeypatch):
+@pytest.fixture
+def run_toy(make_config, tmp_path, monkeypatch):
+    """Trains the toy for 12 iterations of 4 images; where the results lie."""
     (tmp_path / "kit_toy.py").write_text(TOY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    runs = {}
-    for processes in (1, 2):
+
+    def run(processes, kind, accumulate=1):
         out = tmp_path / f"out{processes}"
-        config = make_config(
-            out=str(out),
-            max_iter=12,
-            images_per_batch=4,
-            val="",
-            optim=OptimConfig(),
-            schedule=ScheduleConfig(max_lr=0.1),
-        )
-        path = configs.save(config, out / "job.yaml")
-        launch.launch("kit_toy", [str(path)], out, processes=processes)
-        runs[processes] = out
-    losses = [column(out, "total_loss") for out in runs.values()]
+        fields = {"max_iter": 12, "images_per_batch": 4, "accumulate": accumulate, "val": ""}
+        recipe = {"optim": OptimConfig(), "schedule": ScheduleConfig(max_lr=0.1)}
+        path = configs.save(make_config(out=str(out), **fields, **recipe), out / "job.yaml")
+        launch.launch("kit_toy", [str(path), kind], out, processes=processes)
+        return out
+
+    return run
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_do_what_one_does_with_the_whole_batch(run_toy, accumulate):
+    runs = [run_toy(processes, "norm", accumulate) for processes in (1, 2)]
+    losses = [column(out, "total_loss") for out in runs]
     assert len(losses[0]) == 12
     assert losses[0][-1] < losses[0][0]
     assert losses[0] == pytest.approx(losses[1], abs=1e-7)
-    assert column(runs[1], "grad_norm") == pytest.approx(column(runs[2], "grad_norm"), rel=1e-5)
-    one, two = (torch.load(out / "weights_last.pth", weights_only=True)["model"] for out in runs.values())
+    assert column(runs[1], "loss_a") == pytest.approx([loss / 4 for loss in losses[0]], abs=1e-7)
+    assert column(runs[0], "grad_norm") == pytest.approx(column(runs[1], "grad_norm"), rel=1e-5)
+    one, two = (torch.load(out / "weights_last.pth", weights_only=True)["model"] for out in runs)
     assert torch.allclose(one["layer.weight"], two["layer.weight"], atol=1e-7)
+    # Objects are gathered once to resume and once to save. An iteration sums BatchNorm's gradients for each
+    # piece, and averages all gradients and the losses once; for the gradients it waits.
+    exchanged = {"all_gather_object": 2, "all_reduce": 12 * (accumulate + 2), "waits": 12}
+    assert files.read_json(runs[1] / "calls0.json") == files.read_json(runs[1] / "calls1.json") == exchanged
+    assert files.read_json(runs[0] / "calls0.json") == {"waits": 0}
+
+
+def test_a_process_whose_model_gives_up_stops_no_other(run_toy):
+    rows = events.read(run_toy(2, "faulty"))
+    (note,) = [row for row in rows if "note" in row]
+    assert (note["iteration"], len(note["skipped"])) == (5, 2)  # its half of the batch
+    assert "step skipped, 1 of the last 5" in note["note"]
+    found = [row["total_loss"] for row in rows if "total_loss" in row]
+    assert [loss is None for loss in found] == [number == 5 for number in range(1, 13)]
 
 
 def test_a_training_from_end_to_end_and_again(make_config, tmp_path):

@@ -6,8 +6,8 @@ from torch import nn
 
 from kitlib.errors import KitError
 from kitlib.train import optim
-from kitlib.train.config import AverageConfig, OptimConfig
-from kitlib.train.optim import Average
+from kitlib.train.config import OptimConfig
+from kitlib.train.optim import MovingAverage
 
 
 def model():
@@ -50,42 +50,35 @@ def set_to(net, value):
 
 def test_ema_is_the_hand_worked_average_and_forgets_its_start():
     net = nn.BatchNorm1d(1)
-    average = Average(net, AverageConfig("ema", decay=0.25), max_iter=10)
+    average = MovingAverage(net, decay=0.25)
     values = [1.0, 2.0, 4.0, 8.0]
     # Shares of the new value: 1 (the first), then 1 - min(0.25, (1 + n) / (10 + n)) for n = 1, 2, 3.
     shares = [1.0, 1 - 2 / 11, 1 - 3 / 12, 0.75]
     expected = 0.0
-    for iteration, (value, share) in enumerate(zip(values, shares, strict=True)):
+    for value, share in zip(values, shares, strict=True):
         set_to(net, value)
-        average.update(net, iteration)
+        average.update(net)
         expected += share * (value - expected)
         assert average.model.weight.item() == pytest.approx(expected)
         assert average.model.running_mean.item() == pytest.approx(expected)
     assert average.model.num_batches_tracked.item() == 8  # a counter is copied
 
 
-def test_swa_is_the_mean_of_the_tail():
-    net = nn.Linear(1, 1)
-    average = Average(net, AverageConfig("swa", start=0.5, every=2), max_iter=10)
-    for iteration in range(10):
-        set_to(net, float(iteration))
-        average.update(net, iteration)
-    assert average.count == 3
-    assert average.model.weight.item() == pytest.approx((5 + 7 + 9) / 3)
-
-
 def test_an_average_goes_on_from_its_state():
     net = nn.Linear(1, 1)
-    one, two = (Average(net, AverageConfig("swa", start=0), max_iter=4) for _ in range(2))
+    one, two = (MovingAverage(net, decay=0.5) for _ in range(2))
     for iteration in range(4):
         set_to(net, float(iteration))
         if iteration == 2:
             two.load_state_dict(one.state_dict())
-        one.update(net, iteration)
+        one.update(net)
         if iteration >= 2:
-            two.update(net, iteration)
-    assert two.model.weight.item() == pytest.approx(1.5)
-    assert one.model.weight.item() == pytest.approx(1.5)
+            two.update(net)
+    # Shares of the new value: 1, then 1 - (1 + n) / (10 + n) for n = 1, 2, 3.
+    expected = 0.0
+    for value, share in ((1, 9 / 11), (2, 9 / 12), (3, 9 / 13)):
+        expected += share * (value - expected)
+    assert two.model.weight.item() == one.model.weight.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +86,6 @@ def test_an_average_goes_on_from_its_state():
     [
         (OptimConfig, {"name": "adam"}, "did you mean 'adamw'"),
         (OptimConfig, {"momentum": 1.5}, "momentum"),
-        (AverageConfig, {"kind": "emma"}, "did you mean 'ema'"),
-        (AverageConfig, {"decay": 1.0}, "decay"),
     ],
 )
 def test_bad_values_are_refused(cls, values, says):

@@ -17,7 +17,6 @@ from kitlib.model.checkpoint import Checkpoint
 from kitlib.model.presets import ModelConfig
 from kitlib.predict import PredictConfig
 from kitlib.train import resume
-from kitlib.train.config import AverageConfig
 from kitlib.train.schedule import ScheduleConfig
 
 MICRO, CATEGORIES = ModelConfig(num_classes=2), ("bright", "dark")
@@ -73,7 +72,6 @@ def test_what_shapes_the_weights_may_not(make_config):
     [
         ({"schedule": ScheduleConfig("cosine_periodic")}, True),
         ({"schedule": ScheduleConfig("cosine")}, False),  # its rates would have been others
-        ({"schedule": ScheduleConfig("step"), "average": AverageConfig("swa")}, False),  # its tail moves
     ],
 )
 def test_a_training_may_be_made_longer_where_that_changes_no_past(make_config, fields, allowed):

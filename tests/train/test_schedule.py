@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import torch
 
 from kitlib import config as configs
 from kitlib.errors import KitError
@@ -13,8 +12,6 @@ from kitlib.train.schedule import (
     cosine_periodic,
     curve,
     lr_at,
-    sgdr,
-    step,
     warmup,
 )
 
@@ -47,27 +44,6 @@ def test_equation_4_is_even_and_repeats_every_second_period():
     assert min(rates) == pytest.approx(1e-5)
 
 
-def test_sgdr_jumps_back_and_lengthens_its_cycles():
-    assert sgdr(199, **PAPER) == pytest.approx(cosine_periodic(199, **PAPER))
-    assert sgdr(200, **PAPER) == 0.005
-    assert sgdr(450, **PAPER) == pytest.approx(cosine_periodic(50, **PAPER))
-    # cycles of 200, 400, 800: [0, 200) [200, 600) [600, 1400)
-    assert sgdr(400, **PAPER, growth=2) == pytest.approx(0.002505)
-    assert sgdr(600, **PAPER, growth=2) == 0.005
-    assert sgdr(1000, **PAPER, growth=2) == pytest.approx(0.002505)
-
-
-def test_sgdr_agrees_with_pytorch():
-    for growth in (1, 2):
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.005)
-        theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 20, growth, eta_min=1e-5)
-        ours = curve(ScheduleConfig(name="sgdr", period=20, growth=growth), 150)
-        for rate in ours:
-            assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
-            optimizer.step()
-            theirs.step()
-
-
 def test_one_cosine_ends_at_its_minimum_and_stays_there():
     assert cosine(0, 1.0, 0.1, 10) == 1.0
     assert cosine(5, 1.0, 0.1, 10) == pytest.approx(0.55)
@@ -87,14 +63,6 @@ def test_cosine_with_warm_up():
     assert max(rates) == rates[10]
 
 
-@pytest.mark.parametrize(
-    ("t", "lr"), [(0, 0.02), (9, 0.02), (10, 0.002), (19, 0.002), (20, 0.0002), (99, 0.0002)]
-)
-def test_steps(t, lr):
-    assert step(t, 0.02, (10, 20), 0.1) == pytest.approx(lr)
-    assert lr_at(ScheduleConfig(name="step", max_lr=0.02, steps=(10, 20)), t, 100) == pytest.approx(lr)
-
-
 def test_warm_up_is_detectron2s():
     assert [warmup(t, 4, 0.2) for t in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert warmup(0, 0, 0.2) == 1.0
@@ -106,7 +74,6 @@ def test_warm_up_is_detectron2s():
         ({"name": "cosine_periodical"}, "did you mean 'cosine_periodic'"),
         ({"max_lr": 1e-6}, "min_lr"),  # below the default minimum
         ({"period": 0}, "period"),
-        ({"name": "step", "steps": [20, 10]}, "ascending"),
     ],
 )
 def test_bad_numbers_are_refused(values, says):

@@ -13,7 +13,7 @@ from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
 from kitlib.train import events, resume
 from kitlib.train.build import build, build_loader
-from kitlib.train.config import AverageConfig, OptimConfig
+from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig, lr_at
 from kitlib.train.trainer import Trainer
 
@@ -24,8 +24,7 @@ def losses(folder):
 
 @pytest.mark.slow
 def test_a_resumed_training_is_the_unbroken_one(make_config, alone, tmp_path):
-    average = AverageConfig("ema", decay=0.9)
-    config = make_config(max_iter=20, checkpoint_every=10, average=average)
+    config = make_config(max_iter=20, checkpoint_every=10, ema_decay=0.9)
     reached = build(config, alone).run()
     unbroken = tmp_path / "out"
     assert reached["iteration"] == 20
@@ -36,7 +35,7 @@ def test_a_resumed_training_is_the_unbroken_one(make_config, alone, tmp_path):
     torch.manual_seed(12345)
     # What says how fast it goes, "try fewer workers" say, may change meanwhile.
     speed = {"workers": 1, "checkpoint_every": 4, "memory_format": "channels_last"}
-    again = build(make_config(max_iter=20, average=average, out=str(resumed), **speed), alone).run()
+    again = build(make_config(max_iter=20, ema_decay=0.9, out=str(resumed), **speed), alone).run()
     assert again["map"] == reached["map"]
     assert losses(resumed) == pytest.approx(losses(unbroken), abs=1e-6)
     notes = [row["note"] for row in events.read(resumed) if "note" in row]
@@ -146,7 +145,7 @@ def test_without_evaluation_the_last_weights_are_the_result(make_trainer, tmp_pa
 
 def test_the_averaged_weights_are_evaluated_and_kept(make_trainer, tmp_path):
     seen = []
-    trainer = make_trainer([], max_iter=10, average=AverageConfig("swa", start=0.5))
+    trainer = make_trainer([], max_iter=10, ema_decay=0.5)
     trainer.evaluate = lambda model: seen.append(model) or {"map": 0.5}
     trainer.run()
     assert seen[0] is trainer.average.model
@@ -216,16 +215,15 @@ def test_a_training_may_be_made_longer(make_trainer, tmp_path):
 
 def test_a_training_goes_on_from_a_checkpoint_of_the_first_version(make_trainer, tmp_path):
     """It had no format, and what a training is resumed from lay beside the tensors."""
-    average = AverageConfig("ema", decay=0.5)
-    make_trainer([0.4], max_iter=3, average=average).run()
+    make_trainer([0.4], max_iter=3, ema_decay=0.5).run()
     last = resume.last(tmp_path / "out")
     content = torch.load(last, weights_only=True)
     described = {name: content[name] for name in ("model_config", "categories", "iteration")}
     torch.save(described | content["training"] | {"ema": content["model"]}, last)
-    continued = make_trainer([0.3], max_iter=6, average=average)
+    continued = make_trainer([0.3], max_iter=6, ema_decay=0.5)
     assert continued.run() == {"iteration": 6, "map": 0.4, "best_iteration": 3}
     shutil.rmtree(tmp_path / "out")
-    unbroken = make_trainer([0.3], max_iter=6, average=average)
+    unbroken = make_trainer([0.3], max_iter=6, ema_decay=0.5)
     unbroken.run()
     assert torch.equal(continued.model.weight, unbroken.model.weight)
     assert torch.equal(continued.average.model.weight, unbroken.average.model.weight)

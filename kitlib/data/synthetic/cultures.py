@@ -1,12 +1,13 @@
-"""What each kind of cell looks like, as numbers: forms, counts, sizes and surroundings.
+"""What each kind of cell looks like, and how many images and cells the published data have, as numbers.
 
-Counts and areas of the three competition types are close to those of its training set (a 520 x 704 frame
-has 34, 337 and 80 cells of 240, 225 and 906 pixels on average); contrasts were set beside its images. The
-cell lines vary the same three families in size, crowding and outline; they do not claim to be portraits.
+In ``CULTURES``, counts and areas of the three competition types are close to those of its training set (a
+520 x 704 frame has 34, 337 and 80 cells of 240, 225 and 906 pixels on average); contrasts were set beside its
+images. The cell lines vary the same three families in size, crowding and outline, and are no portraits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kitlib.data.synthetic.shapes import Form
@@ -34,7 +35,7 @@ class Culture:
     noise: float  # sensor noise, grey levels
 
 
-CORT = Culture(
+_CORT = Culture(
     forms=(Form(arms=(2, 6), reach=(1.05, 1.4), root=0.5, tip=1.5, aspect=(1.0, 1.8), bend=0.1, blend=0.2),),
     count=34,
     area=240,
@@ -51,7 +52,7 @@ CORT = Culture(
     noise=2.2,
 )
 
-SHSY5Y = Culture(
+_SHSY5Y = Culture(
     forms=(
         Form(arms=(2, 2), reach=(1.6, 3.0), root=0.85, tip=1.3, aspect=(1.3, 2.2), opposed=True, share=0.5),
         Form(arms=(3, 4), reach=(1.4, 2.4), root=0.7, tip=1.4, aspect=(1.0, 1.6), opposed=True, share=0.35),
@@ -72,7 +73,7 @@ SHSY5Y = Culture(
     noise=2.2,
 )
 
-ASTRO = Culture(
+_ASTRO = Culture(
     forms=(
         Form(
             arms=(3, 4),
@@ -125,12 +126,118 @@ ASTRO = Culture(
 )
 
 CULTURES: dict[str, Culture] = {
-    "cort": CORT,
-    "shsy5y": SHSY5Y,
-    "astro": ASTRO,
-    "SHSY5Y": replace(SHSY5Y, count=220, area=300, clustering=0.65, contrast=42, debris=20, clumps=4),
-    "A172": replace(ASTRO, count=110, area=1100, spread=0.5, clustering=0.45, fibres=0, debris=15),
+    "cort": _CORT,
+    "shsy5y": _SHSY5Y,
+    "astro": _ASTRO,
+    "SHSY5Y": replace(_SHSY5Y, count=220, area=300, clustering=0.65, contrast=42, debris=20, clumps=4),
+    "A172": replace(_ASTRO, count=110, area=1100, spread=0.5, clustering=0.45, fibres=0, debris=15),
     "Huh7": replace(
-        CORT, count=60, area=1400, contrast=55, shade=4, clustering=0.5, neurites=(0, 0), fibres=0, debris=25
+        _CORT, count=60, area=1400, contrast=55, shade=4, clustering=0.5, neurites=(0, 0), fibres=0, debris=25
     ),
 }
+
+
+# -------------------------------------------------------------------------------- published numbers
+
+
+@dataclass(frozen=True)
+class Published:
+    """How many images of one cell type or cell line were published, and how many cells are annotated in them.
+
+    Attributes:
+        culture: how a frame of it is drawn.
+        images: how many there are.
+        cells: in all of these images together.
+        most: cells of the fullest image.
+        spread: standard deviation of the logarithm of an image's number of cells.
+    """
+
+    culture: Culture
+    images: int
+    cells: int
+    most: int
+    spread: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """One annotation file of LIVECell: it lists some image files twice, under two ids."""
+
+    ids: int
+    files: int
+
+
+TYPES = {
+    "astro": Published(CULTURES["astro"], 131, 10_522, 594, 0.65),
+    "cort": Published(CULTURES["cort"], 320, 10_777, 108, 0.45),
+    "shsy5y": Published(CULTURES["shsy5y"], 155, 52_286, 790, 0.45),
+}
+"""The labelled images; ``test`` has the types in the same proportion."""
+
+TEST_IMAGES = 240  # of the hidden test set
+
+UNLABELLED = {
+    "astro": {"astro[hippo]": 504, "astros[cereb]": 504},
+    "cort": {
+        **{"cort[density]": 288, "cort[6-OHDA]": 80, "cort[pre-treat]": 64},
+        **{"cort[oka-high]": 24, "cort[oka-low]": 24, "cort[debris]": 16},
+    },
+    "shsy5y": {"shsy5y[diff]": 468},
+}
+"""Unlabelled images of each type by plate."""
+
+_ROUND = replace(
+    CULTURES["shsy5y"], contrast=50, neurites=(0, 0), fibres=0, debris=20, clumps=4, clustering=0.6
+)
+
+LINES = {
+    "A172": Published(CULTURES["A172"], 608, 105_586, 600, 0.5),
+    "BT474": Published(replace(_ROUND, area=520), 672, 144_233, 700, 0.5),
+    "BV2": Published(replace(_ROUND, area=150), 608, 448_155, 2_000, 0.5),
+    "Huh7": Published(CULTURES["Huh7"], 600, 46_772, 250, 0.5),
+    "MCF7": Published(replace(_ROUND, area=420), 735, 233_948, 900, 0.5),
+    "SHSY5Y": Published(CULTURES["SHSY5Y"], 704, 284_150, 1_000, 0.4),
+    "SkBr3": Published(replace(_ROUND, area=300), 704, 302_625, 1_100, 0.5),
+    "SKOV3": Published(replace(CULTURES["A172"], area=900), 608, 120_883, 650, 0.5),
+}
+"""LIVECell's cell lines over all splits."""
+
+SPLITS = {"train": Split(3_253, 3_188), "val": Split(570, 570), "test": Split(1_564, 1_512)}
+
+VAL_IMAGES_IN_TRAIN = 31
+"""Image files that ``val`` and ``train`` both list."""
+
+HARDLY_ANNOTATED = 10
+"""Images of ``train`` in which 1 to 9 of many cells are annotated."""
+
+OUTLINED_TWICE = 8
+"""Images of ``train`` in which each cell is outlined twice."""
+
+MOST_RELISTED_LINE = "Huh7"
+"""Four of five image files that are listed twice show this line."""
+
+
+def scaled(number: int, share: float) -> int:
+    """``share`` of a published number, and at least 1."""
+    return max(1, round(number * share))
+
+
+def apportion(total: int, weights: Mapping[str, float], least: int = 1) -> dict[str, int]:
+    """Whole numbers in proportion to ``weights``, with ``total`` as their sum.
+
+    Args:
+        total: what is shared out.
+        weights: by name; of two names with an equal claim, the first is served first.
+        least: what every name gets, where ``total`` suffices.
+
+    Example:
+        >>> apportion(10, {"astro": 1, "cort": 3})
+        {'astro': 3, 'cort': 7}
+    """
+    least = min(least, total // len(weights))
+    counts = dict.fromkeys(weights, least)
+    whole = sum(weights.values())
+    for _ in range(total - least * len(weights)):
+        neediest = max(weights, key=lambda name: weights[name] * total / whole - counts[name])
+        counts[neediest] += 1
+    return counts

@@ -1,4 +1,4 @@
-"""Frames that are drawn once and shown many times: mirrored, and with some of their cells annotated."""
+"""Frames that are drawn once and become many images: mirrored, and with some of their cells annotated."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from PIL import Image
 from scipy import stats
 
 from kitlib import files
-from kitlib.data.synthetic.cultures import FULL_FRAME
-from kitlib.data.synthetic.optics import render
-from kitlib.data.synthetic.published import Kind
-from kitlib.data.synthetic.scene import LEAST_CELLS, populate
+from kitlib.data.synthetic.cultures import FULL_FRAME, Culture, Published
+from kitlib.data.synthetic.scene import LEAST_CELLS, populate, render
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 
@@ -25,7 +23,7 @@ MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 """Whether a frame is turned upside down, and whether left becomes right."""
 
 DENSITIES = (0.6, 1.0, 1.6, 2.5)
-"""Cells of the drawn frames in units of the kind's mean; one more frame is as full as any may be."""
+"""Cells of the drawn frames in units of the published mean; another frame is as full as the fullest image."""
 
 LARGEST_COVER = 0.4
 """Share of a frame that its cells may cover when they are drawn; crowded cells are drawn smaller."""
@@ -36,7 +34,7 @@ class Drawing:
     """A drawn frame, mirrored or not.
 
     Attributes:
-        key: names the kind, the drawing and its mirroring.
+        key: names the cell type or line, the drawing and its mirroring.
         pixels: (height, width) grey values.
         masks: one for each cell.
     """
@@ -72,27 +70,32 @@ class Shown:
 
 
 class Drawings:
-    """The frames of one kind, each in four mirrorings, by ascending number of cells."""
+    """The frames of one cell type or line, each in four mirrorings, by ascending number of cells."""
 
-    def __init__(self, name: str, kind: Kind, size: tuple[int, int], rng: np.random.Generator) -> None:
-        self.kind, self._scale = kind, size[0] * size[1] / FULL_FRAME
-        mean = kind.cells / kind.images
-        counts = [density * mean for density in DENSITIES if density * mean < kind.most] + [kind.most]
-        frames = [_draw(kind, count, size, rng, f"{name}/{index}") for index, count in enumerate(counts)]
+    def __init__(
+        self, name: str, published: Published, size: tuple[int, int], rng: np.random.Generator
+    ) -> None:
+        self._published, self._scale = published, size[0] * size[1] / FULL_FRAME
+        mean = published.cells / published.images
+        counts = [density * mean for density in DENSITIES if density * mean < published.most]
+        counts.append(published.most)
+        culture = published.culture
+        frames = [_draw(culture, count, size, rng, f"{name}/{index}") for index, count in enumerate(counts)]
         frames.sort(key=lambda drawing: len(drawing.masks))
         self._frames = [[frame.mirrored(*mirror) for mirror in MIRRORS] for frame in frames]
         self._counts = [len(frame.masks) for frame in frames]
 
     def show(self, images: int, rng: np.random.Generator) -> list[Shown]:
-        """Images of this kind with its distribution of cells; their cells sum to the images' share of all."""
-        total = max(LEAST_CELLS * images, round(self.kind.cells * self._scale * images / self.kind.images))
-        most = min(self._counts[-1], max(LEAST_CELLS, math.ceil(self.kind.most * self._scale)))
-        counts = cells_per_image(images, total, most, self.kind.spread)
+        """``images`` images with the published mean and distribution of annotated cells."""
+        published = self._published
+        total = max(LEAST_CELLS * images, round(published.cells * self._scale * images / published.images))
+        most = min(self._counts[-1], max(LEAST_CELLS, math.ceil(published.most * self._scale)))
+        counts = cells_per_image(images, total, most, published.spread)
         return [self._show(int(count), rng) for count in rng.permutation(counts)]
 
     def _show(self, count: int, rng: np.random.Generator) -> Shown:
-        level = int(np.searchsorted(self._counts, count))
-        drawing = self._frames[level][int(rng.integers(len(MIRRORS)))]
+        fullness = int(np.searchsorted(self._counts, count))
+        drawing = self._frames[fullness][int(rng.integers(len(MIRRORS)))]
         return Shown(drawing, np.sort(rng.permutation(len(drawing.masks))[:count]))
 
 
@@ -101,12 +104,12 @@ def cells_per_image(images: int, total: int, most: int, spread: float) -> NDArra
 
     Args:
         images: how many.
-        total: cells in all images; what no image has room for is left out.
+        total: cells in all images; those for which no image has room are left out.
         most: cells of the fullest image.
         spread: standard deviation of the logarithm.
     """
     shape = np.exp(spread * stats.norm.ppf((np.arange(images) + 0.5) / images))
-    low, high = 0.0, total + most
+    low, high = 0.0, float(total + most)
     # Bisection on the factor of ``shape`` that gives the total.
     for _ in range(60):
         factor = (low + high) / 2
@@ -119,13 +122,14 @@ def cells_per_image(images: int, total: int, most: int, spread: float) -> NDArra
 
 
 class LinkedImages:
-    """Image files of which each picture lies on the disk once; further names are hard links to it.
+    """Image files of few pictures: the first file of a picture is written, all others are hard links to it.
 
     Where links are impossible the files are copies.
     """
 
     def __init__(self, **options: str) -> None:
-        self._options, self._first = options, {}
+        self._options = options
+        self._first: dict[str, Path] = {}
 
     def add(self, path: Path, drawing: Drawing) -> None:
         """Give a drawing the name ``path``, whose folder exists.
@@ -145,9 +149,11 @@ class LinkedImages:
                 shutil.copyfile(first, temporary)
 
 
-def _draw(kind: Kind, count: float, size: tuple[int, int], rng: np.random.Generator, key: str) -> Drawing:
-    area = min(kind.culture.area, LARGEST_COVER * FULL_FRAME / count)
-    culture = replace(kind.culture, count=count, area=area)
+def _draw(
+    culture: Culture, count: float, size: tuple[int, int], rng: np.random.Generator, key: str
+) -> Drawing:
+    area = min(culture.area, LARGEST_COVER * FULL_FRAME / count)
+    culture = replace(culture, count=count, area=area)
     placed = populate(culture, size, rng)
     pixels = render(culture, size, placed, rng)
     return Drawing(key, pixels, tuple(rle.from_crop(p.outline.mask, p.x, p.y, *size) for p in placed))

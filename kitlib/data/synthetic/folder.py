@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from kitlib import files
-from kitlib.data.synthetic import cell_lines
-from kitlib.data.synthetic.frames import check, frame, frame_id
-from kitlib.data.synthetic.plates import exposure
+from kitlib.data.synthetic import livecell
+from kitlib.data.synthetic.cultures import TYPES, apportion
+from kitlib.data.synthetic.frames import check, exposure, frame, frame_id
 from kitlib.data.tables import ANNOTATION_COLUMNS
 from kitlib.errors import KitError
 from kitlib.masks import rle
 
 STAMP = "synthetic.json"
 VERSION = 1  # of the drawing; a folder of another version is drawn again
-SHARES = {"astro": 131 / 606, "cort": 320 / 606, "shsy5y": 155 / 606}  # of the competition's training images
-LEAST_OF_A_TYPE = 6
+LEAST_OF_A_TYPE = 6  # labelled images, where there are enough of them
 _WRITTEN = (
     *("train.csv", "test_truth.csv", "sample_submission.csv"),
     *("train", "test", "train_semi_supervised", "LIVECell_dataset_2021"),
@@ -31,18 +32,16 @@ _WRITTEN = (
 
 
 def ensure(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, int] = (256, 256)) -> Path:
-    """``write``, unless the folder already holds just that; one left half-written is written again."""
-    folder = Path(folder)
-    stamp = folder / STAMP
-    if stamp.is_file() and files.read_json(stamp) == _stamp(seed, images, size, complete=True):
-        return folder
+    """``write``, unless the folder holds the whole of that data set already."""
+    if is_complete(Path(folder), _settings(seed, images, size)):
+        return Path(folder)
     return write(folder, seed, images, size)
 
 
 def write(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, int] = (256, 256)) -> Path:
-    """Draw a data set and write it in the competition's layout, with the test images' truth beside it.
+    """Draw a data set and write it in the competition's layout. The same arguments give the same bytes.
 
-    ``test_truth.csv`` has the columns of ``train.csv``. The same arguments give the same bytes.
+    ``test_truth.csv`` has the cells of the test images, in the columns of ``train.csv``.
 
     Args:
         folder: is made; one that an earlier call made is written anew.
@@ -57,39 +56,56 @@ def write(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, 
     check(seed, size)
     if images < 3:
         raise KitError(f"{images} images are too few; give at least 3, one of each type")
-    folder = make_way(Path(folder))
-    files.write_json(folder / STAMP, _stamp(seed, images, size, complete=False))
-    few = max(3, images * 3 // 8)
-    train = [category for category, count in shares(images).items() for _ in range(count)]
-    turns = [list(SHARES)[index % len(SHARES)] for index in range(few)]
-    _write_annotated(folder / "train", folder / "train.csv", "train", train, seed, size)
-    ids = _write_annotated(folder / "test", folder / "test_truth.csv", "test", turns, seed, size)
-    write_table(folder / "sample_submission.csv", ("id", "predicted"), ([name, ""] for name in ids))
-    _write_unlabelled(folder / "train_semi_supervised", turns, seed, size)
-    for split, count in {"train": max(3, images // 2), "val": images // 8, "test": images // 8}.items():
-        cell_lines.write_split(folder / "LIVECell_dataset_2021", split, seed, max(1, count), size)
-    files.write_json(folder / STAMP, _stamp(seed, images, size, complete=True))
+    folder = Path(folder)
+    train = [category for category, count in images_per_type(images).items() for _ in range(count)]
+    # The types alternate.
+    others = [list(TYPES)[index % len(TYPES)] for index in range(max(3, images * 3 // 8))]
+    with stamped(folder, _settings(seed, images, size)):
+        _write_annotated(folder / "train", folder / "train.csv", "train", train, seed, size)
+        ids = _write_annotated(folder / "test", folder / "test_truth.csv", "test", others, seed, size)
+        write_table(folder / "sample_submission.csv", ("id", "predicted"), ([name, ""] for name in ids))
+        _write_unlabelled(folder / "train_semi_supervised", others, seed, size)
+        for split, count in {"train": max(3, images // 2), "val": images // 8, "test": images // 8}.items():
+            livecell.write_split(folder / "LIVECell_dataset_2021", split, seed, max(1, count), size)
     return folder
 
 
-def shares(images: int) -> dict[str, int]:
+def _settings(seed: int, images: int, size: tuple[int, int]) -> dict[str, Any]:
+    return {"version": VERSION, "seed": seed, "images": images, "size": list(size)}
+
+
+def images_per_type(images: int) -> dict[str, int]:
     """How many of ``images`` show each type: as in the competition, but at least 6 where they suffice."""
-    counts = dict.fromkeys(SHARES, min(LEAST_OF_A_TYPE, images // len(SHARES)))
-    while sum(counts.values()) < images:
-        neediest = max(SHARES, key=lambda category: SHARES[category] * images - counts[category])
-        counts[neediest] += 1
-    return counts
+    labelled = sum(published.images for published in TYPES.values())
+    shares = {category: published.images / labelled for category, published in TYPES.items()}
+    return apportion(images, shares, LEAST_OF_A_TYPE)
 
 
-def make_way(folder: Path) -> Path:
-    """An empty place for the data set: only what ``write`` itself left in ``folder`` is deleted."""
+def is_complete(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether the folder holds a whole data set that was written with these settings."""
+    stamp = folder / STAMP
+    return stamp.is_file() and files.read_json(stamp) == {**settings, "complete": True}
+
+
+@contextmanager
+def stamped(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Clear ``folder`` for a data set, and mark it as complete at the end of the block.
+
+    Raises:
+        KitError: the folder holds something else than synthetic data, or cannot be written.
+    """
+    _clear(folder)
+    files.write_json(folder / STAMP, {**settings, "complete": False})
+    yield
+    files.write_json(folder / STAMP, {**settings, "complete": True})
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder; what an earlier data set left in it is deleted, and nothing else."""
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file; name a folder for the synthetic data")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STAMP).is_file():
-        raise KitError(
-            f"{folder} holds something else than synthetic data, which is left alone; "
-            "name a new or an empty folder"
-        )
+        raise KitError(f"{folder} holds something else than synthetic data; name a new or an empty folder")
     files.make_folder(folder)
     for name in _WRITTEN:
         path = folder / name
@@ -97,17 +113,12 @@ def make_way(folder: Path) -> Path:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise files.cannot_write(path, error) from error
-    return folder
-
-
-def _stamp(seed: int, images: int, size: tuple[int, int], complete: bool) -> dict:
-    return {"version": VERSION, "seed": seed, "images": images, "size": list(size), "complete": complete}
 
 
 def _write_annotated(
     folder: Path, table: Path, split: str, categories: list[str], seed: int, size: tuple[int, int]
 ) -> list[str]:
-    """Write images and the table of their cells, sorted by id; the ids."""
+    """Write images and the table of their cells, sorted by id, and return the ids."""
     rows: dict[str, list[list]] = {}
     for index, category in enumerate(categories):
         name = frame_id(seed, split, index)
@@ -135,7 +146,7 @@ def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[list]) -> int:
-    """Write a CSV file row by row; the number of rows below its head."""
+    """Write a CSV file row by row, and return the number of its rows."""
     written = 0
     with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")

@@ -1,20 +1,30 @@
-"""One synthetic frame: its picture and its cells."""
+"""One synthetic frame: its picture and cells, its id, and when and where it was taken."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kitlib.data.synthetic.cultures import CULTURES
-from kitlib.data.synthetic.optics import render
-from kitlib.data.synthetic.scene import populate
+from kitlib.data.synthetic.scene import populate, render
 from kitlib.errors import KitError, unknown
 from kitlib.masks import rle
 from kitlib.records import Cell
 
-LEAST_SIDE, LARGEST_SIDE = 64, 4096  # pixels
+_LEAST_SIDE, _LARGEST_SIDE = 64, 4096  # pixels
+_SPLITS = ("train", "test", "unlabelled")
+# A position in a well is photographed on successive days.
+_FRAMES_PER_SAMPLE = 2
+# Plates of the competition: name, vessel, first day, time of day.
+_PLATES = {
+    "astro": ("astros[cereb]", 361, date(2020, 9, 12), "09h00m00s"),
+    "cort": ("cort[density]", 376, date(2020, 10, 26), "13h30m00s"),
+    "shsy5y": ("shsy5y[diff]", 714, date(2019, 6, 14), "11h30m00s"),
+}
 
 
 def frame(
@@ -55,14 +65,48 @@ def check(seed: int, size: tuple[int, int]) -> None:
     """
     if seed < 0:
         raise KitError(f"seed {seed} is negative; give 0 or more")
-    if len(size) != 2 or not all(LEAST_SIDE <= side <= LARGEST_SIDE for side in size):
+    if len(size) != 2 or not all(_LEAST_SIDE <= side <= _LARGEST_SIDE for side in size):
         text = "x".join(str(side) for side in size)
         raise KitError(
-            f"frames of {text} pixels cannot be drawn; give height and width from {LEAST_SIDE} to "
-            f"{LARGEST_SIDE}, for example 256x256"
+            f"frames of {text} pixels cannot be drawn; give height and width from {_LEAST_SIDE} to "
+            f"{_LARGEST_SIDE}, for example 256x256"
         )
 
 
 def frame_id(*parts: object) -> str:
     """An id of 12 hexadecimal digits, as the competition has them; ``int(id, 16)`` is the frame's seed."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """When and where one frame was taken, in the columns of train.csv."""
+
+    plate_time: str
+    sample_date: str
+    sample_id: str
+    elapsed_timedelta: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of an unlabelled image: the sample with date and time put before the position's number."""
+        place, phase = self.sample_id.split("_Ph_")
+        return f"{place}_{self.sample_date}_{self.plate_time}_Ph_{phase}.png"
+
+
+def exposure(category: str, split: str, index: int) -> Exposure:
+    """When and where a frame was taken.
+
+    Args:
+        category: the cell type.
+        split: "train", "test" or "unlabelled"; they share no sample.
+        index: number of the frame among those of its type in its split, from 0.
+    """
+    plate, vessel, first, time = _PLATES[category]
+    sample, day = divmod(index, _FRAMES_PER_SAMPLE)
+    well, place = divmod(sample, 16)
+    row, column = divmod(well, 12)
+    vessel += 1000 * _SPLITS.index(split)
+    name = f"{plate}_{chr(ord('A') + row)}{column + 1}-{place // 4 + 1}_Vessel-{vessel}_Ph_{place % 4 + 1}"
+    clock = time.replace("h", ":").replace("m", ":").rstrip("s")
+    return Exposure(time, (first + timedelta(days=day)).isoformat(), name, f"0 days {clock}")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kitlib import files
-from kitlib.data.synthetic import livecell_files, published
+from kitlib.data.synthetic import livecell
+from kitlib.data.synthetic.cultures import TEST_IMAGES, TYPES, UNLABELLED, apportion, scaled
 from kitlib.data.synthetic.drawings import Drawings, LinkedImages, Shown
-from kitlib.data.synthetic.folder import STAMP, make_way, write_table
-from kitlib.data.synthetic.frames import check, frame_id
-from kitlib.data.synthetic.plates import exposure
-from kitlib.data.synthetic.published import TYPES, UNLABELLED, scaled
+from kitlib.data.synthetic.folder import is_complete, stamped, write_table
+from kitlib.data.synthetic.frames import check, exposure, frame_id
 from kitlib.data.tables import ANNOTATION_COLUMNS
 from kitlib.errors import KitError
 
@@ -32,11 +32,9 @@ def ensure(
     size: tuple[int, int] = SIZE,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """``write``, unless the folder already holds just that; one left half-written is written again."""
-    folder = Path(folder)
-    stamp = folder / STAMP
-    if stamp.is_file() and files.read_json(stamp) == _stamp(seed, share, size, complete=True):
-        return folder
+    """``write``, unless the folder holds the whole of that data set already."""
+    if is_complete(Path(folder), _settings(seed, share, size)):
+        return Path(folder)
     return write(folder, seed, share, size, say)
 
 
@@ -50,7 +48,7 @@ def write(
     """Write a folder like the competition's: as many images, cells and faults as were published.
 
     A few frames of each cell type and line are drawn. All images are hard links to them and to their
-    mirror images, each with another choice of annotated cells. ``test_truth.csv`` tells the cells of the
+    mirror images, each with another choice of annotated cells. ``test_truth.csv`` has the cells of the
     test images. The same arguments give the same bytes.
 
     Args:
@@ -58,7 +56,7 @@ def write(
         seed: draws everything.
         share: of the published numbers, above 0 and at most 1; there is at least one of everything.
         size: height and width of every image, in pixels; the cells of an image follow its area.
-        say: is told what was written.
+        say: prints a line of progress.
 
     Raises:
         KitError: a bad argument, a folder that holds something else, or one that cannot be written.
@@ -66,14 +64,26 @@ def write(
     check(seed, size)
     if not 0 < share <= 1:
         raise KitError(f"a share of {share} of the published data cannot be made; give from above 0 to 1")
-    folder = make_way(Path(folder))
-    files.write_json(folder / STAMP, _stamp(seed, share, size, complete=False))
+    folder = Path(folder)
+    with stamped(folder, _settings(seed, share, size)):
+        _write_competition(folder, seed, share, size, say)
+        livecell.write(folder / "LIVECell_dataset_2021", seed, share, size, say)
+    return folder
+
+
+def _settings(seed: int, share: float, size: tuple[int, int]) -> dict[str, Any]:
+    return {"like": "competition", "version": VERSION, "seed": seed, "share": share, "size": list(size)}
+
+
+def _write_competition(
+    folder: Path, seed: int, share: float, size: tuple[int, int], say: Callable[[str], None]
+) -> None:
     rng = np.random.default_rng(int(frame_id(seed, "full size"), 16))
-    drawings = {name: Drawings(name, kind, size, rng) for name, kind in TYPES.items()}
+    drawings = {name: Drawings(name, published, size, rng) for name, published in TYPES.items()}
     say(f"frames of {len(TYPES)} cell types drawn")
-    images, weights = LinkedImages(), {name: kind.images for name, kind in TYPES.items()}
+    images, weights = LinkedImages(), {name: published.images for name, published in TYPES.items()}
     train = {name: scaled(number, share) for name, number in weights.items()}
-    test = published.apportion(max(len(TYPES), scaled(published.TEST_IMAGES, share)), weights)
+    test = apportion(max(len(TYPES), scaled(TEST_IMAGES, share)), weights)
     _write_annotated(folder, "train", "train.csv", _frames(drawings, train, "train", seed, rng), images, say)
     frames = _frames(drawings, test, "test", seed, rng)
     _write_annotated(folder, "test", "test_truth.csv", frames, images, say)
@@ -81,18 +91,10 @@ def write(
         folder / "sample_submission.csv", ("id", "predicted"), ([name, ""] for name in sorted(frames))
     )
     _write_unlabelled(folder / "train_semi_supervised", drawings, share, rng, images, say)
-    livecell_files.write(folder / "LIVECell_dataset_2021", seed, share, size, say)
-    files.write_json(folder / STAMP, _stamp(seed, share, size, complete=True))
-    return folder
-
-
-def _stamp(seed: int, share: float, size: tuple[int, int], complete: bool) -> dict:
-    like = {"like": "competition", "version": VERSION, "seed": seed, "share": share, "size": list(size)}
-    return {**like, "complete": complete}
 
 
 Frames = dict[str, tuple[str, int, Shown]]
-"""By id: the type, the number among the images of that type, and what is shown."""
+"""By id: the type, the number among the images of that type, and the drawing with its annotated cells."""
 
 
 def _frames(

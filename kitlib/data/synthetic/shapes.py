@@ -1,32 +1,31 @@
-"""Outlines of single cells: a body with tapering arms, given as a signed distance field."""
+"""Outlines of single cells, a body with tapering arms as a signed distance field; and fields of noise."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from kitlib.data.synthetic.noise import patch
-
-STEPS = 3  # straight pieces of an arm
-COARSE = 3  # pixels between the samples from which an area is estimated
-MARGIN = 3  # pixels of background kept around an outline
+_COARSE_GRID = 7  # slow noise is a sum of bells on a grid of this many points a side
+_BELLS = 1.25  # standard deviation of such a sum, nearly everywhere
+_STEPS = 3  # straight pieces of an arm
+_SAMPLING = 3  # pixels between the samples from which an area is estimated
+_MARGIN = 3  # pixels of background kept around an outline
 
 
 @dataclass(frozen=True)
 class Form:
-    """How cells of one kind are built. Lengths are in body radii unless a unit is named."""
+    """How some cells of a culture are built. Lengths are in body radii unless a unit is named."""
 
     arms: tuple[int, int]  # fewest and most arms
     reach: tuple[float, float]  # an arm's length, from the centre
     root: float  # an arm's radius where it leaves the body
     tip: float  # an arm's radius at its end, in pixels
     aspect: tuple[float, float]  # the body's length over its width
-    taper: float = 1.3  # how soon an arm thins out: 1 evenly, more means near the body
+    taper: float = 1.3  # how an arm thins out: 1 evenly, more means sooner
     size: float = 1.0  # area in units of the culture's mean
     fork: float = 0.0  # chance that an arm splits on its way
     bend: float = 0.2  # turn of an arm a step, radians (standard deviation)
@@ -55,19 +54,19 @@ class Outline:
 
 
 def draw(form: Form, area: float, rng: np.random.Generator, unevenness: NDArray) -> Outline:
-    """An outline of about ``area`` pixels.
+    """Draw an outline of about ``area`` pixels.
 
     Args:
-        form: the kind of cell.
-        area: the wished area, in pixels.
+        form: how the cell is built.
+        area: in pixels.
         rng: draws the shape.
         unevenness: a square tile of smooth noise (unit variance), larger than any cell; a random
             part of it roughens the outline.
     """
     plan = _plan(form, rng)
     radius = 0.8 * math.sqrt(area / math.pi)  # the body has most of the area, the arms the rest
-    rough = _distance(_segments(plan, form, radius), form.blend * radius, COARSE)[0]
-    radius *= math.sqrt(area / (COARSE**2 * max(np.count_nonzero(rough < 0), 1)))
+    rough = _distance(_segments(plan, form, radius), form.blend * radius, _SAMPLING)[0]
+    radius *= math.sqrt(area / (_SAMPLING**2 * max(int(np.count_nonzero(rough < 0)), 1)))
     segments = _segments(plan, form, radius)
     field, corner = _distance(segments, form.blend * radius)
     field += form.rough * patch(unevenness, field.shape, rng)
@@ -106,9 +105,9 @@ def _plan(form: Form, rng: np.random.Generator) -> list[NDArray]:
 
 
 def _path(start: NDArray, angle: float, length: float, bend: float, rng: np.random.Generator) -> NDArray:
-    """A bending line of ``STEPS`` equal steps, (STEPS + 1, 2)."""
-    heading = angle + np.cumsum(rng.normal(0, bend, STEPS))
-    stride = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / STEPS
+    """A bending line of ``_STEPS`` equal steps, (_STEPS + 1, 2)."""
+    heading = angle + np.cumsum(rng.normal(0, bend, _STEPS))
+    stride = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / _STEPS
     return np.concatenate([start[None], start + np.cumsum(stride, axis=0)])
 
 
@@ -128,12 +127,15 @@ def _segments(plan: list[NDArray], form: Form, radius: float) -> NDArray:
 def _distance(segments: NDArray, blend: float, step: int = 1) -> tuple[NDArray, NDArray]:
     """Signed distance (h, w) to a soft union of capsules, negative inside; the window's corner (x, y)."""
     ends = np.concatenate([segments[:, :3], segments[:, 3:]])
-    reach = ends[:, 2:] + MARGIN
+    reach = ends[:, 2:] + _MARGIN
     low, high = np.floor((ends[:, :2] - reach).min(0)), np.ceil((ends[:, :2] + reach).max(0))
     x = np.arange(low[0], high[0] + 1, step, dtype=np.float32)[None, :]
     y = np.arange(low[1], high[1] + 1, step, dtype=np.float32)[:, None]
-    near = (_capsule(x, y, *segment) for segment in segments.tolist())
-    return reduce(lambda total, other: _soft_minimum(total, other, blend), near), low
+    first, *others = segments.tolist()
+    distance = _capsule(x, y, *first)
+    for segment in others:
+        distance = _soft_minimum(distance, _capsule(x, y, *segment), blend)
+    return distance, low
 
 
 def _capsule(
@@ -174,3 +176,40 @@ def _tips(plan: list[NDArray], segments: NDArray, corner: NDArray) -> NDArray:
         length = math.hypot(bx - ax, by - ay)
         rows.append([bx - corner[0], by - corner[1], (bx - ax) / length, (by - ay) / length])
     return np.array(rows).reshape(-1, 4)
+
+
+# -------------------------------------------------------------------------------- noise
+
+
+def smooth_noise(size: tuple[int, int], sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gaussian noise with details of about ``sigma`` pixels, zero mean, unit variance; its edges meet."""
+    field = ndimage.gaussian_filter(rng.standard_normal(size), sigma, mode="wrap")
+    field -= field.mean()
+    return field / max(float(field.std()), 1e-9)
+
+
+def slow_noise(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise that changes over about a fifth of the frame, of about unit variance."""
+    grid = np.arange(_COARSE_GRID)
+    places = (np.linspace(0.5, _COARSE_GRID - 1.5, side)[:, None] for side in size)
+    rows, columns = (np.exp(-((place - grid) ** 2)) for place in places)
+    return rows @ rng.standard_normal((_COARSE_GRID, _COARSE_GRID)) @ columns.T / _BELLS
+
+
+def sensor_noise(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise as the instrument leaves it: a little blurred, without slow changes, unit variance."""
+    white = rng.standard_normal(size)
+    field = ndimage.gaussian_filter(white, 0.45) - ndimage.gaussian_filter(white, 1.6)
+    return field / field.std()
+
+
+def patch(tile: NDArray, shape: tuple[int, int], rng: np.random.Generator) -> NDArray:
+    """A random part, of ``shape``, of a tile that repeats endlessly."""
+    rows = (rng.integers(tile.shape[0]) + np.arange(shape[0])) % tile.shape[0]
+    columns = (rng.integers(tile.shape[1]) + np.arange(shape[1])) % tile.shape[1]
+    return tile[np.ix_(rows, columns)]
+
+
+def lognormal(rng: np.random.Generator, sigma: float) -> float:
+    """A log-normal factor with mean 1; ``sigma`` is the standard deviation of its logarithm."""
+    return math.exp(sigma * rng.standard_normal() - sigma * sigma / 2)

@@ -1,1 +1,1 @@
-"""The bundle of a run, run here as Kaggle would run it."""
+"""A bundle's notebook, run here as on Kaggle."""

@@ -13,11 +13,11 @@ from kitlib import files
 from kitlib.data import competition, synthetic
 from kitlib.data.images import image_files
 from kitlib.errors import KitError
-from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle.bundle import Bundle
 
 LAYOUTS = ("old", "new")
-#: What of the competition's folder stays as it is when the hidden test images are swapped in.
-KEPT = ("train", "train.csv", "train_semi_supervised", "LIVECell_dataset_2021")
+#: Parts of the competition's folder that do not change when the hidden test images are swapped in.
+UNCHANGED = ("train", "train.csv", "train_semi_supervised", "LIVECell_dataset_2021")
 
 
 class Tree(NamedTuple):
@@ -44,10 +44,12 @@ def make(root: Path, layout: str, bundle: Bundle, pictures: Sequence[Path], coun
     """Make the tree in ``root``; all but ``working`` can only be read.
 
     Args:
+        root: an absent or empty folder.
         layout: "old": ``input/<slug>``; "new": ``input/competitions/<slug>`` and
             ``input/datasets/<owner>/<slug>``.
-        pictures: PNG files to be test images, again and again where ``count`` is more.
-        count: how many test images there are.
+        bundle: of the run.
+        pictures: PNG files that become the test images, repeated where ``count`` is larger.
+        count: number of test images.
     """
     slug, (owner, name) = bundle.competition, bundle.dataset_id.split("/")
     inputs = root / "input"
@@ -66,8 +68,10 @@ def make(root: Path, layout: str, bundle: Bundle, pictures: Sequence[Path], coun
 
 
 def _place(path: Path, target: Path) -> None:
-    """A file at a second place: the same one where both are on one disk. A symbolic link would lead code that
-    looks for its neighbours away from here."""
+    """Put a file at a second place, as a hard link where both are on one disk.
+
+    A symbolic link would lead code that looks for the file's neighbours away from there.
+    """
     try:
         os.link(path.resolve(), target)
     except OSError:
@@ -78,9 +82,18 @@ def _place(path: Path, target: Path) -> None:
 
 
 def swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -> list[str]:
-    """Copy pictures to ``test/`` under new ids, 12 hex digits as the competition's, and list them in
-    ``sample_submission.csv``; returns the ids. What else a competition's folder holds is linked from the
-    pictures' own.
+    """Copy pictures to ``test/`` under new ids, and list these in ``sample_submission.csv``.
+
+    The other parts of a competition's folder are linked from the folder that the pictures come from.
+
+    Args:
+        folder: the competition's, with an empty ``test/``.
+        pictures: PNG files, repeated where ``count`` is larger.
+        count: number of test images.
+        seed: draws the ids.
+
+    Returns:
+        The ids: 12 hexadecimal digits, as the competition's.
     """
     draw = random.Random(seed)
     ids = [f"{draw.getrandbits(48):012x}" for _ in range(count)]
@@ -89,28 +102,33 @@ def swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -
     rows = ["id,predicted\n", *(f"{name},\n" for name in ids)]
     files.write_text(folder / "sample_submission.csv", "".join(rows))
     source = pictures[0].resolve().parent.parent
-    for name in KEPT:
+    for name in UNCHANGED:
         if (source / name).exists():
             (folder / name).symlink_to(source / name)
     return ids
 
 
-def pictures(run: Path, spare: Path, seed: int = 6) -> list[Path]:
-    """The labelled and test images that a run saw, shuffled; where its data are gone, synthetic cells, drawn
-    into ``spare``.
+def pictures(run: Path, synthetic_folder: Path, seed: int = 6) -> list[Path]:
+    """The labelled and test images of a run's data, shuffled; synthetic cells where the data are gone.
+
+    Args:
+        run: the run's folder.
+        synthetic_folder: where synthetic cells are written.
+        seed: shuffles.
 
     Raises:
-        KitError: ``spare`` cannot be written.
+        KitError: ``synthetic_folder`` cannot be written.
     """
     for record in sorted(run.glob("*/stage.json"), reverse=True):
         try:
             found = _images(files.read_json(record)["parameters"]["data"])
         except (KitError, KeyError, TypeError):
-            continue  # unfinished, or of data that are gone
+            # The stage is unfinished, or its data are gone.
+            continue
         if found:
             random.Random(seed).shuffle(found)
             return found
-    return _images(synthetic.ensure(spare, images=3))
+    return _images(synthetic.ensure(synthetic_folder, images=3))
 
 
 def _images(data: Path | str) -> list[Path]:
@@ -120,15 +138,14 @@ def _images(data: Path | str) -> list[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Take away the right to write to a folder and what is in it; files that are linked from elsewhere keep
-    theirs."""
+    """Make a folder and its contents read-only, except files that are linked from elsewhere."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink() and (path.is_dir() or path.stat().st_nlink == 1):
             path.chmod(path.stat().st_mode & ~0o222)
 
 
 def unseal(folder: Path) -> None:
-    """Give it back, so that the folder can be removed."""
+    """Make the folders writable again, so that they can be removed."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             path.chmod(path.stat().st_mode | 0o700)

@@ -1,9 +1,9 @@
-"""What is installed in the Python that runs this file, as JSON on stdout.
+"""Print what is installed in the Python that runs this file, as JSON.
 
 It is run by its path, in interpreters that have no kitlib: standard library only.
 
-Each distribution is ``{"name", "version", "folder", "files", "requires"}``: the files below ``folder`` (a
-site-packages), and the names of what it needs in this Python, extras left out.
+Each distribution is ``{"name", "version", "folder", "files", "requires"}``: ``files`` are paths below
+``folder``, a site-packages; ``requires`` has the names of what it needs in this Python without extras.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def distributions() -> list[dict]:
             found[name.lower()] = {
                 "name": name,
                 "version": one.version,
-                "folder": os.path.abspath(one.locate_file("")),
+                "folder": os.path.abspath(str(one.locate_file(""))),
                 "files": [str(path) for path in one.files],
                 "requires": _requires(one),
             }
@@ -41,12 +41,12 @@ def _requires(one: metadata.Distribution) -> list[str]:
     for line in one.requires or []:
         need, _, marker = line.partition(";")
         if _applies(marker.strip()):
-            names.append(re.match(r"[\w.-]+", need.strip()).group())
+            names.append(re.split(r"[^\w.-]", need.strip(), maxsplit=1)[0])
     return names
 
 
 def _applies(marker: str) -> bool:
-    """Whether a marker holds here without any extra; where nothing can evaluate it, it does."""
+    """Whether a marker is true here without any extra; without ``packaging``, whether it names no extra."""
     if not marker:
         return True
     try:
@@ -57,5 +57,6 @@ def _applies(marker: str) -> bool:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this file's folder, whose modules are none of that Python's
+    # This file's folder holds modules that are not part of that Python.
+    del sys.path[0]
     json.dump({"python": sys.version.split()[0], "distributions": distributions()}, sys.stdout)

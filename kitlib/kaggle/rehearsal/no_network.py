@@ -1,7 +1,7 @@
-"""Where the system gives no network namespace: no socket connects to anything but this machine itself.
+"""Let sockets connect to this machine alone, where the system gives no network namespace.
 
-Installed in the rehearsal's environment, with a .pth file that imports it at every start of Python. It stops
-what Python code does, pip included; a compiled library that opens sockets of its own is not stopped.
+This file is installed in the rehearsal's environment, with a .pth file that imports it whenever Python
+starts. It stops Python code, pip included, but no compiled library that opens sockets of its own.
 """
 
 import errno
@@ -10,7 +10,8 @@ import socket
 
 def _is_local(address):
     if not isinstance(address, tuple):
-        return True  # a Unix socket's path
+        # The path of a Unix socket.
+        return True
     host = address[0]
     host = host.decode() if isinstance(host, bytes) else str(host)
     return host in ("", "::1", "localhost", "0.0.0.0", "::") or host.startswith(("127.", "::ffff:127."))
@@ -43,5 +44,6 @@ def _resolve(host, *rest, **named):
     return _getaddrinfo(host, *rest, **named)
 
 
-socket.socket = _Socket
+# mypy allows no assignment to a class.
+socket.socket = _Socket  # type: ignore[misc]
 socket.getaddrinfo = _resolve

@@ -22,6 +22,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 NEW_USER, NEW_NET, NEW_MOUNT = 0x10000000, 0x40000000, 0x00020000  # of linux/sched.h
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18  # of linux/mount.h
@@ -35,15 +36,14 @@ def main() -> int:
         enter_namespace()
         return 0
     job = json.loads(Path(sys.argv[1]).read_text())
-    found = {"network": "sockets refused", "inputs": "file permissions", "error": None}
+    found: dict[str, Any] = {"network": "sockets refused", "inputs": "file permissions", "error": None}
     if job["namespace"]:
         enter_namespace()
         found["network"] = "network namespace"
         if mount_read_only(job["read_only"]):
             found["inputs"] = "mounted read-only"
-    _call(
-        "prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0
-    )  # it is not to outlive a rehearsal that was killed
+    # This process ends with the rehearsal, also where that is killed.
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     found["proof"] = prove_closed()
     start = time.monotonic()
     found["error"] = run(job)
@@ -53,14 +53,15 @@ def main() -> int:
 
 
 def enter_namespace() -> None:
-    """Leave the machine's network for one of our own that has nothing but a loopback interface.
+    """Leave the machine's network for a new one that has a loopback interface alone.
 
     Raises:
         OSError: the system does not allow it.
     """
     user, group = os.getuid(), os.getgid()
     _call("unshare", NEW_USER | NEW_NET | NEW_MOUNT)
-    _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # so that the memory it takes can be measured from outside
+    # So that the rehearsal can measure the memory of this process.
+    _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -68,7 +69,7 @@ def enter_namespace() -> None:
 
 
 def raise_loopback() -> None:
-    """Bring ``lo`` up: notebooks' kernels and torchrun talk to themselves over it."""
+    """Bring ``lo`` up, over which a notebook talks to its kernel and torchrun to its workers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         asked = struct.pack("16sH22x", b"lo", 0)
         (flags,) = struct.unpack_from("H", fcntl.ioctl(control, SIOCGIFFLAGS, asked), 16)
@@ -76,11 +77,10 @@ def raise_loopback() -> None:
 
 
 def mount_read_only(folders: list[str]) -> bool:
-    """Make folders unwritable in this namespace, even for root; whether that could be done."""
+    """Make folders read-only in this namespace, even for root, and return whether that was possible."""
     try:
-        _call(
-            "mount", None, b"/", None, MS_REC | MS_PRIVATE, None
-        )  # nothing of it reaches the machine's mounts
+        # These mounts must not propagate to the machine's own.
+        _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
         for folder in map(os.fsencode, folders):
             _call("mount", folder, folder, None, MS_BIND, None)
             _call("mount", None, folder, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _locked(folder), None)
@@ -90,18 +90,20 @@ def mount_read_only(folders: list[str]) -> bool:
 
 
 def _locked(folder: bytes) -> int:
-    """Flags of a mount (nosuid, nodev, noexec, relatime's kin) that a namespace may not drop; statvfs has the
-    same numbers for the first three, and for noatime, nodiratime and relatime."""
+    """Flags that a namespace may not drop from a mount: nosuid, nodev, noexec and those on access times.
+
+    All but relatime have the same numbers in statvfs.
+    """
     flags = os.statvfs(folder).f_flag
     shared = flags & (2 | 4 | 8 | 1024 | 2048)
     return shared | ((1 << 21) if flags & 4096 else 0)
 
 
 def prove_closed() -> str:
-    """Try to reach the network; returns what the try met.
+    """Try to connect to an outside address, and return how the system refused it.
 
     Raises:
-        RuntimeError: something answered, or the try was sent out: the network is open.
+        RuntimeError: it was not refused: the network is open.
     """
     try:
         with socket.socket() as outward:
@@ -118,7 +120,7 @@ def prove_closed() -> str:
 
 
 def run(job: dict) -> dict | None:
-    """Execute the notebook as Kaggle does; what ended it early, if anything did."""
+    """Execute the notebook as Kaggle does, and return the error that ended it, if any."""
     import papermill
 
     try:
@@ -129,19 +131,21 @@ def run(job: dict) -> dict | None:
             kernel_name="python3",
             cwd=job["working"],
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
+            # The kernel's own log is not for the user.
+            extra_arguments=["--IPKernelApp.log_level=50"],
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )
     except papermill.PapermillExecutionError as error:
         return {"name": error.ename, "text": error.evalue}
-    except Exception as error:  # a dead kernel, a full disk
+    # For example a dead kernel, or a full disk.
+    except Exception as error:
         return {"name": type(error).__name__, "text": str(error)}
     return None
 
 
 def _call(name: str, *arguments: object) -> None:
-    """A function of the C library that answers 0, or else sets errno."""
+    """Call a function of the C library that returns 0, or else sets errno."""
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")

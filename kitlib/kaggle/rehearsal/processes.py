@@ -1,4 +1,4 @@
-"""A process with all that it starts: its memory, and its end."""
+"""A process and its descendants: measure their memory, end them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GRACE_SECONDS = 10.0
 
 
 def watch(process: subprocess.Popen) -> int:
-    """Wait for a process to end; returns the peak memory of it and its descendants, in bytes.
+    """Wait for a process to end, and return the peak memory of it and its descendants, in bytes.
 
-    Shared pages count once, where the system tells. When waiting is interrupted, all of them are ended.
+    Shared pages count once, where the system reports them. When waiting is interrupted, all are ended.
     """
     peak = 0
     try:
@@ -30,7 +30,7 @@ def watch(process: subprocess.Popen) -> int:
 
 
 def descendants(root: int) -> list[int]:
-    """The ids of a process and of all that it started, and they in turn."""
+    """The ids of a process and of its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
         if entry.name.isdecimal():
@@ -44,8 +44,7 @@ def descendants(root: int) -> list[int]:
 
 
 def memory(pid: int) -> int:
-    """A process's share of memory in bytes, or all that is resident of it where that is not told; 0 if it is
-    gone."""
+    """A process's share of memory in bytes, or its resident memory without such a figure; 0 after its end."""
     folder = Path(f"/proc/{pid}")
     with suppress(OSError):
         for line in (folder / "smaps_rollup").read_text().splitlines():
@@ -57,7 +56,7 @@ def memory(pid: int) -> int:
 
 
 def end(process: subprocess.Popen) -> None:
-    """End a process and its descendants: they are asked first, then killed."""
+    """Terminate a process and its descendants, and kill those that do not end in time."""
     if process.poll() is not None:
         return
     found = descendants(process.pid)

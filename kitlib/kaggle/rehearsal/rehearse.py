@@ -1,9 +1,8 @@
-"""A run's bundle, run as Kaggle would: what its image has, its folders, no network, a hidden test set."""
+"""Run a bundle's notebook as on Kaggle: the image's packages, its folders, no network, a hidden test set."""
 
 from __future__ import annotations
 
 import ast
-import csv
 import os
 import shutil
 import signal
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import files
-from kitlib.data import competition
+from kitlib.data import competition, tables
 from kitlib.errors import KitError
-from kitlib.kaggle import bundled
-from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle import bundle as bundles
+from kitlib.kaggle.bundle import Bundle
 from kitlib.kaggle.rehearsal import hidden, processes, report, sandbox
 from kitlib.kaggle.rehearsal.hidden import LAYOUTS, Tree
 from kitlib.kaggle.rehearsal.report import Played
@@ -29,7 +28,7 @@ from kitlib.submission import writer
 
 RUNNER = Path(__file__).with_name("offline_run.py")
 REFUSING = Path(__file__).with_name("no_network.py")
-#: Environment variables that a rehearsal keeps, by their beginnings: no token, no setting of pip, no path.
+#: Beginnings of the environment variables that the notebook gets: no token, no setting of pip, no path.
 PASSED = ("LANG", "LC_", "TZ", "OMP_", "GOMP_", "MKL_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")
 
 
@@ -44,9 +43,12 @@ def rehearse(
     """Run the bundle of ``run`` in each layout; the report goes to ``run``/kaggle/rehearsal.json.
 
     Args:
-        images: how many hidden test images there are.
+        run: the run's folder, which holds a bundle.
+        layouts: of ``/kaggle/input``: "old", "new" or both.
+        images: number of hidden test images.
         python: an interpreter whose packages stand for the image's; empty: the one that runs this.
-        hours: the notebook's time limit; None: its own.
+        hours: the notebook's time limit; None: as in its parameters.
+        say: prints a line of progress.
 
     Raises:
         KitError: there is no bundle, the notebook failed, or its submission is not valid.
@@ -54,7 +56,7 @@ def rehearse(
     if images < 1:
         raise KitError(f"--images {images}: at least one test image is needed")
     try:
-        return _rehearse(bundled.load(run), layouts, images, python, hours, say)
+        return _rehearse(bundles.load(run), layouts, images, python, hours, say)
     except OSError as error:
         raise files.cannot_write(error.filename or tempfile.gettempdir(), error) from error
 
@@ -68,7 +70,7 @@ def _rehearse(
     say: Callable[[str], None],
 ) -> list[Played]:
     folder = bundle.folder
-    files.write_json(folder / "rehearsal.json", {"passed": False})  # until it has
+    files.write_json(folder / "rehearsal.json", {"passed": False})
     with scratch() as temporary:
         say("making an environment with only what a Kaggle image has")
         box = sandbox.make(temporary / "environment", python)
@@ -84,8 +86,8 @@ def _rehearse(
             root = temporary / layout / "kaggle"
             tree = hidden.make(root, layout, bundle, pictures, images)
             say(f"layout {layout}: running {bundle.code_file} on {images} hidden images")
-            kept = folder / f"rehearsal_{layout}.ipynb"
-            played.append(play(box, tree, bundle.notebook, kept, layout, namespace, hours))
+            executed = folder / f"rehearsal_{layout}.ipynb"
+            played.append(play(box, tree, bundle.notebook, executed, layout, namespace, hours))
             say("\n".join(played[-1].lines()))
     values = {"passed": True, "versions": found, "stand_ins": list(box.stand_ins)}
     files.write_json(folder / "rehearsal.json", {**values, "layouts": [one.values() for one in played]})
@@ -107,25 +109,34 @@ def play(
     box: Sandbox,
     tree: Tree,
     kernel: Path,
-    kept: Path,
+    executed: Path,
     layout: str,
     namespace: bool,
     hours: float | None = None,
 ) -> Played:
-    """Run the notebook in a tree, check what it leaves, and keep the executed notebook in ``kept``.
+    """Run the notebook in a tree, and check its submission.
+
+    Args:
+        box: the environment to run it in.
+        tree: stands for ``/kaggle``.
+        kernel: the notebook.
+        executed: where the notebook with its outputs is written.
+        layout: of the tree, for the report.
+        namespace: whether the system gives a network namespace; see ``close_network``.
+        hours: the notebook's time limit; None: as in its parameters.
 
     Raises:
-        KitError: it failed, or its submission is not valid.
+        KitError: the notebook failed, or its submission is not valid.
     """
-    ended, peak = execute(box, tree, kernel, kept, namespace, hours)
+    ended, peak = execute(box, tree, kernel, executed, namespace, hours)
     path = tree.working / "submission.csv"
     problems = writer.check(path, tree.competition) if path.is_file() else ["there is none"]
     state = f"submission.csv is not valid: {problems[0]}" if problems else "it left a valid submission.csv"
     if ended["error"]:
         name, text = ended["error"]["name"], ended["error"]["text"].strip().splitlines() or [""]
-        raise KitError(f"layout {layout}: the notebook failed: {name}: {text[-1]} ({state}; see {kept})")
+        raise KitError(f"layout {layout}: the notebook failed: {name}: {text[-1]} ({state}; see {executed})")
     if problems:
-        raise KitError(f"layout {layout}: {state} ({len(problems)} problems in all; see {kept})")
+        raise KitError(f"layout {layout}: {state} ({len(problems)} problems in all; see {executed})")
     ids = [frame.id for frame in competition.test(tree.competition)]
     rows = read_rows(path)
     return Played(
@@ -143,72 +154,86 @@ def play(
 
 
 def execute(
-    box: Sandbox, tree: Tree, kernel: Path, kept: Path, namespace: bool, hours: float | None = None
+    box: Sandbox, tree: Tree, kernel: Path, executed: Path, namespace: bool, hours: float | None = None
 ) -> tuple[dict[str, Any], int]:
-    """Run the notebook without a network; how it ended, and the peak memory of its processes.
+    """Run the notebook without a network; see ``play`` for the arguments.
+
+    Returns:
+        How it ended, as ``offline_run`` writes it, and the peak memory of its processes in bytes.
 
     Raises:
-        KitError: it could not be started, or its process died.
+        KitError: the notebook could not be started, or its process died.
     """
     beside = tree.root.parent
+    result, copy = beside / "result.json", beside / "executed.ipynb"
     job = {
         "notebook": str(kernel.resolve()),
-        "executed": str(beside / "executed.ipynb"),
+        "executed": str(copy),
         "working": str(tree.working),
         "parameters": {} if hours is None else {**injected(kernel), "hours": hours},
         "read_only": [str(tree.inputs), *map(str, box.sources)],
         "namespace": namespace,
-        "result": str(beside / "result.json"),
+        "result": str(result),
     }
     files.write_json(beside / "job.json", job)
     command = [str(box.python), "-I", str(RUNNER), str(beside / "job.json")]
     process = subprocess.Popen(
-        command, cwd=tree.working, env=surroundings(box, tree, os.environ), stdin=subprocess.DEVNULL
+        command, cwd=tree.working, env=kernel_environment(box, tree, os.environ), stdin=subprocess.DEVNULL
     )
     peak = processes.watch(process)
-    if Path(job["executed"]).is_file():
-        with files.atomic(kept) as temporary:
-            shutil.copyfile(job["executed"], temporary)
-    if not Path(job["result"]).is_file():
+    if copy.is_file():
+        with files.atomic(executed) as temporary:
+            shutil.copyfile(copy, temporary)
+    if not result.is_file():
         raise KitError(
             f"the rehearsal's process ended with status {process.returncode} before the notebook did; the "
             "reason is above"
         )
-    return files.read_json(job["result"]), peak
+    return files.read_json(result), peak
 
 
-def surroundings(box: Sandbox, tree: Tree, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables of a kernel on Kaggle, as far as they matter here."""
+def kernel_environment(box: Sandbox, tree: Tree, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables with which the notebook runs.
+
+    Args:
+        box: the environment that it runs in.
+        tree: stands for ``/kaggle``.
+        environment: of this process; variables of ``PASSED`` are taken over.
+    """
     beside = tree.root.parent
     own = str(Path(sys.prefix, "bin"))
     paths = [part for part in environment.get("PATH", os.defpath).split(os.pathsep) if part != own]
     return {
         **{name: value for name, value in environment.items() if name.startswith(PASSED)},
         "PATH": os.pathsep.join([str(box.python.parent), *paths]),
-        "HOME": str(
-            files.make_folder(beside.parent / "home")
-        ),  # no caches, no settings, no keys of the user's
+        # Without the user's caches, settings and keys.
+        "HOME": str(files.make_folder(beside.parent / "home")),
         "TMPDIR": str(files.make_folder(beside / "tmp")),
         "PIP_CONFIG_FILE": os.devnull,
         "PYTHONNOUSERSITE": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a kernel's debugger warns of itself otherwise
+        # Otherwise the kernel's debugger prints a warning.
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "KIT_KAGGLE": str(tree.root),
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
     }
 
 
 def injected(kernel: Path) -> dict[str, Any]:
-    """The parameters that the bundle gave the notebook: papermill would put others in their place."""
+    """The parameters in the notebook's injected cell; papermill replaces this cell by a new one."""
     notebook = files.read_json(kernel)
     cells = [c for c in notebook["cells"] if "injected-parameters" in c["metadata"].get("tags", ())]
     lines = ast.parse("".join("".join(cell["source"]) + "\n" for cell in cells)).body
     return {
-        line.targets[0].id: ast.literal_eval(line.value) for line in lines if isinstance(line, ast.Assign)
+        target.id: ast.literal_eval(line.value)
+        for line in lines
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
     }
 
 
 def own_clock(working: Path) -> float | None:
-    """Seconds an image by the notebook's own clock, where it left them in its metrics.json."""
+    """Seconds an image by the notebook's own clock, from its metrics.json; None where that has none."""
     path = working / "metrics.json"
     found = files.read_json(path) if path.is_file() else {}
     return found.get("seconds", {}).get("an image") or None
@@ -216,13 +241,12 @@ def own_clock(working: Path) -> float | None:
 
 def read_rows(path: Path) -> list[list[str]]:
     """The rows of a valid submission."""
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
+    return list(tables.read_rows(path))[1:]
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary folder that is removed whatever happens, an end by SIGTERM included."""
+    """A temporary folder that is removed at the end, also after an error or SIGTERM."""
     temporary = Path(tempfile.mkdtemp(prefix="kit-rehearsal-"))
     try:
         with _terminated_is_interrupted():
@@ -235,7 +259,8 @@ def scratch() -> Iterator[Path]:
 @contextmanager
 def _terminated_is_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
+        # Only the main thread may handle signals.
+        yield
         return
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

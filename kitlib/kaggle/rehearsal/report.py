@@ -1,4 +1,4 @@
-"""What a rehearsal found: numbers for a file, and lines for the terminal."""
+"""The results of a rehearsal, as numbers for a file and as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from kitlib.kaggle import image
 
-HIDDEN_IMAGES = 240  # about as many as Kaggle's hidden test set has
+HIDDEN_IMAGES = 240  # in Kaggle's hidden test set, about
 COMPARED = ("torch", "torchvision", "numpy")
 
 
@@ -18,11 +18,15 @@ class Played:
 
     Attributes:
         layout: of ``/kaggle/input``: "old" or "new".
+        images: number of test images.
         seconds: from the notebook's start to its end.
         seconds_per_image: of predicting, by the notebook's own clock; without one, ``seconds`` by images.
-        peak_bytes: memory of all its processes together, at the most.
-        images, rows, bare: test images, the submission's rows, images in which nothing was found.
-        network, proof, inputs: how the network was closed, what a try to connect met, how inputs were locked.
+        peak_bytes: the most memory that all its processes used together.
+        rows: of the submission.
+        bare: images without a cell.
+        network: how it was closed.
+        proof: how an attempt to connect was refused.
+        inputs: how they were made read-only.
     """
 
     layout: str
@@ -38,7 +42,7 @@ class Played:
 
     @property
     def projected_hours(self) -> float:
-        """Of the run over the hidden test set: what is spent once, and each image's time."""
+        """Of a run over Kaggle's hidden test set: the time that is spent once, and each image's."""
         once = max(0.0, self.seconds - self.seconds_per_image * self.images)
         return (once + self.seconds_per_image * HIDDEN_IMAGES) / 3600
 
@@ -58,14 +62,14 @@ class Played:
 
 
 def versions(python: str, here: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The versions that the rehearsal ran with, of Python and of packages, beside the image's."""
+    """Versions of Python and of packages in the rehearsal ("here") and on the image."""
     there = image.packages()
     pairs = {"python": {"here": python, "image": image.PYTHON}}
     return pairs | {name: {"here": here[name], "image": there[name]} for name in COMPARED if name in here}
 
 
 def versions_line(pairs: Mapping[str, Mapping[str, str]]) -> str:
-    """One line of them, for the terminal."""
+    """The versions as a line for the terminal."""
     return "rehearsed with " + ", ".join(
         f"{name} {pair['here']} (the image: {pair['image']})" for name, pair in pairs.items()
     )

@@ -1,11 +1,11 @@
-"""A fresh Python environment with what a Kaggle image has, and nothing else.
+"""A new Python environment with the packages of a Kaggle image, and nothing else.
 
-It is a venv whose site-packages holds links to those installed distributions that ``image.packages`` lists:
-torch alone is gigabytes. Each one's RECORD says which files are its own. The links cannot harm what they lead
-to: without a RECORD of its own in the sandbox, pip refuses to replace or remove a linked package.
+It is a venv whose site-packages holds links to those installed distributions that ``image.packages`` lists,
+as torch alone has gigabytes. Each distribution's RECORD lists its files. The installed files are safe: pip
+refuses to replace or remove a linked package, because it has no RECORD in the sandbox.
 
-Versions are the local ones. One that is not the image's may need packages that the image's does not: these
-come along as stand-ins (torch's own nvidia-* and triton wheels are the common case); the report names them.
+Versions are the local ones. A local version may need packages that the image's version does not need, such as
+torch's nvidia-* and triton wheels. These are linked as stand-ins, and the report names them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from kitlib.kaggle import image
 from kitlib.kaggle.image import normalised
 
 INVENTORY = Path(__file__).with_name("inventory.py")
-#: The files of a .dist-info that say what it is; RECORD stays out, see above.
+#: Files of a .dist-info that describe the distribution; RECORD is left out on purpose, see above.
 METADATA = ("METADATA", "entry_points.txt", "top_level.txt", "WHEEL")
 NEEDED = ("pip", "papermill", "ipykernel")
-#: Wheels that are a part of torch's build and go with it, by what their names begin with.
+#: Beginnings of the names of wheels that are a part of torch's build.
 PARTS_OF_TORCH = ("nvidia-", "cuda-", "triton")
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A distribution of the interpreter that the sandbox is made from."""
+    """A distribution that is installed in the interpreter from which the sandbox is made."""
 
     name: str
     version: str
@@ -50,10 +50,10 @@ class Sandbox:
     Attributes:
         python: its interpreter.
         python_version: of that interpreter, "3.12.3".
-        versions: what it has, normalised name -> version.
-        stand_ins: those of them that are not on the image's list.
+        versions: of its packages, by normalised name.
+        stand_ins: those packages that are not on the image's list.
         sources: the site-packages that its links lead to.
-        contents: what its own holds.
+        contents: names of what its own site-packages held at first.
     """
 
     python: Path
@@ -68,10 +68,11 @@ def make(folder: Path, python: str = "") -> Sandbox:
     """Make the environment in ``folder``.
 
     Args:
-        python: the interpreter whose packages are taken; empty: the one that runs this.
+        folder: absent or empty.
+        python: the interpreter whose packages are linked; empty: the one that runs this.
 
     Raises:
-        KitError: it cannot be run, cannot make a venv, or lacks what it takes to run a notebook.
+        KitError: the interpreter cannot be run, cannot make a venv, or lacks what running a notebook needs.
     """
     source = python or sys.executable
     version, installed = inventory(source)
@@ -96,7 +97,7 @@ def make(folder: Path, python: str = "") -> Sandbox:
 
 
 def reset(box: Sandbox) -> None:
-    """Take out of it again what was installed since it was made."""
+    """Remove what was installed in the sandbox since it was made."""
     for path in site_packages(box.python).iterdir():
         if path.name in box.contents or path.name.startswith("kit_no_network"):
             continue
@@ -107,14 +108,14 @@ def reset(box: Sandbox) -> None:
 
 
 def inventory(python: str) -> tuple[str, list[Installed]]:
-    """The version of an interpreter, and what is installed in it.
+    """The version of an interpreter, and its installed distributions.
 
     Raises:
-        KitError: it cannot be run, or is no Python.
+        KitError: the interpreter cannot be run, or is no Python.
     """
-    told = _run([python, str(INVENTORY)], f"{python} cannot be run")
+    printed = _run([python, str(INVENTORY)], f"{python} cannot be run")
     try:
-        found = json.loads(told)
+        found = json.loads(printed)
     except ValueError:
         raise KitError(f"{python} is not a Python; name one with --python") from None
     return found["python"], [
@@ -132,10 +133,10 @@ def inventory(python: str) -> tuple[str, list[Installed]]:
 def select(
     installed: Sequence[Installed], listed: dict[str, str] | None = None
 ) -> tuple[list[Installed], list[str]]:
-    """Those distributions that the image has, and the names of the stand-ins among them.
+    """The distributions to link: those that the image has, and stand-ins; and the names of the stand-ins.
 
-    A package in another version than the image's brings what that version needs; never what the image is
-    known to be without.
+    Stand-ins are the requirements of packages whose version is not the image's, except for packages that the
+    image is known to lack.
     """
     listed = image.packages() if listed is None else listed
     by_name = {one.name: one for one in installed}
@@ -151,10 +152,15 @@ def select(
 
 
 def link(chosen: Iterable[Installed], others: Iterable[Installed], target: Path) -> None:
-    """Link the files of the chosen distributions into ``target``, a site-packages.
+    """Link the files of the chosen distributions into a site-packages.
 
-    A folder that none of the others has a part in is linked as a whole; one that they share, as ``google`` or
-    ``nvidia`` may be, is made, and what is in it linked one by one.
+    A folder is linked as a whole where no other distribution has files in it. A shared folder, as ``google``
+    or ``nvidia`` may be, is made, and its contents are linked one by one.
+
+    Args:
+        chosen: the distributions to link.
+        others: all other distributions of the interpreter.
+        target: the sandbox's site-packages.
     """
     chosen = list(chosen)
     foreign = {part for one in others for path in _inside(one) for part in (path, *path.parents)}
@@ -173,7 +179,8 @@ def link(chosen: Iterable[Installed], others: Iterable[Installed], target: Path)
 
 
 def _link(source: Path, place: Path) -> None:
-    if source.exists():  # a RECORD may name what was removed since
+    # A RECORD may list a file that was removed since.
+    if source.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(source, target_is_directory=source.is_dir())
 
@@ -188,8 +195,7 @@ def _in_several_folders(chosen: Iterable[Installed]) -> set[PurePosixPath]:
 
 
 def _inside(one: Installed) -> Iterable[PurePosixPath]:
-    """A distribution's files below its site-packages: not its scripts, nor compiled files, nor paths of the
-    machine that it was installed on."""
+    """A distribution's files below its site-packages, without scripts, compiled files and absolute paths."""
     for path in one.files:
         if stays_inside(path) and "__pycache__" not in path.parts:
             yield path
@@ -203,13 +209,14 @@ def _copy_metadata(folder: Path, path: PurePosixPath, target: Path) -> None:
 
 
 def site_packages(python: Path) -> Path:
-    """Where an interpreter's packages lie."""
+    """The folder of an interpreter's packages."""
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     return Path(_run([str(python), "-c", code], f"{python} cannot be run").strip())
 
 
 def _run(command: list[str], failure: str) -> str:
-    hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # they would show packages that are not its own
+    # They would show packages of other interpreters.
+    hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     try:
         done = subprocess.run(

@@ -13,12 +13,11 @@ from pathlib import Path
 from kitlib.data.competition import FOLDER
 from kitlib.errors import KitError
 from kitlib.files import cannot_write, make_folder
-from kitlib.kaggle.remote.client import Client, connect
-from kitlib.kaggle.remote.failures import SITE
+from kitlib.kaggle.remote.client import SITE, Client, connect
 
 IMAGES = {"train": 606, "train_semi_supervised": 1972, "test": 3}
 """PNG images that the folders of the Sartorius competition hold."""
-SPARE = 100_000_000  # bytes of the disk to leave free
+RESERVE = 100_000_000  # bytes of the disk to leave free
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
@@ -34,13 +33,14 @@ def download(
     ``.download`` in one that exists. It stays after a failure, so that the next run goes on with it.
 
     Args:
+        folder: made when missing.
         competition: its name in the address of its page.
         keep_archive: leave the archive in ``folder`` as well.
         say: prints a line of progress.
 
     Raises:
-        KitError: no credentials, rules not accepted, no network, no room, a damaged archive, or data that is
-            not what the competition's should be.
+        KitError: there are no credentials, the rules are not accepted, there is no network or no room, the
+            archive is damaged, or the data is not the competition's.
     """
     if not re.fullmatch(r"[\w-]+", competition):
         raise KitError(
@@ -80,21 +80,21 @@ def _fetch(client: Client, competition: str, folder: Path, size: int, keep_archi
     """Download the archive and put its files into ``folder``, whose files have ``size`` bytes together."""
     beside = folder.parent / f".{folder.name}.download"
     work = make_folder(folder / ".download" if folder.is_dir() else beside)
-    archive, kept = work / f"{competition}.zip", folder / f"{competition}.zip"
-    if kept.is_file():
-        os.replace(kept, archive)
+    archive, beside_data = work / f"{competition}.zip", folder / f"{competition}.zip"
+    if beside_data.is_file():
+        os.replace(beside_data, archive)
     _check_room(work, 2 * size - (archive.stat().st_size if archive.is_file() else 0))
     _download_archive(client, competition, archive)
     unpacked = _unpack(archive, work / "unpacked")
     _move(unpacked, folder)
     if keep_archive:
-        os.replace(archive, kept)
+        os.replace(archive, beside_data)
     shutil.rmtree(work)
 
 
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if needed + SPARE > free:
+    if needed + RESERVE > free:
         raise KitError(
             f"no room in {folder}: the archive and its files need {size_text(needed)}, {size_text(free)} are "
             "free; free some space, or choose another disk"
@@ -102,7 +102,7 @@ def _check_room(folder: Path, needed: int) -> None:
 
 
 def _download_archive(client: Client, competition: str, archive: Path) -> None:
-    """The client goes on with a partial archive, and leaves a whole one of the same date as it is."""
+    """Download the archive; the client resumes a partial one, and skips a whole one of the same date."""
     try:
         client.call(
             f"download the data of {competition}",
@@ -113,7 +113,8 @@ def _download_archive(client: Client, competition: str, archive: Path) -> None:
             page=_page(competition),
         )
     except KitError as error:
-        if isinstance(error.__cause__, ValueError):  # another length than announced: nothing to go on with
+        # The client raises it where the archive's length is not the announced one.
+        if isinstance(error.__cause__, ValueError):
             archive.unlink(missing_ok=True)
         raise
 
@@ -155,15 +156,17 @@ def _move(unpacked: Path, folder: Path) -> None:
 
 
 def check(folder: Path, competition: str = FOLDER) -> None:
-    """Make sure that the data is what it is known to be, where it is known.
+    """Make sure that the Sartorius competition's data is complete; other competitions are not checked.
 
     Raises:
-        KitError: another number of images, or no train.csv.
+        KitError: there is another number of images, or no train.csv.
     """
     if competition != FOLDER:
         return
     if not (folder / "train.csv").is_file():
-        raise KitError(f"{folder} has no train.csv, though all was unpacked; see {_page(FOLDER)}/data")
+        raise KitError(
+            f"{folder} has no train.csv, though the whole archive was unpacked; see {_page(FOLDER)}/data"
+        )
     for name, expected in IMAGES.items():
         count = sum(1 for _ in (folder / name).glob("*.png"))
         if count != expected:
@@ -176,7 +179,7 @@ def check(folder: Path, competition: str = FOLDER) -> None:
 
 
 def size_text(size: int) -> str:
-    """Bytes as people say them.
+    """A number of bytes with its unit.
 
     Example:
         >>> size_text(0), size_text(1234), size_text(2_500_000_000)

@@ -1,4 +1,4 @@
-"""A notebook's run on Kaggle: its state, its log, what it wrote."""
+"""A notebook's run on Kaggle: its state, its log, its output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kitlib.errors import KitError
 from kitlib.files import make_folder, write_text
-from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle.bundle import Bundle
 from kitlib.kaggle.remote.client import Client, wait_while
 
 FILE = "submission.csv"
@@ -32,26 +32,28 @@ def wait_for_end(client: Client, bundle: Bundle, every: float, is_new: bool) -> 
     """Wait for the notebook's run, and return the state in which it ended.
 
     Args:
-        every: seconds between two looks.
-        is_new: it has just been pushed, so that its state may still be that of an earlier run.
+        client: signed in.
+        bundle: whose notebook runs.
+        every: seconds between two queries of its state.
+        is_new: it was pushed just now, so that Kaggle may still show the state of an earlier run.
     """
     if is_new:
         time.sleep(every)
 
-    def look() -> str:
+    def query() -> str:
         return state_of(client, bundle)[0]
 
-    return wait_while(RUNNING, look, f"notebook {bundle.kernel_id}", every, HOURS, client.say)
+    return wait_while(RUNNING, query, f"notebook {bundle.kernel_id}", every, HOURS, client.say)
 
 
 def fetch_output(client: Client, bundle: Bundle) -> str:
-    """Fetch what the newest run wrote into RUN/kaggle/output, in place of what an earlier one did.
+    """Fetch the output of the newest run into RUN/kaggle/output, in place of an earlier one's.
 
     Returns:
-        The log as text; it lies there as well.
+        The log as text, which is also written there.
 
     Raises:
-        KitError: a file cannot be fetched, or the submission is not one.
+        KitError: a file cannot be fetched, or submission.csv does not begin as a submission does.
     """
     shutil.rmtree(bundle.output, ignore_errors=True)
     make_folder(bundle.output)
@@ -73,7 +75,7 @@ def fetch_output(client: Client, bundle: Bundle) -> str:
 
 
 def _check_header(submission: Path) -> None:
-    """Make sure that it is a submission: the client saves the page of an error as if it were the file."""
+    """Make sure that the file is a submission: the client saves the page of an error under its name, too."""
     if not submission.is_file():
         return
     with submission.open("rb") as file:
@@ -87,8 +89,14 @@ def _check_header(submission: Path) -> None:
 def submission_of(client: Client, bundle: Bundle, state: str, log: str) -> Path:
     """The path of the submission that the run wrote.
 
+    Args:
+        client: signed in.
+        bundle: whose notebook ran.
+        state: in which the run ended.
+        log: as text, from ``fetch_output``.
+
     Raises:
-        KitError: it failed, with the lines of its log that say why, or it wrote no submission.
+        KitError: the run failed, with the lines of its log that say why, or it wrote no submission.
     """
     path = bundle.output / FILE
     if state != "complete":
@@ -101,7 +109,7 @@ def submission_of(client: Client, bundle: Bundle, state: str, log: str) -> Path:
         )
     if not path.is_file():
         raise KitError(
-            f"the notebook's run wrote no {FILE}; {_log_path(bundle)} says why: correct it, push again"
+            f"the notebook's run wrote no {FILE}; {_log_path(bundle)} says why; correct it and push again"
         )
     return path
 
@@ -111,7 +119,7 @@ def _log_path(bundle: Bundle) -> Path:
 
 
 def log_text(log: str) -> str:
-    """The text of a log, which Kaggle keeps as a JSON list of pieces."""
+    """The text of a log, which Kaggle stores as a JSON list of pieces."""
     try:
         pieces = json.loads(log)
     except ValueError:
@@ -121,7 +129,7 @@ def log_text(log: str) -> str:
 
 
 def tail(log: str) -> list[str]:
-    """The last lines of a log, up to the last that names a reason: what comes after is of the machinery."""
+    """The last lines of a log, up to the last one with an error; what follows it is of no use to the user."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
     found = [line.rstrip() for line in plain.splitlines() if line.strip()]
     ends = [number for number, line in enumerate(found, 1) if REASON.search(line)]

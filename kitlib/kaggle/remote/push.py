@@ -1,16 +1,17 @@
-"""``kit push``: a run's bundle to Kaggle, its notebook run there, and what it wrote back."""
+"""``kit push``: send a run's bundle to Kaggle, run its notebook there, and fetch what that writes."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from kitlib.errors import KitError
 from kitlib.files import fingerprint, read_json, write_json
-from kitlib.kaggle import bundled
-from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle import bundle as bundles
+from kitlib.kaggle.bundle import NOBODY, Bundle
 from kitlib.kaggle.remote import notebook
 from kitlib.kaggle.remote.client import Client, connect, wait_while
 
@@ -19,7 +20,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Pushed:
-    """RUN/kaggle/pushed.json: what is on Kaggle, so that a second push sends only what is new.
+    """What was sent to Kaggle, as RUN/kaggle/pushed.json has it: a second push sends only what is new.
 
     Attributes:
         dataset_sum, kernel_sum: fingerprints of what was sent.
@@ -35,7 +36,7 @@ class Pushed:
 
 
 def read_pushed(bundle: Bundle) -> Pushed:
-    """What has been pushed; nothing where there is no such file.
+    """What was sent; all zero where there is no such file.
 
     Raises:
         KitError: the file is not whole.
@@ -47,8 +48,8 @@ def read_pushed(bundle: Bundle) -> Pushed:
     return Pushed(**{field.name: values[field.name] for field in fields(Pushed) if field.name in values})
 
 
-def _write_pushed(bundle: Bundle, **changes: object) -> None:
-    write_json(_pushed_path(bundle), asdict(replace(read_pushed(bundle), **changes)))
+def _write_pushed(bundle: Bundle, **changes: str | int) -> None:
+    write_json(_pushed_path(bundle), {**asdict(read_pushed(bundle)), **changes})
 
 
 def _pushed_path(bundle: Bundle) -> Path:
@@ -60,24 +61,25 @@ def push(
 ) -> Path | None:
     """Send the dataset and the notebook, wait for its run and fetch what it wrote.
 
-    What is as it was is not sent again: neither a dataset, nor a notebook that runs or was not fetched yet.
+    A dataset that has not changed is not sent again, nor is an unchanged notebook that runs or whose output
+    was not fetched yet.
 
     Args:
         run: the run's folder, which holds a bundle.
-        wait: for the notebook's run; for the dataset it waits in any case, as the notebook needs it.
-        every: seconds between two looks at a state.
+        wait: for the notebook's run. The dataset is waited for in any case, as the notebook needs it.
+        every: seconds between two queries of a state.
         say: prints a line of progress.
 
     Returns:
         The submission's path; None without waiting.
 
     Raises:
-        KitError: no bundle, no credentials, Kaggle refuses, a file of the dataset did not arrive, or the
-            notebook failed there.
+        KitError: there is no bundle, there are no credentials, Kaggle refuses, a file of the dataset did not
+            arrive, or the notebook failed there.
     """
-    bundle = bundled.load(run)
+    bundle = bundles.load(run)
     client = connect(say)
-    bundle = bundled.fill_user(bundle, client.user)
+    bundle = bundles.fill_user(bundle, client.user)
     _send_dataset(client, bundle, every)
     is_new = _send_notebook(client, bundle)
     if not wait:
@@ -99,7 +101,7 @@ def _send_dataset(client: Client, bundle: Bundle, every: float) -> None:
         client.say(f"dataset {bundle.dataset_id}: version {pushed.dataset_version} was sent before")
     else:
         _upload(client, bundle, is_new=state == ABSENT)
-        # One that was sent before may still be on its way, and is not to be taken for this one.
+        # A version that was sent before may not be ready yet, and must not be taken for this one.
         newest = 0 if state == ABSENT else max(version, pushed.dataset_version)
         _write_pushed(bundle, dataset_sum=digest, dataset_version=newest + 1)
     try:
@@ -119,13 +121,18 @@ def _upload(client: Client, bundle: Bundle, is_new: bool) -> None:
     size = sum(path.stat().st_size for path in bundle.dataset.iterdir())
     what = "a new one" if is_new else "a new version"
     client.say(f"dataset {bundle.dataset_id}: sending {what} ({size / 1e6:.1f} MB)")
-    options = {"quiet": client.quiet, "convert_to_csv": False, "dir_mode": "zip"}
-    folder, doing = str(bundle.dataset), f"send the dataset {bundle.dataset_id}"
-    if is_new:
-        create, arguments = client.api.dataset_create_new, (folder,)
-    else:
-        create, arguments = client.api.dataset_create_version, (folder, version_notes(bundle))
-    answer = client.call(doing, create, *arguments, page=bundle.dataset_page, **options)
+    doing = f"send the dataset {bundle.dataset_id}"
+    create = client.api.dataset_create_new if is_new else client.api.dataset_create_version
+    answer = client.call(
+        doing,
+        create,
+        str(bundle.dataset),
+        *(() if is_new else (version_notes(bundle),)),
+        quiet=client.quiet,
+        convert_to_csv=False,
+        dir_mode="zip",
+        page=bundle.dataset_page,
+    )
     if (answer.status or "").lower() != "ok" or answer.error:
         raise KitError(f"cannot {doing}: Kaggle says '{client.hide(answer.error or answer.status or '')}'")
 
@@ -133,20 +140,20 @@ def _upload(client: Client, bundle: Bundle, is_new: bool) -> None:
 def _wait_until_ready(client: Client, bundle: Bundle, every: float) -> None:
     expected = read_pushed(bundle).dataset_version
 
-    def look() -> str:
+    def query() -> str:
         state, version = _dataset_state(client, bundle)
         return state if state == "failed" or (state == "ready" and version >= expected) else "processing"
 
-    if wait_while(("processing",), look, f"dataset {bundle.dataset_id}", every, 1.0, client.say) == "failed":
+    if wait_while(("processing",), query, f"dataset {bundle.dataset_id}", every, 1.0, client.say) == "failed":
         raise DatasetError(f"Kaggle could not take in the dataset; see {bundle.dataset_page}, and push again")
 
 
 def _check_files(client: Client, bundle: Bundle) -> None:
-    """Make sure that no file is missing: the client leaves one out whose upload failed, without an error."""
+    """Make sure that no file is missing: where an upload fails, the client leaves it out without an error."""
     doing, function = f"list the files of {bundle.dataset_id}", client.api.dataset_list_files
     answers = client.pages(doing, function, bundle.dataset_id, bundle.dataset_page)
     there = {file.name for answer in answers for file in answer.files}
-    sent = {path.name for path in bundle.dataset.iterdir() if path.is_file()} - {bundled.DATASET}
+    sent = {path.name for path in bundle.dataset.iterdir() if path.is_file()} - {bundles.DATASET}
     missing = ", ".join(sorted(sent - there))
     if missing:
         raise DatasetError(f"{missing} did not arrive in the dataset at {bundle.dataset_page}; push again")
@@ -159,7 +166,7 @@ def _dataset_state(client: Client, bundle: Bundle) -> tuple[str, int]:
         text = client.call(doing, function, bundle.dataset_id, "json", page=bundle.dataset_page)
     except KitError as error:
         answer = getattr(error.__cause__, "response", None)
-        # Kaggle says 403 of a dataset that is not there.
+        # Kaggle answers 403 where there is no such dataset.
         if answer is not None and answer.status_code in (403, 404):
             return ABSENT, 0
         raise
@@ -168,7 +175,7 @@ def _dataset_state(client: Client, bundle: Bundle) -> tuple[str, int]:
 
 
 def _send_notebook(client: Client, bundle: Bundle) -> bool:
-    """Push the notebook; whether there was a need to."""
+    """Push the notebook unless it is under way; whether it was pushed."""
     pushed, digest = read_pushed(bundle), _sum_of(bundle.kernel) + _sum_of(bundle.dataset)
     if pushed.kernel_sum == digest and _is_under_way(client, bundle, pushed):
         client.say(f"notebook {bundle.kernel_id}: version {pushed.kernel_version} was pushed before")
@@ -188,7 +195,7 @@ def _send_notebook(client: Client, bundle: Bundle) -> bool:
 
 
 def _is_under_way(client: Client, bundle: Bundle, pushed: Pushed) -> bool:
-    """Whether the last version pushed still runs, or has ended well without its output being fetched."""
+    """Whether the last version pushed still runs, or has ended well and its output was not fetched yet."""
     state, _ = notebook.state_of(client, bundle)
     return state in notebook.RUNNING or (
         state == "complete" and pushed.fetched_version < pushed.kernel_version
@@ -202,5 +209,44 @@ def _sum_of(folder: Path) -> str:
 
 
 def version_notes(bundle: Bundle) -> str:
-    """What a dataset's version is called."""
+    """The notes of a dataset's version."""
     return f"kit bundle of {bundle.run.resolve().name}"
+
+
+# -------------------------------------------------------------------------------- --dry-run
+
+
+def commands(run: Path | str) -> list[str]:
+    """What ``push`` does, as command lines of the official client; lines with # say when.
+
+    Raises:
+        KitError: there is no bundle.
+    """
+    bundle = bundles.load(run)
+    dataset, kernel = bundle.dataset_id, bundle.kernel_id
+    status_of = ("kaggle", "datasets", "status", dataset, "--format", "json")
+    options = ("-p", str(bundle.dataset), "-r", "zip", "-t")
+    return [
+        *user_lines(bundle),
+        shlex.join(status_of),
+        "# where that fails, as there is none yet:",
+        shlex.join(("kaggle", "datasets", "create", *options)),
+        "# otherwise:",
+        shlex.join(("kaggle", "datasets", "version", *options, "-m", version_notes(bundle))),
+        '# again until it is "ready", in a later version than before:',
+        shlex.join(status_of),
+        "# it must list every file: the client leaves one out whose upload failed",
+        shlex.join(("kaggle", "datasets", "files", dataset, "--page-size", "200")),
+        shlex.join(("kaggle", "kernels", "push", "-p", str(bundle.kernel))),
+        "# again until it is COMPLETE or ERROR:",
+        shlex.join(("kaggle", "kernels", "status", kernel)),
+        shlex.join(("kaggle", "kernels", "output", kernel, "-p", str(bundle.output), "-o")),
+    ]
+
+
+def user_lines(bundle: Bundle) -> list[str]:
+    """The line on the user's name, where the bundle has none yet."""
+    if NOBODY not in bundle.dataset_id + bundle.kernel_id:
+        return []
+    paths = " and ".join(map(str, bundle.metadata))
+    return [f"# {NOBODY} is your name on Kaggle: put it into {paths} first"]

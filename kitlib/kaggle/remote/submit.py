@@ -1,23 +1,24 @@
-"""``kit submit``: the submission.csv of a notebook's version to the competition, and its score."""
+"""``kit submit``: submit what a version of the notebook wrote to the competition, and wait for its score."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kitlib.errors import KitError
-from kitlib.kaggle import bundled
-from kitlib.kaggle.bundled import Bundle
+from kitlib.kaggle import bundle as bundles
+from kitlib.kaggle.bundle import Bundle
 from kitlib.kaggle.remote import notebook
 from kitlib.kaggle.remote.client import Client, connect, wait_while
-from kitlib.kaggle.remote.push import read_pushed
+from kitlib.kaggle.remote.push import read_pushed, user_lines
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the competition gives; a blank one is not shown (yet)."""
+    """A submission's scores; one that the competition does not show (yet) is blank."""
 
     public: str
     private: str
@@ -35,24 +36,25 @@ def submit(
 
     Args:
         run: the run's folder, which holds a bundle.
-        message: left out: the run and the version.
-        version: of the notebook; left out: the one that was pushed last.
+        message: the submission's description; empty: the run and the version.
+        version: of the notebook; 0: the one that was pushed last.
         wait: for the scores.
-        every: seconds between two looks at the submission.
+        every: seconds between two queries of the submission.
         say: prints a line of progress.
 
     Returns:
         The scores; None without waiting.
 
     Raises:
-        KitError: nothing pushed, its run not complete, Kaggle refuses, or the submission failed there.
+        KitError: nothing was pushed, the notebook's run is not complete, Kaggle refuses, or the submission
+            failed there.
     """
-    bundle = bundled.load(run)
+    bundle = bundles.load(run)
     last = read_pushed(bundle).kernel_version
     if not (version or last):
         raise KitError(f"no notebook of {run} was pushed; run `kit push {run}`, or give --version")
     client = connect(say)
-    bundle = bundled.fill_user(bundle, client.user)
+    bundle = bundles.fill_user(bundle, client.user)
     if version in (0, last):
         _check_that_it_ran(client, bundle, run)
     ref = _send(client, bundle, version or last, message)
@@ -72,7 +74,7 @@ def _check_that_it_ran(client: Client, bundle: Bundle, run: Path | str) -> None:
 
 
 def _send(client: Client, bundle: Bundle, version: int, message: str) -> int:
-    """Submit, once, and return Kaggle's number of the submission."""
+    """Submit, once, and return the number that Kaggle gives the submission."""
     answer = client.call(
         f"submit version {version} of {bundle.kernel_id} to {bundle.competition}",
         client.api.competition_submit_code,
@@ -94,20 +96,49 @@ def _page(bundle: Bundle) -> str:
 
 
 def submission_message(bundle: Bundle, version: int | str) -> str:
-    """What a submission is called where the user gives no name."""
+    """A submission's description where the user gives none."""
     return f"{bundle.run.resolve().name}, version {version}"
 
 
 def _scores(client: Client, bundle: Bundle, ref: int, every: float) -> Scores:
     found: list[Any] = []
 
-    def look() -> str:
+    def query() -> str:
         doing, function = "ask for the submission's score", client.api.competition_submissions
         submissions = client.call(doing, function, bundle.competition, page=_page(bundle))
         found[:] = [one for one in submissions or [] if one.ref == ref or not ref][:1]
         return found[0].status.name.lower() if found else "pending"
 
-    if wait_while(("pending",), look, "submission", every, 24.0, client.say) != "complete":
+    if wait_while(("pending",), query, "submission", every, 24.0, client.say) != "complete":
         said = client.hide(found[0].error_description or "without a reason")
         raise KitError(f"Kaggle could not score the submission ({said}); see {_page(bundle)}")
     return Scores(found[0].public_score or "", found[0].private_score or "")
+
+
+# -------------------------------------------------------------------------------- --dry-run
+
+
+def commands(run: Path | str, message: str = "", version: int = 0) -> list[str]:
+    """What ``submit`` does, as command lines of the official client; lines with # say when.
+
+    Args:
+        run: the run's folder, which holds a bundle.
+        message: the submission's description; empty: the run and the version.
+        version: of the notebook; 0: the one that was pushed last.
+
+    Raises:
+        KitError: there is no bundle.
+    """
+    bundle = bundles.load(run)
+    number = str(version or read_pushed(bundle).kernel_version or "VERSION")
+    text = message or submission_message(bundle, number)
+    options = ("-k", bundle.kernel_id, "-v", number, "-f", notebook.FILE, "-m", text)
+    lines = user_lines(bundle)
+    if number == "VERSION":
+        lines.append("# VERSION is the number that `kaggle kernels push` gave")
+    return [
+        *lines,
+        shlex.join(("kaggle", "competitions", "submit", bundle.competition, *options)),
+        "# again until it has a score:",
+        shlex.join(("kaggle", "competitions", "submissions", bundle.competition)),
+    ]
