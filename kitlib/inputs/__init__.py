@@ -1,1 +1,1 @@
-"""From records to training samples: random views, mixing of frames, mask targets, ignored areas."""
+"""From frames to training samples: augmentation, copy-paste, mask targets, ignored areas."""

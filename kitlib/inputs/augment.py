@@ -1,8 +1,9 @@
-"""Random views of frames for training: where to look, how large, which way round, how bright."""
+"""Random scale, crop, flips, rotation and grey levels of training images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,25 +11,25 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from kitlib.inputs.config import AugmentConfig, Size
-from kitlib.inputs.patch import Box, Patch, flip_x, flip_y, turn
+from kitlib.inputs.patch import Box, Patch, flip_x, flip_y, rot90
 from kitlib.masks import rle
 from kitlib.records import Frame
 
 
 @dataclass(frozen=True)
 class View:
-    """What part of a frame is seen, and how large.
+    """A scale and a crop.
 
     Attributes:
-        size: what the frame is resized to.
-        window: what is cut from the resized frame; may stick out of it.
+        size: to which the frame is resized.
+        window: the crop from the resized frame; may extend beyond it.
     """
 
     size: Size
     window: Box
 
     def near(self, frame: Size) -> Box:
-        """The part of a frame, given its (height, width), that has any influence on the window."""
+        """The box in a frame of this (height, width) that has any influence on the window."""
         x0, y0, x1, y1 = self.window
         scale_y, scale_x = frame[0] / self.size[0], frame[1] / self.size[1]
         left, top = int(np.floor(x0 * scale_x)) - 1, int(np.floor(y0 * scale_y)) - 1
@@ -36,16 +37,16 @@ class View:
         return max(left, 0), max(top, 0), min(right, frame[1]), min(bottom, frame[0])
 
 
-# ---------------------------------------------------------------------------------------------- where to look
-
-
 def draw_view(frame: Frame, config: AugmentConfig, rng: Generator, crop: Size | None = None) -> View:
-    """Draw scale and crop.
+    """Draw a scale and a crop.
 
     Args:
-        crop: size of the crop in place of ``config.crop``.
+        frame: the frame to resize and crop.
+        config: the ranges to draw from.
+        rng: the source of randomness.
+        crop: the crop's size, in place of ``config.crop``.
     """
-    focus = _draw_cell(frame, config, rng)
+    focus = _draw_focus(frame, config, rng)
     factor = rng.uniform(*config.scale_by_type.get(frame.category or "", config.scale))
     size = max(round(frame.height * factor), 1), max(round(frame.width * factor), 1)
     if focus is not None:
@@ -53,17 +54,20 @@ def draw_view(frame: Frame, config: AugmentConfig, rng: Generator, crop: Size | 
     return View(size, _place(crop or config.crop or size, size, focus, rng))
 
 
-def _draw_cell(frame: Frame, config: AugmentConfig, rng: Generator) -> tuple[float, float] | None:
-    """The middle of a random cell, x and y, for the share of views that are placed around one."""
+def _draw_focus(frame: Frame, config: AugmentConfig, rng: Generator) -> tuple[float, float] | None:
+    """The middle (x, y) of a random cell; None for a crop anywhere, see ``AugmentConfig.cell_centred``."""
     if config.cell_centred <= rng.random() or not frame.cells:
         return None
-    x0, y0, x1, y1 = rle.boxes([frame.cells[rng.integers(len(frame.cells))].mask])[0].tolist()
+    cell = frame.cells[int(rng.integers(len(frame.cells)))]
+    x0, y0, x1, y1 = rle.boxes([cell.mask])[0].tolist()
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
 def _place(size: Size, area: Size, focus: tuple[float, float] | None, rng: Generator) -> Box:
-    """A box of ``size`` within an area, anywhere or with the focus in its middle half; at 0 where it is
-    larger."""
+    """A random box of ``size`` in an area, with the focus, if any, in the box's middle half.
+
+    Along an axis on which the box is larger than the area, the box starts at 0.
+    """
     start = []
     for axis in (1, 0):
         room = max(area[axis] - size[axis], 0)
@@ -75,32 +79,29 @@ def _place(size: Size, area: Size, focus: tuple[float, float] | None, rng: Gener
     return start[0], start[1], start[0] + size[1], start[1] + size[0]
 
 
-# -------------------------------------------------------------------------------- which way, how bright
-
-
 def orient(patch: Patch, config: AugmentConfig, rng: Generator) -> Patch:
-    """Random flips and quarter turns."""
+    """Random flips and rotations by multiples of 90 degrees."""
     if config.flip:
         flips = rng.random(2) < 0.5
         patch = flip_x(patch) if flips[0] else patch
         patch = flip_y(patch) if flips[1] and config.flip_vertical else patch
-    return turn(patch, int(rng.integers(4))) if config.rot90 else patch
+    return rot90(patch, int(rng.integers(4))) if config.rot90 else patch
 
 
 def photometric(image: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> NDArray[np.uint8]:
     """Random brightness, contrast, gamma, blur and noise, in this order."""
     if not any((config.brightness, config.contrast, config.gamma, config.blur, config.noise)):
         return image
-    levels = image.astype(np.float32)
-    levels *= 1 + rng.uniform(-config.brightness, config.brightness)
+    grey: NDArray[Any] = image.astype(np.float32)
+    grey *= 1 + rng.uniform(-config.brightness, config.brightness)
     if config.contrast:
-        mean = levels.mean()
-        levels = (levels - mean) * (1 + rng.uniform(-config.contrast, config.contrast)) + mean
+        mean = grey.mean()
+        grey = (grey - mean) * (1 + rng.uniform(-config.contrast, config.contrast)) + mean
     if config.gamma:
-        levels = 255 * (np.clip(levels, 0, 255) / 255) ** np.exp(rng.uniform(-config.gamma, config.gamma))
-    # Below a tenth of a pixel a Gaussian does nothing to 8-bit levels.
+        grey = 255 * (np.clip(grey, 0, 255) / 255) ** np.exp(rng.uniform(-config.gamma, config.gamma))
+    # Below a tenth of a pixel, a Gaussian blur leaves 8-bit grey levels as they are.
     if config.blur and (sigma := rng.uniform(0, config.blur)) > 0.1:
-        levels = cv2.GaussianBlur(levels, (0, 0), sigma)
+        grey = cv2.GaussianBlur(grey, (0, 0), sigma)
     if config.noise:
-        levels += rng.uniform(0, config.noise) * rng.standard_normal(levels.shape, np.float32)
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        grey += rng.uniform(0, config.noise) * rng.standard_normal(grey.shape, np.float32)
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)

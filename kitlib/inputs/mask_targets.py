@@ -1,8 +1,8 @@
-"""The masks of an image's cells as training wants them: each within its box, never a stack of full frames."""
+"""The masks of an image's cells in training: each within its box, never a stack of full frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,25 +10,23 @@ from detectron2.structures import Boxes
 from numpy.typing import NDArray
 
 from kitlib.errors import KitError
-from kitlib.masks import rle
 from kitlib.model.roi_align import samples
 
-# Mask pixels that one step of ``crop_and_resize`` spreads out: some 20 MB with their places.
+# Mask pixels in one step of ``crop_and_resize``, which takes about 20 MB for them and their indices.
 CHUNK_PIXELS = 1_000_000
 
 
 class LocalMasks:
     """N masks of one image, usable as detectron2's ``Instances.gt_masks`` in place of ``BitMasks``.
 
-    Every mask is kept within its own box, all of them in one flat array. Indexing, with duplicates too,
-    copies boxes and offsets only: sampling 500 proposals costs no mask memory.
+    One flat array stores the pixels of every mask within its box. Indexing, also with duplicates, copies only
+    boxes and offsets, so sampling 500 proposals takes no memory for masks.
 
     Attributes:
-        storage: (P,) uint8, the masks' pixels row by row, 1 inside the cell; shared by everything indexed
-            from it.
-        boxes: (N, 4) int64, x0, y0, width, height of each mask in pixels of the image, tight; zeros if it
-            is empty.
-        offsets: (N,) int64, where each mask begins in ``storage``.
+        storage: (P,) uint8, the masks' pixels row by row, 1 inside the cell; indexing shares it.
+        boxes: (N, 4) int64, x0, y0, width, height of each mask's tight box in pixels of the image; zeros if
+            the mask is empty.
+        offsets: (N,) int64, the index in ``storage`` of each mask's first pixel.
         image_size: (height, width) of the image.
     """
 
@@ -38,20 +36,16 @@ class LocalMasks:
         self.storage, self.boxes, self.offsets = storage, boxes, offsets
         self.image_size = (int(image_size[0]), int(image_size[1]))
 
-    # ------------------------------------------------------------------------------------------ making
-
     @classmethod
     def from_crops(cls, crops: Iterable[tuple[int, int, NDArray]], image_size: tuple[int, int]) -> LocalMasks:
-        """Masks from (x, y, (h, w) array) triples: the array's top left pixel lies at column x, row y.
-
-        Arrays are trimmed to what is non-zero in them.
+        """Masks from (x, y, (h, w) array) triples; the array's top left pixel is at column x, row y.
 
         Raises:
             KitError: a mask has pixels outside the image.
         """
         boxes, pixels = [], []
         for x, y, mask in crops:
-            top, bottom, left, right = tight(mask)
+            top, bottom, left, right = _tight(mask)
             x, y, mask = x + left, y + top, mask[top:bottom, left:right]
             if mask.size and not (
                 0 <= x <= image_size[1] - mask.shape[1] and 0 <= y <= image_size[0] - mask.shape[0]
@@ -60,7 +54,7 @@ class LocalMasks:
             boxes.append((x, y, right - left, bottom - top) if mask.size else (0, 0, 0, 0))
             pixels.append((mask != 0).ravel())
         storage = np.concatenate(pixels).view(np.uint8) if pixels else np.empty(0, np.uint8)
-        return cls._one_after_the_other(storage, np.array(boxes, np.int64).reshape(-1, 4), image_size)
+        return cls._concatenated(storage, np.array(boxes, np.int64).reshape(-1, 4), image_size)
 
     @classmethod
     def from_bits(
@@ -68,50 +62,22 @@ class LocalMasks:
     ) -> LocalMasks:
         """Masks from ``np.packbits`` of the ``storage`` that ``from_crops`` makes, and their ``boxes``."""
         pixels = int((boxes[:, 2] * boxes[:, 3]).sum())
-        return cls._one_after_the_other(np.unpackbits(bits, count=pixels), boxes, image_size)
+        return cls._concatenated(np.unpackbits(bits, count=pixels), boxes, image_size)
 
     @classmethod
-    def _one_after_the_other(
+    def _concatenated(
         cls, storage: NDArray[np.uint8], boxes: NDArray[np.int64], image_size: tuple[int, int]
     ) -> LocalMasks:
         areas = boxes[:, 2] * boxes[:, 3]
         offsets = np.cumsum(areas) - areas
         return cls(torch.from_numpy(storage), torch.from_numpy(boxes), torch.from_numpy(offsets), image_size)
 
-    @classmethod
-    def from_rles(cls, rles: Sequence[rle.RLE], image_size: tuple[int, int]) -> LocalMasks:
-        """Masks of whole frames, box by box."""
-        boxes = rle.boxes(rles)
-        crops = zip(boxes[:, :2].tolist(), rle.crops(rles, boxes), strict=True)
-        return cls.from_crops(((x, y, crop) for (x, y), crop in crops), image_size)
-
-    @staticmethod
-    def cat(masks: Sequence[LocalMasks]) -> LocalMasks:
-        """All masks of several of one image size; storages that are the same are kept once.
-
-        Raises:
-            KitError: the sizes of the images differ.
-        """
-        sizes = {m.image_size for m in masks}
-        if len(sizes) != 1:
-            raise KitError(f"masks of images of different sizes cannot be joined: {sorted(sizes)}")
-        storages: dict[int, tuple[torch.Tensor, int]] = {}
-        end = 0
-        for m in masks:
-            if id(m.storage) not in storages:
-                storages[id(m.storage)] = (m.storage, end)
-                end += len(m.storage)
-        only = next(iter(storages.values()))[0]
-        storage = only if len(storages) == 1 else torch.cat([s for s, _ in storages.values()])
-        offsets = torch.cat([m.offsets + storages[id(m.storage)][1] for m in masks])
-        return LocalMasks(storage, torch.cat([m.boxes for m in masks]), offsets, sizes.pop())
-
-    # -------------------------------------------------------------------------------- as detectron2 asks
-
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LocalMasks:
         """The same masks on another device."""
-        moved = (t.to(device, non_blocking=non_blocking) for t in (self.storage, self.boxes, self.offsets))
-        return LocalMasks(*moved, self.image_size)
+        storage, boxes, offsets = (
+            t.to(device, non_blocking=non_blocking) for t in (self.storage, self.boxes, self.offsets)
+        )
+        return LocalMasks(storage, boxes, offsets, self.image_size)
 
     @property
     def device(self) -> torch.device:
@@ -121,10 +87,9 @@ class LocalMasks:
         return len(self.offsets)
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> LocalMasks:
-        """The masks that a number, a slice, a bool vector or a vector of numbers (repeats allowed) names."""
-        if isinstance(item, int):
-            item = [item]
-        return LocalMasks(self.storage, self.boxes[item], self.offsets[item], self.image_size)
+        """The masks at an index, a slice, a bool vector or a vector of indices, which may repeat."""
+        which = [item] if isinstance(item, int) else item
+        return LocalMasks(self.storage, self.boxes[which], self.offsets[which], self.image_size)
 
     def __repr__(self) -> str:
         return f"LocalMasks(num_instances={len(self)}, image_size={self.image_size})"
@@ -133,24 +98,19 @@ class LocalMasks:
         """The tight boxes, x0, y0, x1, y1 in pixels."""
         return Boxes(torch.cat([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], dim=1).float())
 
-    def crop(self, index: int) -> tuple[int, int, torch.Tensor]:
-        """Column, row and (h, w) pixels of one mask within its box."""
-        x, y, w, h = self.boxes[index].tolist()
-        start = int(self.offsets[index])
-        return x, y, self.storage[start : start + w * h].view(h, w)
-
     @torch.no_grad()
     def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
         """The mask head's targets: mask i within box i, resized to ``mask_size`` x ``mask_size``.
 
-        The same values as ``BitMasks.crop_and_resize``: ROIAlign with ``aligned=True`` and
-        ``sampling_ratio=0`` (as many samples a bin as it has pixels, averaged), then >= 0.5. Averages of
-        bilinear samples on a grid separate into rows and columns, so each target is one small product
-        ``rows @ mask @ columns.T``. Only the order of additions differs from ROIAlign's: a value that is
-        0.5 but for rounding may fall on the other side.
+        The values are those of ``BitMasks.crop_and_resize``: ROIAlign with ``aligned=True`` and
+        ``sampling_ratio=0`` (the mean of one sample for each pixel of a bin), then >= 0.5. The mean of
+        bilinear samples on a grid separates into rows and columns, so each target is a small product ``rows @
+        mask @ columns.T``. Only the order of additions differs from ROIAlign's, so a value within rounding of
+        0.5 may fall on the other side.
 
         Args:
             boxes: (N, 4) x0, y0, x1, y1 in pixels of the image, one for each mask.
+            mask_size: bins along each axis.
 
         Returns:
             (N, mask_size, mask_size) bool, on the masks' device.
@@ -159,7 +119,7 @@ class LocalMasks:
             raise ValueError(f"{len(boxes)} boxes for {len(self)} masks")
         boxes = boxes.to(self.device, torch.float32)
         targets = torch.zeros((len(self), mask_size, mask_size), dtype=torch.bool, device=self.device)
-        # Under autocast the products would be taken in half precision.
+        # Under autocast the products would be in half precision.
         with torch.autocast(self.device.type, enabled=False):
             for part, width, height in _chunks(self.boxes):
                 part = part.to(self.device)
@@ -167,21 +127,21 @@ class LocalMasks:
                 frame_h, frame_w = self.image_size
                 rows = _weights(boxes[part][:, 1::2], mask_size, local[:, 1], height, frame_h)
                 columns = _weights(boxes[part][:, 0::2], mask_size, local[:, 0], width, frame_w)
-                # A half counts as inside, even when rounding has taken 1e-7 from it.
+                # 0.5 counts as inside, also where rounding has made it smaller.
                 targets[part] = rows @ pixels @ columns.mT >= 0.5 - 1e-6
         return targets
 
     def _spread(self, part: torch.Tensor, width: int, height: int) -> torch.Tensor:
-        """(n, height, width) float32: the masks numbered ``part``, each at the top left, zeros around."""
+        """(n, height, width) float32: the masks at indices ``part``, padded at the right and below."""
         local, device = self.boxes[part], self.device
         row, column = torch.arange(height, device=device), torch.arange(width, device=device)
         inside = (row[:, None] < local[:, 3, None, None]) & (column < local[:, 2, None, None])
-        place = self.offsets[part, None, None] + row[:, None] * local[:, 2, None, None] + column
-        return (self.storage[place.clamp_(max=len(self.storage) - 1)] * inside).float()
+        index = self.offsets[part, None, None] + row[:, None] * local[:, 2, None, None] + column
+        return (self.storage[index.clamp_(max=len(self.storage) - 1)] * inside).float()
 
 
-def tight(mask: NDArray) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right (half-open) of what is non-zero in an array; zeros if nothing is."""
+def _tight(mask: NDArray) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right (half-open) of an array's non-zero pixels; zeros if there are none."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return 0, 0, 0, 0
@@ -190,7 +150,7 @@ def tight(mask: NDArray) -> tuple[int, int, int, int]:
 
 
 def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
-    """Numbers of masks of like size, with their largest width and height; empty masks are left out."""
+    """Indices of masks of similar size, with their largest width and height; empty masks are left out."""
     width, height = boxes[:, 2].cpu().numpy(), boxes[:, 3].cpu().numpy()
     order = np.argsort(np.maximum(width, height), kind="stable")
     order = order[width[order] > 0]
@@ -199,7 +159,7 @@ def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
         side_w = np.maximum.accumulate(width[order[first:]])
         side_h = np.maximum.accumulate(height[order[first:]])
         fits = side_w * side_h * np.arange(1, len(side_w) + 1) <= CHUNK_PIXELS
-        # Twice the side of the smallest: a chunk spends its time on masks, not on the space around them.
+        # At most twice the side of the smallest, so that padding does not dominate a chunk.
         alike = np.maximum(side_w, side_h) <= max(2 * max(side_w[0], side_h[0]), 32)
         count = max(int((fits & alike).sum()), 1)
         yield torch.from_numpy(order[first : first + count]), int(side_w[count - 1]), int(side_h[count - 1])
@@ -207,21 +167,22 @@ def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
 
 
 def _weights(span: torch.Tensor, bins: int, origin: torch.Tensor, size: int, frame: int) -> torch.Tensor:
-    """How much each mask pixel along one axis counts in each bin of a box, sampled as ROIAlign does.
+    """The weight of each mask pixel along one axis in each bin of a box, sampled as ROIAlign does.
 
     Args:
         span: (n, 2) where the boxes begin and end, in pixels.
+        bins: bins along the axis.
         origin: (n,) the pixel at which each mask begins.
-        size: pixels along the masks' axis.
-        frame: pixels along the image's axis.
+        size: of the masks along the axis, in pixels.
+        frame: size of the image along the axis, in pixels.
 
     Returns:
         (n, bins, size) float32.
     """
     low, weight, share = samples(span, bins, frame)
-    # Pixels left or right of the mask's own fall into the two spare columns, cut off below.
-    place = (low - origin[:, None, None]).clamp_(-2, size) + 2
+    # Pixels before and after the mask go into extra columns, which the last line cuts off.
+    column = (low - origin[:, None, None]).clamp_(-2, size) + 2
     table = torch.zeros((len(span), bins, size + 3), device=span.device)
-    table.scatter_add_(2, place, share * (1 - weight))
-    table.scatter_add_(2, (place + 1).clamp_(max=size + 2), share * weight)
+    table.scatter_add_(2, column, share * (1 - weight))
+    table.scatter_add_(2, (column + 1).clamp_(max=size + 2), share * weight)
     return table[..., 2 : size + 2]

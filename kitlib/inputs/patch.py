@@ -1,4 +1,4 @@
-"""A piece of a frame on its way into the model: an image and its cells, each mask within its own box."""
+"""A patch: a frame or a part of one, with its cells, each mask within its box; its resizing and cropping."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
+# Resized mask pixels of at least 0.5 are inside, also where rounding has made them smaller.
+INSIDE = 0.5 - 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,10 @@ class PatchCell:
 
     Attributes:
         x: column of the mask's left edge in the patch.
-        y: row of its top edge.
+        y: row of the mask's top edge in the patch.
         mask: (h, w) bool.
         label: class index.
-        whole: pixels that the cell would have here if nothing of it were cut off or covered.
+        whole: pixels that the cell would have at this scale if no part of it were cut off or covered.
     """
 
     x: int
@@ -40,15 +42,17 @@ class PatchCell:
 
     def visible(self, min_visible: float) -> bool:
         """Whether more than this share of the cell, and at least one pixel, is left."""
-        return np.count_nonzero(self.mask) > min_visible * self.whole
+        return int(np.count_nonzero(self.mask)) > min_visible * self.whole
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """An image, (H, W) uint8, and the cells in it, in the frame's order.
+    """An image and its cells.
 
     Attributes:
-        ignore: (H, W) bool, where it is not known what there is; None if that is known everywhere.
+        image: (H, W) uint8.
+        cells: in the frame's order.
+        ignore: (H, W) bool, the ignored area; None if there is none.
     """
 
     image: NDArray[np.uint8]
@@ -67,16 +71,19 @@ def overlap(a: Box, b: Box) -> Box | None:
 
 
 def take(frame: Frame, image: NDArray[np.uint8], label_of: Callable[[Cell], int], near: Box) -> Patch:
-    """A whole frame with the cells that reach into ``near``; no others are decoded.
+    """A patch of a whole frame with the cells whose boxes overlap ``near``.
 
     Args:
-        image: (H, W).
+        frame: of which only those cells are decoded.
+        image: (H, W) uint8, the frame's.
+        label_of: gives a cell's class index.
+        near: a box in the frame.
     """
     masks = [cell.mask for cell in frame.cells]
     boxes, areas = rle.boxes(masks), rle.areas(masks)
     x0, y0, x1, y1 = near
-    reach = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-    chosen = np.flatnonzero(reach).tolist()
+    overlaps = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
+    chosen = np.flatnonzero(overlaps).tolist()
     crops = rle.crops([masks[index] for index in chosen], boxes[chosen])
     cells = (
         PatchCell(x, y, crop, label_of(frame.cells[index]), float(areas[index]))
@@ -86,31 +93,36 @@ def take(frame: Frame, image: NDArray[np.uint8], label_of: Callable[[Cell], int]
     return Patch(image, tuple(cells), ignore)
 
 
-# ---------------------------------------------------------------------------------------------- size
-
-
 def resize(patch: Patch, size: tuple[int, int]) -> Patch:
-    """The patch at another (height, width), on the grid of ``cv2.resize`` with ``INTER_LINEAR``.
+    """The patch at another (height, width), as ``cv2.resize`` with ``INTER_LINEAR`` samples it.
 
-    A mask's pixel is inside where its bilinear value is at least a half: what resizing the mask's full
+    A pixel is in a mask if its bilinear value is at least 0.5, which is what resizing the mask of the whole
     frame would give.
     """
     if patch.size == tuple(size):
         return patch
-    image = cv2.resize(patch.image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(patch.image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(
+        np.uint8, copy=False
+    )
     rows, columns = (_Axis.between(old, new) for old, new in zip(patch.size, size, strict=True))
     boxes = np.array([cell.box for cell in patch.cells], np.int64).reshape(-1, 4)
-    spans = zip(columns.reached(boxes[:, 0::2]), rows.reached(boxes[:, 1::2]), strict=True)
+    spans = zip(columns.new_spans(boxes[:, 0::2]), rows.new_spans(boxes[:, 1::2]), strict=True)
     cells = (_resized(cell, columns, rows, *x, *y) for cell, (x, y) in zip(patch.cells, spans, strict=True))
     ignore = None
     if patch.ignore is not None:
-        levels = cv2.resize(patch.ignore.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
-        ignore = levels >= 0.5 - 1e-6
+        resized = cv2.resize(patch.ignore.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        ignore = resized >= INSIDE
     return Patch(image, tuple(cell for cell in cells if cell is not None), ignore)
 
 
 class _Axis(NamedTuple):
-    """For each new pixel along one axis: the two old pixels between which it lies, how near the second."""
+    """Bilinear resizing along one axis: for each new pixel the two old pixels around it.
+
+    Attributes:
+        low: the first of the two.
+        high: the second.
+        weight: of the second; the first has 1 - weight.
+    """
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
@@ -122,13 +134,13 @@ class _Axis(NamedTuple):
         low = at.astype(np.int64)
         return cls(low, np.minimum(low + 1, old - 1), (at - low).astype(np.float32))
 
-    def reached(self, spans: NDArray[np.int64]) -> list[list[int]]:
-        """For each first and end of old pixels, those of the new ones that take from them."""
+    def new_spans(self, spans: NDArray[np.int64]) -> list[list[int]]:
+        """For (n, 2) first and end of old pixels, first and end of the new pixels that depend on them."""
         first, end = self.high.searchsorted(spans[:, 0]), self.low.searchsorted(spans[:, 1])
         return np.stack([first, end], axis=1).tolist()
 
     def part(self, origin: int, first: int, end: int) -> _Axis:
-        """The new pixels ``first`` to ``end``; old pixels are counted from the one before ``origin``."""
+        """The new pixels ``first`` to ``end``, with indices of old pixels relative to ``origin`` - 1."""
         return _Axis(
             self.low[first:end] - (origin - 1), self.high[first:end] - (origin - 1), self.weight[first:end]
         )
@@ -137,16 +149,16 @@ class _Axis(NamedTuple):
 def _resized(
     cell: PatchCell, columns: _Axis, rows: _Axis, x0: int, x1: int, y0: int, y1: int
 ) -> PatchCell | None:
-    """A cell on the new grid, of which it reaches the given columns and rows; None if no pixel is left."""
+    """A cell on the new grid, in columns x0 to x1 and rows y0 to y1; None if no pixel is left."""
     height, width = cell.mask.shape
     columns, rows = columns.part(cell.x, x0, x1), rows.part(cell.y, y0, y1)
-    levels = np.zeros((height + 2, width + 2), np.float32)  # with the background around
-    levels[1:-1, 1:-1] = cell.mask
-    down = levels[rows.low]
-    down += rows.weight[:, None] * (levels[rows.high] - down)
+    padded = np.zeros((height + 2, width + 2), np.float32)
+    padded[1:-1, 1:-1] = cell.mask
+    down = padded[rows.low]
+    down += rows.weight[:, None] * (padded[rows.high] - down)
     across = down[:, columns.low]
     across += columns.weight * (down[:, columns.high] - across)
-    mask = across >= 0.5 - 1e-6  # a half counts as inside, even when rounding has taken something from it
+    mask = across >= INSIDE
     count = np.count_nonzero(mask)
     if not count:
         return None
@@ -154,10 +166,12 @@ def _resized(
 
 
 def crop(patch: Patch, box: Box, min_visible: float) -> Patch:
-    """The part of a patch inside a box; cells stay when more than ``min_visible`` of their whole is inside.
+    """The part of a patch inside a box.
 
-    Where the box is larger than the patch, the rest is filled with the image's median grey and is known to
-    hold no cells.
+    Args:
+        patch: the patch to crop.
+        box: may extend beyond the patch; pixels there have the image's median grey and are not ignored.
+        min_visible: cells are removed unless more than this share of their whole is inside.
     """
     if box == (0, 0, patch.size[1], patch.size[0]):
         return replace(patch, cells=tuple(c for c in patch.cells if c.visible(min_visible)))
@@ -168,7 +182,7 @@ def crop(patch: Patch, box: Box, min_visible: float) -> Patch:
 
 
 def _window(pixels: NDArray, box: Box, fill: Callable[[], float]) -> NDArray:
-    """The pixels inside a box; ``fill`` is asked for the value of those outside if there are any."""
+    """The pixels inside a box; ``fill`` returns the value of pixels beyond the image."""
     x0, y0, x1, y1 = box
     inside = pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     if inside.shape == (y1 - y0, x1 - x0):
@@ -188,11 +202,8 @@ def _cropped(cell: PatchCell, box: Box) -> PatchCell | None:
     return replace(cell, x=x0 - box[0], y=y0 - box[1], mask=mask)
 
 
-# -------------------------------------------------------------------------------- flips and turns
-
-
 def flip_x(patch: Patch) -> Patch:
-    """Left and right exchanged."""
+    """The patch with left and right exchanged."""
     width = patch.size[1]
     cells = (replace(c, x=width - c.box[2], mask=c.mask[:, ::-1]) for c in patch.cells)
     ignore = None if patch.ignore is None else patch.ignore[:, ::-1]
@@ -200,32 +211,30 @@ def flip_x(patch: Patch) -> Patch:
 
 
 def flip_y(patch: Patch) -> Patch:
-    """Top and bottom exchanged."""
+    """The patch with top and bottom exchanged."""
     height = patch.size[0]
     cells = (replace(c, y=height - c.box[3], mask=c.mask[::-1]) for c in patch.cells)
     ignore = None if patch.ignore is None else patch.ignore[::-1]
     return Patch(patch.image[::-1], tuple(cells), ignore)
 
 
-def turn(patch: Patch, quarters: int) -> Patch:
-    """Turned counterclockwise by quarter turns, as ``np.rot90``."""
-    for _ in range(quarters % 4):
+def rot90(patch: Patch, times: int) -> Patch:
+    """The patch rotated counterclockwise by ``times`` 90 degrees, as ``np.rot90``."""
+    for _ in range(times % 4):
         cells = (replace(c, x=c.y, y=c.x, mask=c.mask.T) for c in patch.cells)
         ignore = None if patch.ignore is None else patch.ignore.T
         patch = flip_y(Patch(patch.image.T, tuple(cells), ignore))
     return patch
 
 
-# ---------------------------------------------------------------------------------------------- covering
-
-
 def paste(patch: Patch, cells: Iterable[PatchCell], image: NDArray[np.uint8], min_visible: float) -> Patch:
-    """A patch with further cells laid on top of its own, which lose what is covered; what is there is known.
+    """A patch with new cells on top, which cover its own cells and are no part of its ignored area.
 
     Args:
+        patch: the patch below.
         cells: new cells, in the coordinates of the patch.
-        image: the picture with the new cells in it, of the patch's size.
-        min_visible: own cells stay when more than this share of their whole is left.
+        image: (H, W) uint8, with the new cells in it.
+        min_visible: cells of the patch are removed unless more than this share of their whole is left.
     """
     cells = tuple(cells)
     covered = np.zeros(patch.size, bool)

@@ -1,7 +1,6 @@
-"""A training sample as it travels from a worker process to the training: plain arrays, and few bytes.
+"""A training sample as a worker process sends it to the training: arrays, in few bytes.
 
-Tensors would travel through shared memory, of which a container has 64 MB by default; arrays go through a
-pipe.
+Arrays are sent through a pipe. Tensors would need shared memory, of which a container has 64 MB by default.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class PackedSample:
     Attributes:
         image: (h, w) uint8 grey levels.
         boxes: (N, 4) int64, x0, y0, width, height of each cell's tight box in pixels.
-        mask_bits: every mask's pixels within its box, row by row, one mask after the other, eight to a byte.
+        mask_bits: the pixels of all masks within their boxes, row by row, packed eight to a byte.
         labels: (N,) int64 class indices.
-        ignored_bits: (h * w / 8, rounded up) the ignored area; None where nothing is ignored.
+        ignored_bits: the (h, w) ignored area, packed eight pixels to a byte; None if there is none.
         image_id: the frame's id.
         frame_size: (height, width) of the whole frame.
         weight: of the image in the loss.
@@ -46,27 +45,34 @@ class PackedSample:
 
     @classmethod
     def from_patch(cls, patch: Patch, image: NDArray[np.uint8], frame: Frame) -> PackedSample:
-        """The sample of a piece of ``frame``; ``image``: its final grey levels, of the patch's size."""
+        """Pack a patch.
+
+        Args:
+            patch: whose cells are packed.
+            image: (h, w) uint8, in place of the patch's.
+            frame: that the patch is a part of.
+        """
         masks = LocalMasks.from_crops(((c.x, c.y, c.mask) for c in patch.cells), patch.size)
-        any_ignored = patch.ignore is not None and patch.ignore.any()
+        ignore = patch.ignore
         return cls(
-            np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"]),  # as torch wants it
+            # torch.from_numpy needs both.
+            np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"]),
             masks.boxes.numpy(),
             np.packbits(masks.storage.numpy()),
             np.array([cell.label for cell in patch.cells], np.int64),
-            np.packbits(patch.ignore) if any_ignored else None,
+            np.packbits(ignore) if ignore is not None and ignore.any() else None,
             frame.id,
             (frame.height, frame.width),
             frame.weight,
         )
 
     def unpack(self) -> dict[str, Any]:
-        """The sample as detectron2's models take it, on the CPU.
+        """The sample as input of a detectron2 model, on the CPU.
 
         Returns:
-            ``image``: (1, h, w) uint8; the model's normalisation makes the three channels;
+            ``image``: (1, h, w) uint8, which the model's normalisation turns into three channels;
             ``instances``: ``gt_boxes`` (tight, x0 y0 x1 y1), ``gt_classes``, ``gt_masks`` (LocalMasks) and,
-                where some of the image is to be ignored, ``gt_ignored`` (IgnoredArea);
+                if there is an ignored area, ``gt_ignored`` (IgnoredArea);
             ``image_id``; ``height`` and ``width`` of the frame; ``weight``.
         """
         size = self.image.shape

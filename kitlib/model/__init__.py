@@ -1,7 +1,7 @@
-"""The model: Cascade Mask R-CNN in detectron2, made for many small cells, and what feeds it.
+"""The model: Cascade Mask R-CNN in detectron2 for many small cells, and its weights.
 
-Importing anything from here mends detectron2's surroundings first (``compat``); neither it nor torch is
-imported before a model is built.
+Importing this package applies ``compat``, so that ``import detectron2`` works after it. detectron2 and torch
+themselves are imported when a model is built.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ from typing import TYPE_CHECKING, Any
 from kitlib.model import compat
 
 if TYPE_CHECKING:
-    from torch import nn
+    from kitlib.model.detector import WeightedRCNN
+    from kitlib.model.presets import MaskStages
 
 compat.apply()
 
 
-def build(preset: str = "tiny", num_classes: int = 3, mask_stages: str = "all", **options: Any) -> nn.Module:
+def build(
+    preset: str = "tiny", num_classes: int = 3, mask_stages: MaskStages = "all", **options: Any
+) -> WeightedRCNN:
     """A Cascade Mask R-CNN with random weights, on the CPU, in training mode.
 
     Args:
         preset: "tiny", "r50" or "x152"; see ``kitlib.model.presets``.
-        num_classes: kinds of cell, background not counted.
-        mask_stages: "all" (a mask branch at each cascade stage, averaged at inference) or "last"
-            (detectron2's one).
+        num_classes: number of cell types, background not counted.
+        mask_stages: "all" (a mask branch at each cascade stage, averaged at inference) or "last" (a single
+            branch, as in detectron2).
         options: fields of ``kitlib.model.presets.Architecture`` that differ from the preset.
 
     Returns:
-        detectron2's GeneralizedRCNN: takes its list of dicts (``image`` (3, H, W) grey levels 0-255 at the
-        scale wanted, never resized here; ``instances`` in training; ``weight`` of the image in the loss, 1 if
-        absent).
+        A detectron2 GeneralizedRCNN, which takes a list of dicts: ``image``, (3, H, W) grey levels 0-255,
+        never resized by the model; ``instances`` in training; ``weight`` of the image in the loss, 1 if
+        absent.
 
     Raises:
         KitError: an unknown preset or option (the nearest is named), or a value that cannot be built.
@@ -38,5 +41,6 @@ def build(preset: str = "tiny", num_classes: int = 3, mask_stages: str = "all", 
         >>> model = build("tiny", num_classes=1, norm="BN")  # doctest: +SKIP
     """
     from kitlib.model.architecture import build_model
+    from kitlib.model.presets import ModelConfig
 
-    return build_model(preset, num_classes, mask_stages, options)
+    return build_model(ModelConfig(preset, num_classes, mask_stages, options))

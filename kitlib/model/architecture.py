@@ -1,8 +1,6 @@
-"""A preset turned into a detectron2 configuration, and that into a model."""
+"""From a model configuration to detectron2's configuration, and from that to a model."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
@@ -14,21 +12,36 @@ from torch import nn
 
 from kitlib.model import detector, heads, roi_align  # registers their parts
 from kitlib.model.presets import LEVELS, Architecture, ModelConfig
+from kitlib.runtime import heartbeat
 
 STAGES = ("res2", "res3", "res4", "res5")
 
 
-def build_model(preset: str, num_classes: int, mask_stages: str, options: dict[str, Any]) -> nn.Module:
-    """See ``kitlib.model.build``. The model keeps what it was built from as ``model.config``."""
-    config = ModelConfig(preset, num_classes, mask_stages, options)
-    model = build_from_cfg(to_cfg(config))
-    roi_align.cheapen(model)
+def build_model(config: ModelConfig) -> detector.WeightedRCNN:
+    """A model with random weights, on the CPU, in training mode; see ``kitlib.model.build``."""
+    model: detector.WeightedRCNN = build_from_cfg(to_cfg(config))
+    roi_align.use_sparse_gradient(model)
+    report_layers(model)
     model.config = config
     return model.train()
 
 
+def report_layers(model: nn.Module) -> None:
+    """Count each layer as a step of progress: its forward pass when it begins, its gradient when it is done.
+
+    A large model may need a quarter of an hour for an iteration on a CPU, and looks like a hang unless each
+    layer reports that it runs.
+    """
+    for module in model.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(lambda *_: heartbeat.beat())
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda _: heartbeat.beat())
+
+
 def to_cfg(config: ModelConfig) -> CfgNode:
-    """The detectron2 configuration of a model; data and solver keep detectron2's defaults."""
+    """The detectron2 configuration of a model; its data and solver sections have detectron2's defaults."""
     cfg, a = get_cfg(), config.architecture
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = detector.WeightedRCNN.__name__
@@ -55,9 +68,8 @@ def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
     resnet.OUT_FEATURES = list(STAGES)
     cfg.MODEL.FPN.IN_FEATURES = list(STAGES)
     cfg.MODEL.FPN.OUT_CHANNELS = a.fpn_channels
-    cfg.MODEL.FPN.NORM = (
-        "" if a.norm == "FrozenBN" else a.norm
-    )  # as in the zoo: no statistics exist to freeze
+    # As in detectron2's model zoo: published weights have no FPN statistics that could be frozen.
+    cfg.MODEL.FPN.NORM = "" if a.norm == "FrozenBN" else a.norm
 
 
 def _set_proposals(cfg: CfgNode, a: Architecture) -> None:
@@ -85,9 +97,9 @@ def _set_heads(cfg: CfgNode, a: Architecture) -> None:
 
 
 def _published_pixels(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of grey levels that a backbone's ImageNet weights were trained with.
+    """Mean and std, per channel in grey levels, that a backbone's ImageNet weights were trained with.
 
-    ResNets have Caffe's: BGR, the std folded into the first convolution.
+    detectron2's ResNets have those of Caffe: BGR, with the std folded into the first convolution.
     """
     if not backbone:
         return (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)

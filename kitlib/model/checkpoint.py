@@ -1,7 +1,7 @@
-"""The file format of our own weights and training checkpoints; only this module reads and writes it.
+"""The file format of our own weights and training checkpoints; no other module knows it.
 
-A file is what ``torch.save`` makes of a dict: ``format``, ``model_config``, ``categories``, ``iteration``,
-``map``, ``model`` (the tensors) and ``training`` (None in a file for inference).
+A file is ``torch.save`` of a dict: ``format``, ``model_config``, ``categories``, ``iteration``, ``map``,
+``model`` (the tensors) and ``training`` (None in a file for inference).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _REQUIRED = {"model_config", "categories", "model"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's weights, and which model they are of.
+    """A model's weights, and what the model was built from.
 
     Attributes:
         config: what the model was built from.
-        categories: names of the classes, in the order of the model's.
-        iteration: how long the weights were trained.
-        tensors: the model's ``state_dict``; the averaged weights where the training averages them.
-        map: the validation score of the weights; None where they were not evaluated.
-        training: what a training needs to be resumed from here; None in a file for inference.
+        categories: cell types in the order of the model's classes.
+        iteration: after which the weights were saved.
+        tensors: the model's ``state_dict``; the averaged weights if the training averages them.
+        map: the validation score of the weights; None if they were not evaluated.
+        training: what is needed to resume the training; None in a file for inference.
     """
 
     config: ModelConfig
@@ -46,11 +46,11 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
     def slim(self) -> Checkpoint:
-        """What inference needs and no more."""
+        """Without what only a resumed training needs."""
         return replace(self, training=None)
 
     def half(self) -> Checkpoint:
-        """With tensors in 16 bits, which a model takes back in its own 32, except those that overflow."""
+        """With tensors in 16 bits, except those that would overflow; a model loads them as 32 bits."""
         return replace(self, tensors={name: _half(tensor) for name, tensor in self.tensors.items()})
 
 
@@ -65,10 +65,10 @@ def save(path: Path | str, checkpoint: Checkpoint, previous: Path | None = None)
     Args:
         path: the file to write.
         checkpoint: what to write.
-        previous: where an earlier file at ``path`` is moved; by default it is replaced.
+        previous: the path to which an existing file at ``path`` is moved; None to overwrite it.
 
     Raises:
-        KitError: the disk is full or the folder not writable; an earlier file there is intact.
+        KitError: the disk is full or the folder is not writable; an existing file at ``path`` is intact.
     """
     content = {
         "format": FORMAT,
@@ -95,7 +95,8 @@ def load(path: Path | str, mmap: bool = True) -> Checkpoint:
 
     Raises:
         Unreadable: the file is cut short or damaged.
-        KitError: the file is missing, would run code, is not one of ours, or was written by a newer version.
+        KitError: the file is missing, would run code, was not written by ``save``, or was written by a newer
+            version.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,13 +108,13 @@ def load(path: Path | str, mmap: bool = True) -> Checkpoint:
 
 
 def is_ours(content: Any) -> bool:
-    """Whether a file with this content is one that this module wrote."""
+    """Whether ``save`` wrote the file with this content."""
     ours = isinstance(content, Mapping) and content.keys() >= _REQUIRED
     return ours and isinstance(content["model"], Mapping)
 
 
 def parse(content: Mapping[str, Any], source: str) -> Checkpoint:
-    """The record in a file's content.
+    """The checkpoint in a file's content, for which ``is_ours`` is true.
 
     Raises:
         KitError: a newer version wrote the file, or its parts contradict each other.
@@ -136,34 +137,35 @@ def parse(content: Mapping[str, Any], source: str) -> Checkpoint:
 
 
 def _upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a file without a format, as kitlib wrote it first, in format 1.
+    """In format 1, the content of a file of kitlib's first format, which has no number.
 
-    There the averaged weights were ``ema``, and what a training is resumed from lay beside the tensors.
+    In the first format, ``ema`` holds the averaged weights, and the state of the training lies beside the
+    tensors.
     """
     training = dict(content) if "step" in content else None
     return {**content, "model": content.get("ema") or content["model"], "training": training}
 
 
 def check_fit(
-    source: str, made_of: ModelConfig, here: ModelConfig, differences: list[str], mend: str
+    source: str, of_file: ModelConfig, of_model: ModelConfig, differences: list[str], remedy: str
 ) -> None:
-    """KitError that names what differs between a file of ours and the model that it is to fill.
+    """Raise an error if a file of ours does not fit the model that is to load it.
 
     Args:
-        source: the file.
-        made_of: the model that the file names as its own.
-        here: the model to fill.
-        differences: from ``differences``; nothing is raised where the list is empty.
-        mend: what the user should do.
+        source: the file's name in the message.
+        of_file: the configuration in the file.
+        of_model: the configuration of the model.
+        differences: between their tensors, from ``differences``.
+        remedy: what the user should do.
 
     Raises:
         KitError: there are differences.
     """
     if differences:
-        model = "that model" if made_of == here else _named(here)
+        model = "that model" if of_file == of_model else _named(of_model)
         raise KitError(
-            f"{source} names {_named(made_of)} as its model and does not fit {model} "
-            f"({'; '.join(differences)}); {mend}"
+            f"{source} names {_named(of_file)} as its model and does not fit {model} "
+            f"({'; '.join(differences)}); {remedy}"
         )
 
 
@@ -172,19 +174,19 @@ def _named(config: ModelConfig) -> str:
     return text + (f", options {str(config.options)[:80]}" if config.options else "")
 
 
-def differences(here: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> list[str]:
-    """What keeps the tensors of a file from being those of a model, in words; empty where nothing does."""
+def differences(of_model: Mapping[str, Tensor], of_file: Mapping[str, Tensor]) -> list[str]:
+    """The differences in names and shapes between the tensors of a model and of a file, in words."""
     reshaped = [
-        f"{name}, {tuple(file[name].shape)} in place of {tuple(tensor.shape)}"
-        for name, tensor in here.items()
-        if name in file and file[name].shape != tensor.shape
+        f"{name}, {tuple(of_file[name].shape)} in place of {tuple(tensor.shape)}"
+        for name, tensor in of_model.items()
+        if name in of_file and of_file[name].shape != tensor.shape
     ]
-    kinds = {
-        "missing from the file": [name for name in here if name not in file],
-        "unknown to the model": [name for name in file if name not in here],
+    found = {
+        "missing from the file": [name for name in of_model if name not in of_file],
+        "unknown to the model": [name for name in of_file if name not in of_model],
         "of another shape": reshaped,
     }
-    return [f"{kind}: {_first(names)}" for kind, names in kinds.items() if names]
+    return [f"{difference}: {_first(names)}" for difference, names in found.items() if names]
 
 
 def _first(names: list[str]) -> str:
@@ -192,13 +194,12 @@ def _first(names: list[str]) -> str:
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    """torch.save, with a failed write as the OSError that it is."""
+    """``torch.save`` that raises the OSError of a failed write."""
     with path.open("wb") as file:
         try:
             torch.save(content, file)
-        # The archive writer raises an error of its own after the write below it failed.
+        # torch raises a RuntimeError of its own while it handles the OSError of the write.
         except RuntimeError as error:
             cause = error.__cause__ or error.__context__
-            raise (
-                cause if isinstance(cause, OSError) else OSError(None, str(error).splitlines()[0])
-            ) from error
+            reason = cause if isinstance(cause, OSError) else OSError(None, str(error).splitlines()[0])
+            raise reason from error

@@ -1,7 +1,7 @@
-"""Mends that let detectron2 0.6 run beside today's setuptools, Pillow, numpy and torch.
+"""What lets detectron2 0.6 run with today's setuptools, Pillow, numpy and torch.
 
-Nothing installed is touched: what is missing gets a stand-in in this process, and what is there (a compiled
-detectron2, an older setuptools) is used as it is.
+No installed file is changed: a missing module gets a stand-in in this process, and an installed one (a
+compiled detectron2, an older setuptools) is used as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 
-# Said by today's torch and setuptools of detectron2's own code, which the user cannot change.
-QUIETED: tuple[tuple[str, type[Warning]], ...] = (
+# Warnings of torch and setuptools about detectron2's code, which the user cannot change.
+IGNORED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     ("torch.meshgrid: in an upcoming release", UserWarning),
     (r"`torch\.jit\.script", FutureWarning),
     (r"`torch\.jit\.script", DeprecationWarning),
@@ -30,29 +30,32 @@ QUIETED: tuple[tuple[str, type[Warning]], ...] = (
 
 
 def apply() -> None:
-    """Make ``import detectron2`` work; to be called before it, harmless afterwards and when repeated.
+    """Make ``import detectron2`` work. Call it before that import; further calls change nothing.
 
-    - ``PIL.Image.LINEAR``, gone from Pillow 10, is ``BILINEAR`` again; ``numpy.bool``, ``int`` and ``float``,
-      gone from numpy 1.24 (``bool`` came back in 2.0), are the Python types again.
-    - ``pkg_resources``, gone from setuptools 82, and ``detectron2._C``, absent from a pure Python build, are
-      found as stand-ins when nothing else provides them.
-    - Warnings about detectron2's own code are not shown.
+    - Adds ``PIL.Image.LINEAR``, which Pillow 10 removed, as another name of ``BILINEAR``, and ``numpy.bool``,
+      ``int`` and ``float``, which numpy 1.24 removed (2.0 has ``bool`` again), as the Python types.
+    - Imports stand-ins for ``pkg_resources``, which setuptools 82 removed, and ``detectron2._C``, which a
+      pure Python build lacks, where they are not installed.
+    - Hides warnings about detectron2's own code.
     """
-    if not hasattr(PIL.Image, "LINEAR"):
-        PIL.Image.LINEAR = PIL.Image.BILINEAR
-    for kind in (bool, int, float):
-        if kind.__name__ not in vars(np):
-            setattr(np, kind.__name__, kind)
-    for message, category in QUIETED:
+    vars(PIL.Image).setdefault("LINEAR", PIL.Image.Resampling.BILINEAR)
+    for python_type in (bool, int, float):
+        vars(np).setdefault(python_type.__name__, python_type)
+    for message, category in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
     if not any(isinstance(finder, _StandIns) for finder in sys.meta_path):
         sys.meta_path.append(_StandIns())
 
 
 class Absent(NamedTuple):
-    """A module that may be missing: how to mend that, and the few names a stand-in can provide."""
+    """A module that may be missing.
 
-    mend: str
+    Attributes:
+        remedy: what to do where a name is needed that the stand-in does not provide.
+        provided: the names that the stand-in provides.
+    """
+
+    remedy: str
     provided: dict[str, Callable[..., Any]]
 
 
@@ -61,14 +64,14 @@ ABSENT: dict[str, Absent] = {
         "install setuptools<82 for it",
         {
             "resource_filename": lambda package, name: str(importlib.resources.files(package) / name),
-            # pytest calls it whenever a module of this name was imported.
+            # pytest calls this one whenever a module named pkg_resources was imported.
             "fixup_namespace_packages": lambda path_item, parent=None: None,
         },
     ),
     "detectron2._C": Absent(
         "this detectron2 has no compiled part, which deformable convolution, rotated boxes and the fast COCO "
         "evaluator need; conda-forge's has one",
-        # What detectron2's own report of the environment asks for.
+        # detectron2's report of the environment calls these.
         {
             "get_compiler_version": lambda: "none (pure Python)",
             "get_cuda_version": lambda: "none (pure Python)",
@@ -79,7 +82,7 @@ ABSENT: dict[str, Absent] = {
 
 
 class _StandIns(MetaPathFinder, Loader):
-    """The last of the finders, asked only for what no other one found; loads stand-ins for ``ABSENT``."""
+    """Finds and loads stand-ins for ``ABSENT``; as the last finder, only for what no other finder found."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -94,10 +97,11 @@ class _StandIns(MetaPathFinder, Loader):
 
 
 class _StandIn(ModuleType):
-    """Using a name that it does not provide says what is missing, and the mend."""
+    """A module whose use of a name that it lacks raises an error with the remedy."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what Python and its tools (pytest, too) look for in any module
+        # Python and its tools, such as pytest, look for such names in any module.
+        if name.startswith("_"):
             raise AttributeError(name)
-        # As if the import itself had failed: callers that can do without the module catch just that.
-        raise ImportError(f"{self.__name__}.{name} is missing: {ABSENT[self.__name__].mend}")
+        # Callers that can do without the module catch ImportError.
+        raise ImportError(f"{self.__name__}.{name} is missing: {ABSENT[self.__name__].remedy}")

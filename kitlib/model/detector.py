@@ -1,4 +1,4 @@
-"""detectron2's GeneralizedRCNN, with a weight for each image in the loss."""
+"""detectron2's GeneralizedRCNN with a weight for each image in the loss, and its RPN with ignored areas."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
+from kitlib.model.presets import ModelConfig
+
 
 @META_ARCH_REGISTRY.register()
 class WeightedRCNN(GeneralizedRCNN):
-    """An image's ``weight`` scales its part of every loss, as pseudo-labelled frames need.
+    """Scales every loss of an image by the image's ``weight``, which is below 1 for pseudo-labelled frames.
 
-    Images of one weight w go through proposals and heads together, and their losses count w times their share
-    of the batch. A batch whose weights are all 1 takes detectron2's own path.
+    Images of the same weight go through proposals and heads together; their losses are multiplied by the
+    weight and by their share of the batch. A batch whose weights are all 1 takes detectron2's own path.
+
+    Attributes:
+        config: what ``kitlib.model.build`` built the model from.
     """
+
+    config: ModelConfig
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Losses by name in training, else a list of {"instances": ...}; as ``GeneralizedRCNN.forward``."""
@@ -40,7 +47,7 @@ class WeightedRCNN(GeneralizedRCNN):
     def _losses(
         self, images: ImageList, features: dict[str, Tensor], targets: list[Instances], members: list[int]
     ) -> dict[str, Tensor]:
-        """detectron2's losses of some images of the batch."""
+        """detectron2's losses of those images of the batch that ``members`` numbers."""
         images = ImageList(images.tensor[members], [images.image_sizes[i] for i in members])
         features = {level: x[members] for level, x in features.items()}
         targets = [targets[i] for i in members]
@@ -51,10 +58,10 @@ class WeightedRCNN(GeneralizedRCNN):
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class IgnoringRPN(RPN):
-    """An anchor that matches no cell and lies in the ignored area is no background.
+    """Takes no anchor in the ignored area for background; one that matches a cell stays a positive.
 
-    It is taken out after sampling and not replaced, so that every other anchor counts as much as in an image
-    that is known everywhere. An image without ``gt_ignored`` takes detectron2's own path.
+    Such an anchor is removed after sampling and not replaced, so that every other anchor counts as much as in
+    an image without an ignored area. An image without ``gt_ignored`` takes detectron2's own path.
     """
 
     @torch.no_grad()
@@ -65,5 +72,5 @@ class IgnoringRPN(RPN):
         labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
         for label, cells in zip(labels, gt_instances, strict=True):
             if cells.has("gt_ignored"):
-                label[(label == 0) & cells.gt_ignored.holds(Boxes.cat(anchors))] = -1
+                label[(label == 0) & cells.gt_ignored.covers(Boxes.cat(anchors))] = -1
         return labels, boxes

@@ -1,7 +1,8 @@
 """Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6), for detectron2.
 
-Boxes of which an ignored area (``gt_ignored``, see ``kitlib.inputs.ignored``) leaves open what they hold take
-no part in training, nor do such pixels of a cell's mask; images without one take detectron2's own path.
+Boxes that lie in an ignored area (``gt_ignored``, see ``kitlib.inputs.ignored``) and match no cell take no
+part in training, nor do the ignored pixels of a cell's mask. Images without an ignored area take detectron2's
+own path.
 """
 
 from __future__ import annotations
@@ -21,36 +22,35 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Boxes of an image that go through the mask heads at once: 256 x 28 x 28 numbers a box are 0.8 MB.
+# Boxes of an image that go through the mask heads at once; each box takes 256 x 28 x 28 numbers, 0.8 MB.
 CHUNK = 256
 
 
 @ROI_HEADS_REGISTRY.register()
 class CascadeMaskPerStage(CascadeROIHeads):
-    """``CascadeROIHeads`` with a mask branch at every stage, or unchanged if ``ROI_MASK_HEAD.STAGES`` is
-    "last".
+    """``CascadeROIHeads`` with a mask branch at every stage; unchanged if ``ROI_MASK_HEAD.STAGES`` is "last".
 
-    Training: a stage's branch learns from that stage's positives, which are the boxes that enter it
-    (proposals for stage 0, the boxes of the stage before after that) and match a cell at its own IoU. The
-    losses, ``loss_mask_stage0`` and so on, add up; their gradient on the shared features is divided by the
-    number of stages, as detectron2 does for boxes.
+    Training: a stage's branch learns from that stage's positives. These are the boxes that enter the stage
+    (proposals for stage 0, the boxes of the previous stage for the others) and match a cell at the stage's
+    IoU. The losses ``loss_mask_stage0``, ... are summed; their gradient on the shared features is divided by
+    the number of stages, as detectron2 does for boxes.
 
-    Inference: every branch sees the final boxes, and their probabilities are averaged.
+    Inference: every branch predicts masks for the final boxes, and the probabilities are averaged.
 
-    The last stage's branch is ``mask_head``, where detectron2 keeps its only one, the others
-    ``mask_head_stages``: the weights of either kind fit the other.
+    The last stage's branch is ``mask_head``, the name of detectron2's single branch; the others are
+    ``mask_head_stages``. So weights of a model with one branch fit a model with several, and vice versa.
     """
 
     @configurable
     def __init__(self, *, mask_head_stages: Iterable[nn.Module] = (), **kwargs: Any) -> None:
-        """Args: mask_head_stages: branches of all stages but the last; none leaves detectron2's behaviour."""
+        """Args: mask_head_stages: branches of all stages but the last; none for detectron2's behaviour."""
         super().__init__(**kwargs)
         self.mask_head_stages = nn.ModuleList(mask_head_stages)
         self._entered: dict[int, list[Instances]] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments of ``__init__`` from a detectron2 configuration."""
+        """The arguments of ``__init__`` that a detectron2 configuration describes."""
         arguments = super().from_config(cfg, input_shape)
         if cfg.MODEL.ROI_MASK_HEAD.STAGES == "all":
             side = cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
@@ -68,14 +68,14 @@ class CascadeMaskPerStage(CascadeROIHeads):
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
-        """detectron2's labels and choice of the boxes that enter the first stage."""
-        return super().label_and_sample_proposals(self._decided(proposals, 0, targets), targets)
+        """As detectron2, without the boxes that ``_without_ignored`` removes."""
+        return super().label_and_sample_proposals(self._without_ignored(proposals, 0, targets), targets)
 
     def _match_and_label_boxes(
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
-        """detectron2's labels of the boxes that enter a stage, and the masks of the cells they match."""
-        proposals = self._decided(proposals, stage, targets)
+        """As detectron2; with several mask branches, boxes also get the masks of the cells they match."""
+        proposals = self._without_ignored(proposals, stage, targets)
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
         if self.mask_head_stages:
             for boxes, cells in zip(proposals, targets, strict=True):
@@ -88,18 +88,20 @@ class CascadeMaskPerStage(CascadeROIHeads):
         return proposals
 
     def _match(self, boxes: Instances, stage: int, cells: Instances) -> tuple[Tensor, Tensor]:
-        """For each box the cell that it overlaps most, and 1 if that is enough for a stage, else 0."""
+        """For each box the cell of the highest IoU, and 1 if that IoU is enough for the stage, else 0."""
         return self.proposal_matchers[stage](pairwise_iou(cells.gt_boxes, boxes.proposal_boxes))
 
-    def _decided(self, proposals: list[Instances], stage: int, targets: list[Instances]) -> list[Instances]:
-        """The boxes that match a cell or lie where there is known to be none."""
-        decided = []
+    def _without_ignored(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> list[Instances]:
+        """The boxes that match a cell or lie outside the ignored area."""
+        used = []
         for boxes, cells in zip(proposals, targets, strict=True):
             if cells.has("gt_ignored"):
-                known = ~cells.gt_ignored.holds(boxes.proposal_boxes)
-                boxes = boxes[known | (self._match(boxes, stage, cells)[1] == 1)]
-            decided.append(boxes)
-        return decided
+                outside = ~cells.gt_ignored.covers(boxes.proposal_boxes)
+                boxes = boxes[outside | (self._match(boxes, stage, cells)[1] == 1)]
+            used.append(boxes)
+        return used
 
     def _forward_mask(
         self, features: dict[str, Tensor], instances: list[Instances]
@@ -127,8 +129,8 @@ class CascadeMaskPerStage(CascadeROIHeads):
         for start in range(0, max(1, *map(len, instances)), CHUNK):
             part = [boxes[start : start + CHUNK] for boxes in instances]
             pooled = self.mask_pooler(levels, [boxes.pred_boxes for boxes in part])
-            votes = [[boxes.pred_masks for boxes in head(pooled, part)] for head in heads]
-            for image, probabilities in enumerate(zip(*votes, strict=True)):
+            by_head = [[boxes.pred_masks for boxes in head(pooled, part)] for head in heads]
+            for image, probabilities in enumerate(zip(*by_head, strict=True)):
                 masks[image].append(torch.stack(probabilities).mean(0))
         for boxes, chunks in zip(instances, masks, strict=True):
             boxes.pred_masks = torch.cat(chunks)
@@ -141,7 +143,7 @@ class CascadeMaskPerStage(CascadeROIHeads):
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class IgnoringMaskHead(MaskRCNNConvUpsampleHead):
-    """A mask branch without a loss where it is not known what there is."""
+    """A mask branch whose loss leaves out the ignored pixels."""
 
     def forward(self, x: Tensor, instances: list[Instances]) -> Any:
         """The loss in training, else the instances with ``pred_masks``; as ``MaskRCNNConvUpsampleHead``."""
@@ -149,21 +151,26 @@ class IgnoringMaskHead(MaskRCNNConvUpsampleHead):
             return super().forward(x, instances)
         logits = self.layers(x)
         side = logits.shape[-1]
-        targets, known = [], []
+        masks: list[Tensor] = []
+        weights: list[Tensor] = []
         for cells in filter(len, instances):
             boxes = cells.proposal_boxes.tensor
-            targets.append(cells.gt_masks.crop_and_resize(boxes, side))
-            known.append(torch.ones_like(targets[-1]))
+            masks.append(cells.gt_masks.crop_and_resize(boxes, side))
+            weights.append(torch.ones_like(masks[-1]))
             if cells.has("gt_ignored"):
-                known[-1] = ~cells.gt_ignored.inside(boxes, side)
+                weights[-1] = ~cells.gt_ignored.covers_bins(boxes, side)
         classes = torch.cat([cells.gt_classes for cells in instances])
         logits = logits[torch.arange(len(logits), device=logits.device), classes]
-        # The mean is over all pixels: each known one counts as much as where all are known.
-        targets, known = torch.cat(targets).to(logits), torch.cat(known).to(logits)
-        return {"loss_mask": F.binary_cross_entropy_with_logits(logits, targets, known) * self.loss_weight}
+        # The mean is over all pixels, so that a pixel counts as much as in an image without an ignored area.
+        loss = F.binary_cross_entropy_with_logits(
+            logits, torch.cat(masks).to(logits), torch.cat(weights).to(logits)
+        )
+        return {"loss_mask": loss * self.loss_weight}
 
 
 def _float32(features: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Features as mixed precision must pool them: detectron2 rounds the boxes to the features' type, which in
-    bfloat16 moves a box at x = 700 by up to 2 pixels."""
+    """Features in float32, since detectron2's pooling rounds the boxes to the features' type.
+
+    In bfloat16 that moves a box at x = 700 by up to 2 pixels.
+    """
     return {level: x.float() for level, x in features.items()}

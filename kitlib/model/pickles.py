@@ -1,4 +1,7 @@
-"""Pickled weights, of ``torch.save`` or of numpy arrays, read without running code that they may hold."""
+"""Reading pickled files, of ``torch.save`` or of numpy arrays, without running code that a file may contain.
+
+``checkpoint`` reads files of our own through this module, ``sources`` those of others.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -16,27 +19,30 @@ from numpy.typing import NDArray
 
 from kitlib.errors import KitError
 
+_Order = Literal["C", "F"]
+
 
 class Unreadable(KitError):
-    """A file of weights that is cut short, damaged or of another kind."""
+    """The file is cut short, damaged or no file of weights."""
 
 
 def read(path: Path, source: str = "", mmap: bool = True) -> Any:
-    """All that a file of weights holds, with its tensors on the CPU.
+    """The content of a file of weights, with its tensors on the CPU.
 
     Args:
         path: a file of ``torch.save``, or a ``.pkl`` of numpy arrays such as detectron2 publishes.
-        source: what to call the file in messages, its path by default.
+        source: the file's name in error messages, by default its path.
         mmap: leave the tensors of ``torch.save`` on the disk until they are used.
 
     Raises:
-        Unreadable: the file is cut short, damaged or of another kind.
+        Unreadable: the file is cut short, damaged or no file of weights.
         KitError: loading the file would run code that it names.
     """
     try:
         if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
             with path.open("rb") as file:
                 return _ArrayUnpickler(file).load()
+        allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
         allowed = [(stand_in, name) for name, stand_in in _NUMPY.items()]
         with torch.serialization.safe_globals(allowed):
             mapped = mmap and zipfile.is_zipfile(path)
@@ -47,26 +53,26 @@ def read(path: Path, source: str = "", mmap: bool = True) -> Any:
 
 
 def explain(source: str, error: Exception) -> KitError:
-    """The error for a file that could not be read: refused for code, or damaged."""
+    """The error to raise for a file after reading it failed: it would run code, or it is damaged."""
     named = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if named:
         return KitError(f"{source} is refused: loading it would run {named[1][:80]}; save only its weights")
     reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
     return Unreadable(
-        f"{source} cannot be read as weights ({reason.splitlines()[0][:80]}): cut short or of another kind; "
-        "copy it again"
+        f"{source} cannot be read as weights ({reason.splitlines()[0][:80]}): cut short or no file of "
+        "weights; copy it again"
     )
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles arrays and the containers and scalars built into Python, and nothing that could run code."""
+    """Unpickles arrays and Python's own containers and scalars, and refuses what could run code."""
 
     def __init__(self, file: BinaryIO) -> None:
-        # Python 2 wrote detectron2's and Caffe2's files, with the bytes of arrays as text.
+        # Python 2 wrote the files of detectron2 and Caffe2; it stored the bytes of arrays as text.
         super().__init__(file, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-ins for what numpy's own pickles name; UnpicklingError for anything else."""
+        """The stand-in for a name in numpy's pickles; UnpicklingError for any other name."""
         full_name = f"{module}.{name}"
         if full_name not in _ALLOWED:
             raise pickle.UnpicklingError(f"GLOBAL {full_name} is not allowed")
@@ -74,9 +80,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _DType:
-    """Stands in for ``numpy.dtype``, whose own ``__setstate__`` trusts what a file says about memory.
+    """Stands in for ``numpy.dtype``, whose ``__setstate__`` trusts the file.
 
-    A file can call a type's bytes references to Python's objects, and numpy then follows them as pointers.
+    A file can declare the bytes of an array to be references to Python objects, and numpy then follows them
+    as pointers.
     """
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
@@ -85,31 +92,32 @@ class _DType:
         self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Of the state, only the byte order matters for types without fields."""
+        """Take the byte order; the rest of the state is for types with fields."""
         self.value = self.value.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
-    """An array whose state is checked by numpy's constructor before numpy's ``__setstate__`` takes it."""
+    """An array whose state numpy's constructor checks before numpy's ``__setstate__`` takes it."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, by_columns, data = state
-        order = "F" if by_columns else "C"
+        order: _Order = "F" if by_columns else "C"
         if dtype.value.hasobject:
             array = np.fromiter(data, object, len(data)).reshape(shape, order=order)
         else:
             array = _filled(shape, dtype, data, order)
-        super().__setstate__(array.__reduce__()[2])
+        checked: Any = array.__reduce__()[2]
+        super().__setstate__(checked)
 
 
-def _filled(shape: tuple[int, ...], dtype: _DType, data: Any, order: str) -> NDArray[Any]:
-    """An array of a file's bytes; numpy raises an error where they are too few, or the type is object."""
+def _filled(shape: tuple[int, ...], dtype: _DType, data: Any, order: _Order) -> NDArray[Any]:
+    """An array of a file's bytes; numpy raises an error if they are too few or the type is object."""
     raw = data.encode("latin1") if isinstance(data, str) else data
     return np.ndarray(shape, dtype.value, raw, order=order)
 
 
 def _empty(*_: Any) -> _Array:
-    """Stands in for ``_reconstruct``, which makes the array that ``__setstate__`` then fills."""
+    """Stands in for ``_reconstruct``: makes the array that ``__setstate__`` fills."""
     return np.ndarray.__new__(_Array, (0,), "b")
 
 
@@ -117,7 +125,7 @@ def _scalar(dtype: _DType, data: Any) -> Any:
     return _filled((), dtype, data, "C")[()]
 
 
-def _from_buffer(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> NDArray[Any]:
+def _from_buffer(data: Any, dtype: _DType, shape: tuple[int, ...], order: _Order) -> NDArray[Any]:
     return _filled(shape, dtype, data, order)
 
 
@@ -131,7 +139,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-# What numpy's own pickles name, and what stands in for it.
+# The names in numpy's pickles, and their stand-ins.
 _NUMPY: dict[str, Callable[..., Any]] = {
     "numpy.dtype": _DType,
     "numpy.ndarray": _Array,

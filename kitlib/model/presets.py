@@ -1,4 +1,4 @@
-"""The models by name, and every number in which one may differ from its preset. No torch in here."""
+"""The models by name, and the options in which a model may differ from its preset. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MaskStages = Literal["all", "last"]
 
 @configuration
 class Architecture:
-    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's words; lengths in pixels of its input.
+    """A Cascade Mask R-CNN on a feature pyramid, in detectron2's terms; lengths in pixels of the input.
 
-    Counts default to what frames of up to 1,000 cells need; detectron2's own (1,000 proposals, 100
-    detections) are for photographs. Pairs of counts are (training, inference). ``kitlib.predict`` sets
-    ``score_floor`` and ``detections`` to what its own configuration says.
+    The defaults suit frames of up to 1,000 cells; detectron2's (1,000 proposals, 100 detections) suit
+    photographs. Pairs of counts are (training, inference). ``kitlib.predict`` replaces ``score_floor`` and
+    ``detections`` by the values of its own configuration.
     """
 
     depth: Literal[18, 34, 50, 101, 152] = 50
@@ -76,8 +76,8 @@ class Architecture:
 
 
 PRESETS: dict[str, Architecture] = {
-    # From random weights in minutes on a CPU: GroupNorm, since frozen statistics diverge, and the grey levels
-    # of phase contrast, which hardly leave their mean.
+    # Trains from random weights in minutes on a CPU. GroupNorm, since FrozenBN diverges on random weights;
+    # pixel_std is small, since grey levels of phase contrast vary little around their mean.
     "tiny": Architecture(
         depth=18,
         norm="GN",
@@ -112,7 +112,7 @@ class ModelConfig:
     """Fields of ``Architecture`` that differ from the preset."""
 
     def __post_init__(self) -> None:
-        _check(self.architecture)
+        _check_architecture(self.architecture)
 
     @property
     def architecture(self) -> Architecture:
@@ -123,8 +123,8 @@ class ModelConfig:
         return config.from_dict(Architecture, values, "model options")
 
 
-def _check(a: Architecture) -> None:
-    """What the types cannot say."""
+def _check_architecture(a: Architecture) -> None:
+    """Raise ValueError for combinations of values that the fields' types cannot rule out."""
     if len(a.anchor_sizes) != LEVELS:
         raise ValueError(
             f"model option anchor_sizes must list {LEVELS} levels of sizes, finest first, such as "

@@ -1,4 +1,7 @@
-"""Where weights come from: files of any kind that is read, and addresses that are downloaded."""
+"""Reading weights by name from any source: our checkpoints, others' files, addresses, published weights.
+
+``weights`` puts what this module reads into a model.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,48 @@ from kitlib.model import checkpoint, pickles
 from kitlib.model.presets import ModelConfig
 
 TIMM = "timm://"
+# detectron2's published weights by preset, so that a configuration can say "imagenet" or "coco".
+PUBLISHED: dict[str, dict[str, str]] = {
+    "imagenet": {
+        "r50": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
+        "x152": "catalog://ImageNetPretrained/FAIR/X-152-32x8d-IN5k",
+    },
+    "coco": {
+        "r50": "detectron2://Misc/cascade_mask_rcnn_R_50_FPN_3x/144998488/model_final_480dd8.pkl",
+        "x152": "detectron2://Misc/cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv/18131413/"
+        "model_0039999_e76410.pkl",
+    },
+}
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and the model they are of where the file is one of ours; None for a foreign file."""
+    """Tensors by name.
+
+    Attributes:
+        config: of the model, as a checkpoint of ours says it; None for any other file.
+    """
 
     tensors: dict[str, Tensor]
-    made_of: ModelConfig | None = None
+    config: ModelConfig | None = None
+
+
+def published(config: ModelConfig, name: str) -> str:
+    """The address of published weights for a model; a timm backbone has timm's under every name.
+
+    Args:
+        config: of the model.
+        name: "imagenet" or "coco".
+
+    Raises:
+        KitError: there are none for the model's preset.
+    """
+    if backbone := config.architecture.backbone:
+        return TIMM + backbone
+    if config.preset not in PUBLISHED[name]:
+        known = ", ".join(PUBLISHED[name])
+        raise KitError(f"no '{name}' weights exist for preset '{config.preset}', only for {known}")
+    return PUBLISHED[name][config.preset]
 
 
 def read(source: str) -> Weights:
@@ -39,12 +76,12 @@ def read(source: str) -> Weights:
             ``https://``) whose file is downloaded once; or ``timm://NAME``, a timm model's published weights.
 
     Returns:
-        The tensors of a file of ours. Of a foreign file the averaged weights ("ema") where it has them, else
-        its "model" or "state_dict", else all its tensors. Caffe2's names, and its place for the background
-        class, are turned into detectron2's.
+        The tensors of a checkpoint of ours. Of any other file, those of its first section among "ema"
+        (averaged weights), "model", "state_dict" and "blobs", else all its tensors; Caffe2's names, and its
+        index of the background class, are converted to detectron2's.
 
     Raises:
-        KitError: no such file, no connection, a file that is cut short, or one that would run code.
+        KitError: the file does not exist, cannot be downloaded, is cut short or damaged, or would run code.
     """
     if source.startswith(TIMM):
         return Weights(_download_timm(source.removeprefix(TIMM)))
@@ -69,8 +106,8 @@ def _local(source: str) -> Path:
         try:
             path = Path(PathManager.get_local_path(source))
         except (OSError, RuntimeError, KeyError) as error:
-            mend = "check the address and the connection, or give a file's path"
-            raise KitError(f"cannot download {source} ({error}); {mend}") from error
+            remedy = "check the address and the connection, or give a file's path"
+            raise KitError(f"cannot download {source} ({error}); {remedy}") from error
     if not path.is_file():
         raise KitError(f"weights {source} do not exist; give a file, an address or ''")
     return path
@@ -90,7 +127,8 @@ def _download_timm(name: str) -> dict[str, Tensor]:
 
     try:
         return timm.create_model(name, features_only=True, pretrained=True).state_dict()
-    except Exception as error:  # whatever the network libraries below timm raise
+    # The network libraries that timm uses raise errors of many types.
+    except Exception as error:
         raise KitError(
             f"cannot get timm's weights of '{name}' ({error}); check the name and the connection, or give a "
             "file of its weights"
@@ -105,11 +143,11 @@ def _state_dict(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Numeric arrays and tensors by name, without a data-parallel wrapper's prefix or Caffe2's momenta."""
+    """The numeric arrays and tensors by name, without Caffe2's momenta and the prefix of data parallelism."""
     tensors = {}
     for name, value in state.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            # A copy, because arrays out of a pickle may not be writable, in the byte order of this machine.
+            # A copy, since unpickled arrays may be read-only, and in this machine's byte order.
             value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
         if isinstance(value, Tensor) and not str(name).endswith("_momentum"):
             tensors[str(name).removeprefix("module.")] = value

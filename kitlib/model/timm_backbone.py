@@ -1,32 +1,36 @@
-"""Any feature extractor of the timm package as the bottom-up half of the feature pyramid."""
+"""A timm model as the bottom-up half of the feature pyramid."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 import torch
 from detectron2.modeling.backbone import Backbone
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from kitlib.errors import KitError
 
 STRIDES = (4, 8, 16, 32)
-PROBE = (96, 160)  # multiples of 32 that no fixed-size model was made for
+# Height and width of a trial image: multiples of 32 that no model for a single size of image takes.
+TRIAL_SIZE = (96, 160)
+_ADVICE = "choose one such as resnet50, convnext_tiny or tf_efficientnetv2_s"
 
 
 class TimmBackbone(Backbone):
     """Features of a timm model at four strides, named as a ResNet's: res2 (the finest), res3, res4, res5.
 
     Args:
-        name: a model name of timm's, with or without a weights tag: "convnext_tiny", "resnet18.a1_in1k".
+        name: timm's name of the model, with or without a weights tag: "convnext_tiny", "resnet18.a1_in1k".
         norm: "FrozenBN" freezes the model's batch norms, "SyncBN" synchronises them, "BN" and "GN" leave the
-            model as timm makes it (a GroupNorm model has a name of its own, such as "resnet50_gn").
-        freeze_at: n >= 2 keeps the parameters of all that res{n} is made from; below, everything is trained.
+            model as timm makes it (timm's GroupNorm models have other names, such as "resnet50_gn").
+        freeze_at: n >= 2 freezes every parameter that res{n} depends on; 0 and 1 freeze nothing.
 
     Raises:
-        KitError: an unknown model, one without these strides, or one that takes a single size of image.
+        KitError: the model is unknown, lacks one of the strides, or takes a single size of image.
     """
 
     def __init__(self, name: str, norm: str = "BN", freeze_at: int = 0) -> None:
@@ -38,7 +42,7 @@ class TimmBackbone(Backbone):
             self.body = convert_sync_batchnorm(self.body)
         self._out_features = ["res2", "res3", "res4", "res5"]
         self._out_feature_strides = dict(zip(self._out_features, STRIDES, strict=True))
-        channels = self.body.feature_info.channels()
+        channels = _feature_info(self.body).channels()
         self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
         if freeze_at >= 2:
             self._freeze(freeze_at)
@@ -48,10 +52,10 @@ class TimmBackbone(Backbone):
         return dict(zip(self._out_features, _run(self.body, x, self.channels_last), strict=True))
 
     def _freeze(self, freeze_at: int) -> None:
-        """What a level is made from is what its gradient reaches: no model's naming has to be known."""
-        level = self.eval()(torch.zeros(1, 3, *PROBE))[f"res{freeze_at}"]
+        """Freeze what res{freeze_at} depends on: the parameters for which it has a gradient."""
+        features = self.eval()(torch.zeros(1, 3, *TRIAL_SIZE))[f"res{freeze_at}"]
         parameters = list(self.body.parameters())
-        gradients = torch.autograd.grad(level.sum(), parameters, allow_unused=True)
+        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(gradient is None)
 
@@ -62,7 +66,7 @@ def published_pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Raises:
         KitError: an unknown model.
     """
-    published = timm.get_pretrained_cfg(_known(name))
+    published = timm.get_pretrained_cfg(_known(name)) or PretrainedCfg()
     return tuple(255 * m for m in published.mean), tuple(255 * s for s in published.std)
 
 
@@ -73,11 +77,18 @@ def _known(name: str) -> str:
     return name
 
 
-def _levels(name: str) -> list[int]:
-    """Which of a model's features to take: for each stride the last that has it."""
+def _feature_info(body: nn.Module) -> FeatureInfo:
+    info = body.feature_info
+    if not isinstance(info, FeatureInfo):
+        raise AttributeError("feature_info")
+    return info
+
+
+def _indices(name: str) -> list[int]:
+    """Which of a model's feature maps to take: for each of ``STRIDES`` the last one that has it."""
     try:
         with torch.device("meta"):
-            found = timm.create_model(_known(name), features_only=True).feature_info.reduction()
+            found = _feature_info(timm.create_model(_known(name), features_only=True)).reduction()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         raise KitError(f"timm model '{name}' gives no feature maps ({error}); {_ADVICE}") from error
     if missing := [stride for stride in STRIDES if stride not in found]:
@@ -86,15 +97,17 @@ def _levels(name: str) -> list[int]:
 
 
 def _create(name: str) -> tuple[nn.Module, bool]:
-    """The model, and whether its features have their channels last; tried on an image of an odd size."""
-    levels = _levels(name)
-    sizes = [(PROBE[0] // stride, PROBE[1] // stride) for stride in STRIDES]
-    for options in ({}, {"strict_img_size": False}):  # window attention takes any size only when asked
+    """The model, tried on an image of ``TRIAL_SIZE``, and whether its features have the channels last."""
+    indices = _indices(name)
+    sizes = [(TRIAL_SIZE[0] // stride, TRIAL_SIZE[1] // stride) for stride in STRIDES]
+    # Models with window attention need the option to take any size; other models do not know it.
+    attempts: tuple[dict[str, Any], ...] = ({}, {"strict_img_size": False})
+    for options in attempts:
         try:
-            body = timm.create_model(name, features_only=True, out_indices=levels, **options)
+            body = timm.create_model(name, features_only=True, out_indices=indices, **options)
             channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
             with torch.no_grad():
-                features = _run(body.eval(), torch.zeros(1, 3, *PROBE), channels_last)
+                features = _run(body.eval(), torch.zeros(1, 3, *TRIAL_SIZE), channels_last)
         except (RuntimeError, AssertionError, TypeError, ValueError):
             continue
         if [tuple(x.shape[-2:]) for x in features] == sizes:
@@ -105,6 +118,3 @@ def _create(name: str) -> tuple[nn.Module, bool]:
 def _run(body: nn.Module, x: Tensor, channels_last: bool) -> list[Tensor]:
     features = body(x)
     return [f.permute(0, 3, 1, 2).contiguous() for f in features] if channels_last else features
-
-
-_ADVICE = "choose one such as resnet50, convnext_tiny or tf_efficientnetv2_s"

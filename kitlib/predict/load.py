@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from kitlib.errors import KitError
-from kitlib.model import build, checkpoint
-from kitlib.model.progress import report_layers
+from kitlib.model import checkpoint
+from kitlib.model.architecture import build_model
 
 
 class Loaded(NamedTuple):
@@ -52,11 +52,8 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> Loaded:
         KitError: as ``kitlib.model.checkpoint.load``, or the tensors are not those of the model described.
     """
     found = checkpoint.load(path)
-    model = build(
-        found.config.preset, found.config.num_classes, found.config.mask_stages, **found.config.options
-    )
+    model = build_model(found.config)
     differences = checkpoint.differences(model.state_dict(), found.tensors)
     checkpoint.check_fit(str(path), found.config, found.config, differences, "train again")
     model.load_state_dict(found.tensors)
-    report_layers(model)
     return Loaded(model.to(device).eval(), found.categories)

@@ -14,7 +14,7 @@ from kitlib import files, offline
 from kitlib.data import competition, synthetic
 from kitlib.errors import KitError, unknown
 from kitlib.kaggle import bundle as bundles
-from kitlib.kaggle import bundled, image
+from kitlib.kaggle import image
 from kitlib.runtime import lock
 from kitlib.stages import notebooks, parameters, record, runner
 from kitlib.stages.notebooks import NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
@@ -255,7 +255,7 @@ def quiet_errors() -> None:
     shell.set_custom_exc((KitError,), show)
 
 
-def write_bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundle:
+def write_bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
     """Bundle a run: ``run``/kaggle/dataset and ``run``/kaggle/kernel.
 
     The notebook gets the parameters that it was run with here, or its own where it was not.
@@ -286,7 +286,7 @@ def write_bundle(run: Path, user: str = "", half: bool = False) -> bundled.Bundl
             raise KitError(f"{path} does not exist; {mend}")
     hours = values["hours"] or image.HOURS
     values |= {"data": "", "out": "", "gpus": -1, "weights": [], "post_processing": "", "hours": hours}
-    return bundles.write(run, best, notebook(stage), values, user or bundled.NOBODY, half)
+    return bundles.write(run, best, notebook(stage), values, user or bundles.NOBODY, half)
 
 
 def _named(path: str) -> Path:

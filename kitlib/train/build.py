@@ -12,10 +12,8 @@ import torch
 from torch import nn
 
 from kitlib import metric
-from kitlib import model as models
 from kitlib.errors import KitError, unknown
-from kitlib.model import weights
-from kitlib.model.progress import report_layers
+from kitlib.model import architecture, weights
 from kitlib.post import thresholds
 from kitlib.post.config import PostConfig
 from kitlib.predict.config import PredictConfig
@@ -58,15 +56,13 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
 def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[str, ...]]:
     """The model with its first weights, the same on every process, and what came of loading them."""
     _seed(config.seed)
-    wanted = config.model
-    model = models.build(wanted.preset, wanted.num_classes, wanted.mask_stages, **wanted.options)
+    network = architecture.build_model(config.model)
     notes: tuple[str, ...] = ()
     if here.main and not resume.exists(config.out):  # one process downloads; the others take its weights
-        report = weights.load(model, config.weights)
+        report = weights.load(network, config.weights)
         logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice
-    model = here.fit_batch_norm(model).to(here.device).train()
-    report_layers(model)
+    model = here.fit_batch_norm(network).to(here.device).train()
     return model.to(memory_format=memory_format(config, here.device)), notes
 
 

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
-from kitlib.inputs.mapper import Mapper
-from kitlib.inputs.mixing import FramePool
+from kitlib.inputs.mapper import FramePool, Mapper
 from kitlib.inputs.sample import PackedSample
 from kitlib.records import Frame
 from kitlib.runtime import heartbeat

@@ -1,6 +1,6 @@
-"""Figures. Each function returns a matplotlib Figure that is not shown yet."""
+"""Figures. Each function returns a matplotlib Figure without showing it."""
 
-from kitlib.viz.cells import before_after, gallery, overlay
+from kitlib.viz.cells import before_after, gallery
 from kitlib.viz.curves import learning_curves, mask_loss, schedule
 from kitlib.viz.distributions import cell_sizes, cells_per_image, folds, types
 from kitlib.viz.scores import by_category, by_threshold, tuning, tuning_methods
@@ -15,7 +15,6 @@ __all__ = [
     "gallery",
     "learning_curves",
     "mask_loss",
-    "overlay",
     "schedule",
     "tuning",
     "tuning_methods",

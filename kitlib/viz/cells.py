@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 from numpy.typing import NDArray
 
 from kitlib import metric
@@ -21,22 +22,24 @@ from kitlib.masks.rle import RLE
 from kitlib.records import Frame
 from kitlib.viz import style
 
-#: The most pixels along a side of a picture, whose panel is 4 inches wide; larger frames are thinned to it.
+#: The most pixels along a side of a picture, in a panel 4 inches wide; larger frames lose rows and columns.
 PICTURE_SIDE = 1024
 #: The flattest and the steepest panel, as height / width.
 ASPECTS = (0.25, 2.0)
-FILL = 0.22  # how strongly a cell is coloured
-CELLS_AT_ONCE = 32  # unpacked together, for speed; each may be as large as the picture
+#: Opacity of the colour inside a cell.
+FILL = 0.22
+#: Masks decoded at once; each may be as large as the picture.
+MASKS_AT_ONCE = 32
 
 
 @style.styled
 def gallery(frames: Sequence[Frame], columns: int = 3) -> Figure:
-    """Frames side by side, every cell outlined in a colour of its own (the paper's figure 1)."""
+    """Frames side by side, every cell outlined in its own colour (the paper's figure 1)."""
     rows = max(1, -(-len(frames) // columns))
     figure, axes = style.figure(4 * columns, rows * (0.3 + 4 * _aspect(frames)), rows, columns)
-    for each, frame in zip(axes, frames, strict=False):
-        overlay(each, frame, rainbow(len(frame.cells)))
-        style.bare(each, _title(frame))
+    for panel, frame in zip(axes, frames, strict=False):
+        overlay(panel, frame, rainbow(len(frame.cells)))
+        style.bare(panel, _title(frame))
     style.blank(axes[len(frames) :])
     return figure
 
@@ -52,7 +55,8 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Figure
     found = {frame.id: frame for frame in predictions}
     for row, frame in enumerate(truth):
         cells = found[frame.id].cells if frame.id in found else ()
-        predicted = replace(frame, cells=cells)  # on the true frame's image: tables of predictions name none
+        # The true frame's image, since tables of predictions name no image files.
+        predicted = replace(frame, cells=cells)
         hits = rle.iou([c.mask for c in frame.cells], [c.mask for c in predicted.cells]) > 0.5
         image, left, right = axes[3 * row : 3 * row + 3]
         image.imshow(stretched(frame), cmap="gray", vmin=0, vmax=255)
@@ -66,8 +70,14 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Figure
     return figure
 
 
-def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]]) -> None:
-    """Draw a frame and its cells: a thin outline and a faint fill, one colour a cell."""
+def overlay(axes: Axes, frame: Frame, colors: Sequence[ColorType]) -> None:
+    """Draw a frame and its cells, each with a thin outline and a faint fill.
+
+    Args:
+        axes: to draw on.
+        frame: an image and its cells; the image may be missing.
+        colors: one for each cell.
+    """
     grey = stretched(frame).astype(np.float32) / 255
     picture = np.repeat(grey[..., None], 3, axis=2)
     lines, line_colors = [], []
@@ -83,22 +93,22 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[str | tuple[float, ...]])
 
 
 def _drawn_cells(frame: Frame) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
-    """Each cell's mask in its box, and the box, in the pixels of the picture."""
-    step = thinning(frame)
-    for start in range(0, len(frame.cells), CELLS_AT_ONCE):
-        masks = [cell.mask for cell in frame.cells[start : start + CELLS_AT_ONCE]]
-        masks = masks if step == 1 else [_thinned(mask, step) for mask in masks]
+    """Each cell's mask within its box, and the box, in pixels of the picture."""
+    step = step_of(frame)
+    for start in range(0, len(frame.cells), MASKS_AT_ONCE):
+        masks = [cell.mask for cell in frame.cells[start : start + MASKS_AT_ONCE]]
+        masks = masks if step == 1 else [_every_nth(mask, step) for mask in masks]
         boxes = rle.boxes(masks)
         yield from zip(rle.crops(masks, boxes), boxes, strict=True)
 
 
-def thinning(frame: Frame) -> int:
-    """Every how many rows and columns of a frame one is drawn."""
+def step_of(frame: Frame) -> int:
+    """The n of which every n-th row and column of a frame is drawn."""
     return -(-max(frame.height, frame.width) // PICTURE_SIDE)
 
 
-def _thinned(mask: RLE, step: int) -> RLE:
-    """A mask's pixels in every ``step``-th row and column, by its runs: the frame may be huge."""
+def _every_nth(mask: RLE, step: int) -> RLE:
+    """A mask's pixels in every ``step``-th row and column, from its runs, since the frame may be huge."""
     height, width = (-(-side // step) for side in rle.height_width(mask))
     _, row, first, end = rle.row_runs([mask])
     first, end = -(-first // step), -(-end // step)
@@ -108,7 +118,7 @@ def _thinned(mask: RLE, step: int) -> RLE:
 
 
 def outlines(inside: NDArray[np.bool_], box: NDArray) -> list[NDArray]:
-    """The borders of a mask, (h, w) in its box, as closed (N, 2) lines of x, y in the frame's pixels."""
+    """The outlines of an (h, w) mask within its box, as closed (N, 2) lines of x, y in pixels."""
     padded = np.pad(inside.astype(np.uint8), 1)
     found, _ = cv2.findContours(padded, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     closed = [np.concatenate([c[:, 0], c[:1, 0]]) for c in found]
@@ -116,11 +126,8 @@ def outlines(inside: NDArray[np.bool_], box: NDArray) -> list[NDArray]:
 
 
 def stretched(frame: Frame) -> NDArray[np.uint8]:
-    """The frame's image, thinned to the picture's size, its contrast stretched for the eye.
-
-    It is mid-grey where there is no image.
-    """
-    step = thinning(frame)
+    """The drawn pixels of a frame's image, with stretched contrast; mid-grey if there is no image."""
+    step = step_of(frame)
     if frame.path is None:
         return np.full((-(-frame.height // step), -(-frame.width // step)), 128, np.uint8)
     image = read_image(frame.path, frame.height, frame.width)[::step, ::step].astype(np.float32)
@@ -128,8 +135,8 @@ def stretched(frame: Frame) -> NDArray[np.uint8]:
     return np.clip((image - low) * (225 / max(high - low, 1.0)) + 15, 0, 255).astype(np.uint8)
 
 
-def rainbow(number: int) -> list[tuple[float, ...]]:
-    """Colours for neighbours to differ: hues a golden ratio apart, all light enough to be seen on grey."""
+def rainbow(number: int) -> list[tuple[float, float, float]]:
+    """Colours that differ between neighbours: hues a golden ratio apart, light enough to be seen on grey."""
     return [hls_to_rgb((0.1 + 0.618034 * i) % 1.0, 0.6, 1.0) for i in range(number)]
 
 
@@ -143,6 +150,6 @@ def _short(name: str) -> str:
 
 
 def _aspect(frames: Sequence[Frame]) -> float:
-    """Height / width of the panels that frames are drawn in."""
+    """Height / width of the panels for frames."""
     steepest = max((f.height / f.width for f in frames), default=0.75)
     return min(max(steepest, ASPECTS[0]), ASPECTS[1])

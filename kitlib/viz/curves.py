@@ -26,7 +26,7 @@ def schedule(rates: Sequence[float]) -> Figure:
 
 @style.styled
 def learning_curves(metrics: Path) -> Figure:
-    """Total loss, its parts and the held-out metric along the iterations, from a metrics.jsonl."""
+    """Total loss, its parts and the validation score along the iterations, from a metrics.jsonl."""
     table = pd.read_json(metrics, lines=True)
     has_map = "map" in table and table["map"].notna().any()
     figure, axes = style.figure(10 if has_map else 8, 2.8, 1, 3 if has_map else 2)
@@ -37,18 +37,18 @@ def learning_curves(metrics: Path) -> Figure:
         chosen = [c for c in parts if prefix in c and (prefix == "rpn" or "rpn" not in c)]
         if chosen:
             _line(axes[1], table.assign(part=table[chosen].sum(axis=1, min_count=1)), "part", prefix, color)
-    axes[1].set_title("Its parts, summed over stages")
+    axes[1].set_title("Parts of the loss, summed over stages")
     style.legend(axes[1], fontsize=8)
     if has_map:
         _maps(axes[2], table)
-    for each in axes:
-        each.set_xlabel("iteration")
+    for panel in axes:
+        panel.set_xlabel("iteration")
     return figure
 
 
 @style.styled
 def mask_loss(metrics: Path) -> Figure:
-    """The mask loss along the iterations, a line a cascade stage (the paper's figure 4a)."""
+    """The mask loss along the iterations, a line for each cascade stage (the paper's figure 4a)."""
     table = pd.read_json(metrics, lines=True)
     figure, (axes,) = style.figure(6, 2.8)
     columns = sorted(c for c in table.columns if c.startswith("loss_mask"))
@@ -62,23 +62,25 @@ def mask_loss(metrics: Path) -> Figure:
 
 
 def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, color: str) -> None:
-    """A faint line of the values and a strong one of their running median over 5 % of the iterations."""
+    """Draw a faint line of the values and a strong one of their running median over 5 % of the iterations."""
     rows = table[["iteration", column]].dropna()
     window = max(1, len(rows) // 20)
     smooth = rows[column].rolling(window, min_periods=1, center=True).median()
     top = float(np.percentile(rows[column], 99)) * 1.1 if len(rows) else 1.0
-    top = max(top, axes.get_ylim()[1]) if axes.get_lines() else top  # each line sees to its own room
+    top = max(top, axes.get_ylim()[1]) if axes.get_lines() else top
     axes.plot(rows["iteration"], rows[column], color=color, lw=0.7, alpha=0.25)
     axes.plot(rows["iteration"], smooth, color=color, label=label)
-    axes.set_ylim(0, top)  # a first spike may leave it: it would press all else down
+    # The axis ends at the 99th percentile of the highest line: a spike at the start would flatten all lines.
+    axes.set_ylim(0, top)
 
 
 def _maps(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw the validation score of all frames and of each type."""
     rows = table[table["map"].notna()]
     for column in sorted(c for c in table.columns if c.startswith("map/")):
         name = column.removeprefix("map/")
         axes.plot(rows["iteration"], rows[column], "o-", ms=3, color=style.color(name), label=name, lw=1)
     axes.plot(rows["iteration"], rows["map"], "o-", ms=4, color=style.INK, label="all")
     axes.set_ylim(bottom=0)
-    axes.set_title("Metric on held-out images, untuned")
+    axes.set_title("Validation score before tuning")
     axes.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""What a data set holds: types, numbers of cells, sizes, folds."""
+"""What a data set contains: types, numbers of cells, sizes, folds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def types(frames: Sequence[Frame]) -> Figure:
 
 @style.styled
 def cells_per_image(frames: Sequence[Frame]) -> Figure:
-    """Distribution of the number of cells in an image, by type; every image is a dot."""
+    """Distribution of the number of cells in an image, by type; each image is a dot."""
     figure, (axes,) = style.figure(8, 2.6)
     names = sorted({_type(f) for f in frames}, reverse=True)
     rng = np.random.default_rng(0)
@@ -77,11 +77,10 @@ def cell_sizes(frames: Sequence[Frame]) -> Figure:
 
 
 def _share(axes: Axes, values: NDArray[np.int64], label: str, color: str) -> None:
-    """A histogram of whole numbers for a logarithmic axis; equal areas hold equally many cells."""
+    """Draw a histogram of whole numbers on a logarithmic axis; areas are proportional to numbers of cells."""
     edges = np.geomspace(max(values.min(), 1), values.max() + 1, 10 + round(len(values) ** 0.4))
-    edges = (
-        np.unique(np.round(edges)) - 0.5
-    )  # between whole numbers: as many of them fall into each bin as seem
+    # Edges halfway between whole numbers, so that a bin's width says how many values it has.
+    edges = np.unique(np.round(edges)) - 0.5
     heights, _ = np.histogram(values, edges)
     axes.stairs(heights / len(values) / np.diff(np.log(edges)), edges, label=label, color=color, lw=1.6)
 

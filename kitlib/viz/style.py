@@ -1,29 +1,32 @@
-"""The look that all figures share."""
+"""The style that all figures share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-#: One colour a cell type, told apart also by the colour-blind (Okabe and Ito's palette).
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+#: A colour for each cell type of the competition, from Okabe and Ito's palette for the colour-blind.
 COLORS = {"astro": "#D55E00", "cort": "#0072B2", "shsy5y": "#009E73"}
 OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999999", "#117733", "#882255", "#44AA99", "#332288")
 
-#: What a prediction turned out to be.
+#: Cells that were predicted and exist, were predicted only, exist only.
 FOUND, WRONG, MISSED = "#2CA25F", "#E34A33", "#3182BD"
 
-#: The largest width or height of a figure, in inches: what is asked for above it is drawn smaller.
+#: The largest width or height of a figure, in inches.
 LONGEST = 60.0
 
 INK = "#333333"
 
-RC = {
+RC: dict[RcKeyType, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 10,
@@ -44,11 +47,12 @@ RC = {
 }
 
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Let a function draw with the kit's look, leaving matplotlib's settings as they were."""
+    """Decorate a function that draws, so that ``RC`` applies in it and nowhere else."""
 
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -59,13 +63,20 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, row by row; width and height in inches, each ``LONGEST`` at most."""
+    """A figure and its axes, row by row.
+
+    Args:
+        width: in inches, at most ``LONGEST``; larger values are reduced to it.
+        height: as ``width``.
+        rows: of axes.
+        columns: of axes.
+    """
     made = Figure(figsize=(min(width, LONGEST), min(height, LONGEST)), layout="constrained")
     return made, list(made.subplots(rows, columns, squeeze=False).ravel())
 
 
 def color(category: str, categories: Iterable[str] = ()) -> str:
-    """The colour of a cell type; others than the competition's by their place in ``categories``."""
+    """The colour of a cell type; one outside the competition has it by its rank in ``categories``."""
     if category in COLORS:
         return COLORS[category]
     known = sorted(set(categories) | {category})
@@ -73,18 +84,18 @@ def color(category: str, categories: Iterable[str] = ()) -> str:
 
 
 def tint(color: str, strength: float) -> tuple[float, ...]:
-    """A colour mixed with white; it hides what is behind it, which a transparent one does not."""
+    """An opaque colour mixed with white; a strength of 1 leaves it as it is."""
     return tuple(1 - strength * (1 - part) for part in to_rgb(color))
 
 
 def legend(axes: Axes, **options: Any) -> None:
-    """A legend, where there is anything to name."""
+    """Add a legend, unless no artist has a label."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(**options)
 
 
 def bare(axes: Axes, title: str = "") -> None:
-    """Axes for an image: no ticks, no frame."""
+    """Turn axes into those of an image: no ticks, no frame."""
     axes.set_title(title, fontsize=9)
     axes.grid(False)
     axes.set_xticks([])

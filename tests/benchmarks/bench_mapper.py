@@ -104,7 +104,7 @@ def proposals() -> tuple[torch.Tensor, torch.Tensor]:
 
 def prepare_targets_ours():
     """Sampling and resizing the mask head's targets from box-local masks."""
-    masks = LocalMasks.from_rles([c.mask for c in frame().cells], SIZE)
+    masks = LocalMasks.from_crops([(0, 0, rle.to_mask(c.mask)) for c in frame().cells], SIZE)
     chosen, boxes = proposals()
     return lambda: masks[chosen].crop_and_resize(boxes, 28)
 

@@ -13,7 +13,7 @@ from harness import Row, race
 from kitlib import model as models
 from kitlib.inputs.mask_targets import LocalMasks
 from kitlib.model import compat
-from kitlib.model.roi_align import CheapGradient
+from kitlib.model.roi_align import SparseGradientROIAlign
 
 compat.apply()  # before detectron2 is imported
 from detectron2.layers import ROIAlign  # noqa: E402
@@ -64,7 +64,7 @@ def step(layer: type[ROIAlign]) -> Callable[[], object]:
     model = models.build("tiny", 3).to(memory_format=torch.channels_last)
 
     def run() -> None:
-        with EventStorage(), patch.object(CheapGradient, "forward", layer.forward):
+        with EventStorage(), patch.object(SparseGradientROIAlign, "forward", layer.forward):
             sum(model(batch()).values()).backward()
         model.zero_grad()
 
@@ -87,7 +87,7 @@ def rows():
     with one_core():
         for channels in (64, 256):
             work = f"{BOXES} boxes to 7 x 7, {channels} channels, one core; torchvision"
-            ours, theirs = race(gradient(CheapGradient, channels), gradient(ROIAlign, channels), 5)
+            ours, theirs = race(gradient(SparseGradientROIAlign, channels), gradient(ROIAlign, channels), 5)
             yield Row("RoIAlign's gradient", work, ours, theirs, bar=2)
         work = f"tiny, 2 x {SIDE} x {SIDE}, {CELLS} cells each, one core; with torchvision's gradient"
-        yield Row("training step", work, *race(step(CheapGradient), step(ROIAlign), 5), bar=1.05)
+        yield Row("training step", work, *race(step(SparseGradientROIAlign), step(ROIAlign), 5), bar=1.05)

@@ -126,7 +126,7 @@ def test_the_part_near_a_window_holds_all_that_its_pixels_are_made_of(height, wi
         assert min(np.floor(centre) + 1, old - 1) < near[axis + 2] <= old
 
 
-# -------------------------------------------------------------------------------- which way round
+# -------------------------------------------------------------------------------- flips, rotation
 
 
 def test_all_eight_ways_round_are_equally_likely():
@@ -142,12 +142,12 @@ def test_all_eight_ways_round_are_equally_likely():
     assert min(map(len, seen.values())) > 150
 
 
-def test_flips_and_turns_can_be_switched_off():
+def test_flips_and_rotations_can_be_switched_off():
     patch = Patch(np.arange(6, dtype=np.uint8).reshape(2, 3), ())
     rng = np.random.default_rng(0)
     flips = {orient(patch, AugmentConfig(rot90=False), rng).image.tobytes() for _ in range(60)}
-    turns = {orient(patch, AugmentConfig(flip=False), rng).image.tobytes() for _ in range(60)}
-    assert len(flips) == len(turns) == 4
+    rotations = {orient(patch, AugmentConfig(flip=False), rng).image.tobytes() for _ in range(60)}
+    assert len(flips) == len(rotations) == 4
 
 
 def test_flips_may_be_left_right_only():

@@ -12,8 +12,8 @@ from PIL import Image
 
 from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
-from kitlib.inputs.mapper import Mapper
-from kitlib.inputs.mixing import FramePool
+from kitlib.inputs.mapper import FramePool, Mapper, copy_paste
+from kitlib.inputs.patch import Patch, PatchCell
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
@@ -49,11 +49,10 @@ def write(tmp_path):
 
 def masks_of(sample) -> list[np.ndarray]:
     """The sample's masks as full (h, w) arrays."""
-    full = []
-    for i in range(len(sample["instances"])):
-        mask = np.zeros(sample["instances"].image_size, bool)
-        x, y, local = sample["instances"].gt_masks.crop(i)
-        mask[y : y + local.shape[0], x : x + local.shape[1]] = local.numpy()
+    masks, full = sample["instances"].gt_masks, []
+    for (x, y, w, h), start in zip(masks.boxes.tolist(), masks.offsets.tolist(), strict=True):
+        mask = np.zeros(masks.image_size, bool)
+        mask[y : y + h, x : x + w] = masks.storage[start : start + w * h].view(h, w).numpy()
         full.append(mask)
     return full
 
@@ -115,7 +114,7 @@ def test_a_frame_without_an_image_is_named(write):
 
 
 EXACT = {
-    "flips and turns": AugmentConfig(),
+    "flips and rotations": AugmentConfig(),
     "crop": AugmentConfig(crop=(70, 50)),
     "padded crop": AugmentConfig(crop=(150, 220)),
 }
@@ -128,7 +127,7 @@ SCALED = {
 def each_cell_as_image(write, settings: AugmentConfig, seeds: int):
     """For each cell of a frame: its mask in the sample, and what a picture of that mask alone becomes.
 
-    The same generator makes the same choices, so the picture goes the way of the image, at full frame.
+    The same generator makes the same choices, so the picture is transformed as the image is, at full frame.
     """
     settings = dataclasses.replace(settings, min_visible=0.0)
     masks = cells(9)
@@ -205,11 +204,11 @@ def test_the_ignored_area_goes_with_the_image(write, name):
 
 def test_an_ignored_area_changes_nothing_else(write):
     frame = write(cells(10), np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)))
-    unsure = dataclasses.replace(frame, ignore=rle.from_mask(cells(1, 3)[0]))
+    partly_ignored = dataclasses.replace(frame, ignore=rle.from_mask(cells(1, 3)[0]))
     mapper = Mapper(AugmentConfig(scale=(0.5, 2), crop=(90, 90), copy_paste=0.5, noise=4), TYPES)
     for seed in range(8):
         plain, ours = (
-            mapper(f, np.random.default_rng(seed), FramePool([f])).unpack() for f in (frame, unsure)
+            mapper(f, np.random.default_rng(seed), FramePool([f])).unpack() for f in (frame, partly_ignored)
         )
         assert torch.equal(plain["image"], ours["image"])
         assert torch.equal(plain["instances"].gt_masks.storage, ours["instances"].gt_masks.storage)
@@ -252,3 +251,76 @@ def test_800_cells(write):
     assert len(boxes) == 800
     np.testing.assert_array_equal(boxes[:, :2].numpy(), 2 * corners)
     assert (boxes[:, 2:] - boxes[:, :2] == 16).all()
+
+
+# -------------------------------------------------------------------------------- pasted cells
+
+
+def frame_of(name: str, category: str | None, cells: int = 1) -> Frame:
+    mask = rle.from_crop(np.ones((3, 3)), 0, 0, 10, 10)
+    return Frame(name, None, 10, 10, (Cell(mask, category or "cell"),) * cells, category)
+
+
+def square(x: int, y: int, side: int, label: int) -> PatchCell:
+    return PatchCell(x, y, np.ones((side, side), bool), label, float(side * side))
+
+
+def test_partners_are_of_the_same_type_and_have_cells():
+    frames = [
+        frame_of("a", "cort"),
+        frame_of("b", "cort"),
+        frame_of("c", "astro"),
+        frame_of("d", "cort", cells=0),
+    ]
+    pool, rng = FramePool(frames), np.random.default_rng(0)
+    assert {pool.partner(frames[0], rng).id for _ in range(50)} == {"a", "b"}
+    assert pool.partner(frames[2], rng).id == "c"
+    assert pool.partner(frame_of("e", "shsy5y"), rng).id == "e"
+
+
+def test_annotated_and_pseudo_labelled_frames_do_not_mix():
+    """A sample has one weight: the other's cells would count too much or too little."""
+    frames = [frame_of(name, "cort") for name in "abcd"]
+    frames[2:] = [
+        dataclasses.replace(f, cells=tuple(dataclasses.replace(c, score=0.9) for c in f.cells))
+        for f in frames[2:]
+    ]
+    pool, rng = FramePool(frames), np.random.default_rng(0)
+    assert {pool.partner(frames[0], rng).id for _ in range(50)} == {"a", "b"}
+    assert {pool.partner(frames[2], rng).id for _ in range(50)} == {"c", "d"}
+
+
+def test_pasted_cells_take_pixels_and_masks_from_what_they_cover():
+    patch = Patch(np.full((60, 60), 100, np.uint8), (square(10, 10, 20, 0), square(41, 41, 3, 1)))
+    image = np.full((60, 60), 130, np.uint8)  # a brighter background
+    image[20:50, 20:50] = 200
+    donor = Patch(image, (square(20, 20, 30, 7),))
+    found = copy_paste(patch, donor, 0.25, np.random.default_rng(0))
+    assert [c.label for c in found.cells] == [0, 7]  # the small cell is covered whole
+    assert (found.image[20:50, 20:50] == 170).all()  # the donor's grey level, on the patch's background
+    assert found.cells[0].mask.sum() == 400 - 100
+    assert (found.image[:15, :15] == 100).all()
+    halo = found.image[35, 16:20].astype(int)
+    assert (np.abs(np.diff(halo)) <= 20).all()
+    assert (patch.image == 100).all()  # the original is left alone
+
+
+def test_up_to_half_of_the_donors_cells_are_pasted():
+    patch = Patch(np.zeros((100, 100), np.uint8), ())
+    donor = Patch(np.zeros((100, 100), np.uint8), tuple(square(x, 5, 4, x) for x in range(0, 100, 10)))
+    rng = np.random.default_rng(0)
+    numbers = [len(copy_paste(patch, donor, 0.25, rng).cells) for _ in range(200)]
+    assert set(numbers) == set(range(1, 7))
+
+
+def test_a_cell_at_the_edge_and_a_donor_without_cells():
+    patch = Patch(np.zeros((30, 30), np.uint8), (square(0, 0, 30, 0),))
+    donor = Patch(np.zeros((30, 30), np.uint8), (square(25, 25, 5, 1),))
+    assert [c.label for c in copy_paste(patch, donor, 0.25, np.random.default_rng(0)).cells] == [0, 1]
+    assert copy_paste(patch, Patch(donor.image, ()), 0.25, np.random.default_rng(0)) is patch
+
+
+@pytest.mark.parametrize("category", ["cort", None])
+def test_a_pool_without_frames_gives_the_frame_back(category):
+    alone = frame_of("a", category, cells=0)
+    assert FramePool([alone]).partner(alone, np.random.default_rng(0)) is alone

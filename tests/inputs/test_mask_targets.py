@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from kitlib.errors import KitError
 from kitlib.inputs import mask_targets
 from kitlib.inputs.mask_targets import LocalMasks
-from kitlib.masks import rle
 
 HEIGHT, WIDTH = 60, 90
 
@@ -52,14 +51,13 @@ def random_cells(number: int, seed: int = 0, height: int = HEIGHT, width: int = 
 
 
 def of(full: np.ndarray) -> LocalMasks:
-    return LocalMasks.from_rles([rle.from_mask(m) for m in full], full.shape[1:])
+    return LocalMasks.from_crops([(0, 0, mask) for mask in full], full.shape[1:])
 
 
 def to_full(masks: LocalMasks) -> np.ndarray:
     full = np.zeros((len(masks), *masks.image_size), bool)
-    for i in range(len(masks)):
-        x, y, mask = masks.crop(i)
-        full[i, y : y + mask.shape[0], x : x + mask.shape[1]] = mask.numpy()
+    for i, ((x, y, w, h), start) in enumerate(zip(masks.boxes.tolist(), masks.offsets.tolist(), strict=True)):
+        full[i, y : y + h, x : x + w] = masks.storage[start : start + w * h].view(h, w).numpy()
     return full
 
 
@@ -114,7 +112,7 @@ def test_pixels_outside_the_image_are_refused():
 
 
 def test_no_masks():
-    masks = LocalMasks.from_rles([], (20, 30))
+    masks = LocalMasks.from_crops([], (20, 30))
     assert len(masks) == 0
     assert masks.get_bounding_boxes().tensor.shape == (0, 4)
     assert masks.crop_and_resize(torch.zeros(0, 4), 28).shape == (0, 28, 28)
@@ -142,17 +140,6 @@ def test_indexing_selects_as_an_array_would_and_copies_no_pixels(item):
     )
     np.testing.assert_array_equal(to_full(chosen), expected)
     assert chosen.storage is masks.storage
-
-
-def test_cat_joins_and_keeps_a_shared_storage_once():
-    a, b = of(special_cases()), of(random_cells(5))
-    np.testing.assert_array_equal(
-        to_full(LocalMasks.cat([a[2:4], b, a[0]])),
-        np.concatenate([special_cases()[2:4], random_cells(5), special_cases()[:1]]),
-    )
-    assert len(LocalMasks.cat([a[:3], a[1:]]).storage) == len(a.storage)
-    with pytest.raises(KitError, match="different sizes"):
-        LocalMasks.cat([a, of(np.ones((1, 5, 5), bool))])
 
 
 @pytest.mark.parametrize(
@@ -283,13 +270,12 @@ def test_detectron2_samples_and_takes_the_same_mask_loss_as_with_bitmasks():
 
 
 def test_detectron2_samples_an_image_without_cells():
-    empty = instances(LocalMasks.from_rles([], (HEIGHT, WIDTH)), Boxes(torch.zeros(0, 4)))
+    empty = instances(LocalMasks.from_crops([], (HEIGHT, WIDTH)), Boxes(torch.zeros(0, 4)))
     (proposals,) = sampled(empty)
     assert (proposals.gt_classes == 3).all()
 
 
-def test_instances_move_index_and_join():
+def test_instances_move_and_index():
     masks = of(special_cases())
-    one = instances(masks, masks.get_bounding_boxes()).to("cpu")
-    both = Instances.cat([one[torch.tensor([0, 3])], one[5]])
-    np.testing.assert_array_equal(to_full(both.gt_masks), special_cases()[[0, 3, 5]])
+    moved = instances(masks, masks.get_bounding_boxes()).to("cpu")
+    np.testing.assert_array_equal(to_full(moved[torch.tensor([0, 3])].gt_masks), special_cases()[[0, 3]])

@@ -1,4 +1,4 @@
-"""Patches against full frames: the same flips, turns, crops and sizes on N x H x W stacks."""
+"""Patches against full frames: the same flips, rotations, crops and sizes on N x H x W stacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kitlib.inputs.patch import Patch, PatchCell, crop, flip_x, flip_y, paste, resize, take, turn
+from kitlib.inputs.patch import Patch, PatchCell, crop, flip_x, flip_y, paste, resize, rot90, take
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
@@ -71,14 +71,14 @@ def assert_same_masks(patch: Patch, full: np.ndarray) -> None:
     [
         (flip_x, lambda a: a[..., ::-1]),
         (flip_y, lambda a: a[..., ::-1, :]),
-        (lambda p: turn(p, 1), lambda a: np.rot90(a, 1, (-2, -1))),
-        (lambda p: turn(p, 2), lambda a: np.rot90(a, 2, (-2, -1))),
-        (lambda p: turn(p, 3), lambda a: np.rot90(a, 3, (-2, -1))),
-        (lambda p: turn(flip_x(p), 1), lambda a: np.rot90(a[..., ::-1], 1, (-2, -1))),
+        (lambda p: rot90(p, 1), lambda a: np.rot90(a, 1, (-2, -1))),
+        (lambda p: rot90(p, 2), lambda a: np.rot90(a, 2, (-2, -1))),
+        (lambda p: rot90(p, 3), lambda a: np.rot90(a, 3, (-2, -1))),
+        (lambda p: rot90(flip_x(p), 1), lambda a: np.rot90(a[..., ::-1], 1, (-2, -1))),
     ],
-    ids=["flip_x", "flip_y", "turn 90", "turn 180", "turn 270", "flip and turn"],
+    ids=["flip_x", "flip_y", "90", "180", "270", "flip and 90"],
 )
-def test_flips_and_turns_are_numpys(ours, numpys):
+def test_flips_and_rotations_are_numpys(ours, numpys):
     full = cells()
     patch = ours(patch_of(full))
     np.testing.assert_array_equal(patch.image, numpys(patch_of(full).image))
@@ -190,7 +190,7 @@ def test_a_mask_that_vanishes_is_dropped():
 
 def test_an_empty_frame_stays_empty():
     patch = patch_of(np.zeros((0, HEIGHT, WIDTH), bool))
-    for found in (resize(patch, (100, 100)), crop(patch, (5, 5, 30, 30), 0.25), turn(patch, 1)):
+    for found in (resize(patch, (100, 100)), crop(patch, (5, 5, 30, 30), 0.25), rot90(patch, 1)):
         assert found.cells == ()
 
 
@@ -202,8 +202,8 @@ def test_an_empty_frame_stays_empty():
     [
         flip_x,
         flip_y,
-        lambda p: turn(p, 1),
-        lambda p: turn(p, 3),
+        lambda p: rot90(p, 1),
+        lambda p: rot90(p, 3),
         lambda p: crop(p, (10, 5, 50, 40), 0.0),
         lambda p: crop(p, (-9, 20, 50, 90), 0.0),
         lambda p: crop(p, (0, 0, WIDTH, HEIGHT), 0.0),

@@ -12,9 +12,10 @@ from torch import nn
 
 from kitlib.errors import KitError
 from kitlib.model import build
-from kitlib.model.architecture import to_cfg
+from kitlib.model.architecture import report_layers, to_cfg
 from kitlib.model.detector import WeightedRCNN
 from kitlib.model.presets import ModelConfig
+from kitlib.runtime import heartbeat
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 LOSSES = {
@@ -197,3 +198,22 @@ def test_the_full_x152_trains_and_infers(item: Callable, storage: Any) -> None:
     with torch.no_grad():
         [found] = model.eval().inference([item(4)], do_postprocess=False)
     assert found.pred_masks.shape[1:] == (1, 28, 28)
+
+
+def test_each_layer_is_a_step_of_progress() -> None:
+    """Forward: the two layers with weights. Backward: their four gradients."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    report_layers(model)
+    before = heartbeat._progress.steps
+    loss = model(torch.ones(1, 2)).sum()
+    assert heartbeat._progress.steps == before + 2
+    loss.backward()
+    assert heartbeat._progress.steps == before + 6
+
+
+def test_a_model_reports_its_layers() -> None:
+    backbone = build("tiny").backbone
+    layers = [m for m in backbone.modules() if next(m.parameters(recurse=False), None) is not None]
+    before = heartbeat._progress.steps
+    backbone(torch.zeros(1, 3, 64, 64))
+    assert heartbeat._progress.steps == before + len(layers)

@@ -1,4 +1,4 @@
-"""Each mend on its own, and all together in a fresh interpreter."""
+"""Each part of ``apply`` on its own, and all together in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kitlib.model import compat
 
 ROOT = Path(__file__).parents[2]
 
-# Everything of detectron2 that the kit and its benchmarks import, and one use of each thing mended.
+# Everything of detectron2 that the kit and its benchmarks import, and one use of each stand-in.
 FRESH = """
 import json, sys
 import kitlib.model.presets, kitlib.model

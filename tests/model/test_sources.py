@@ -54,7 +54,7 @@ def test_a_file_of_ours_says_which_model_it_is_of(tmp_path: Path) -> None:
     config = ModelConfig("r50", 1, options={"box_fcs": 3})
     checkpoint.save(tmp_path / "x.pth", checkpoint.Checkpoint(config, ("cell",), 9, STATE))
     found = sources.read(str(tmp_path / "x.pth"))
-    assert found.made_of == config
+    assert found.config == config
     assert same(found.tensors)
 
 

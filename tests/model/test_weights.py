@@ -1,4 +1,4 @@
-"""Weights loaded into whole models: transfer between kinds, backbones alone, and what does not fit."""
+"""Weights loaded into whole models: from other models, of a backbone alone, and those that do not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MASK_HEAD = "roi_heads.mask_head."
 def one_class() -> nn.Module:
     torch.manual_seed(0)
     model = build("tiny", num_classes=1)
-    for name, parameter in model.named_parameters():  # predictors start near zero, where all would look alike
+    for name, parameter in model.named_parameters():  # predictors start near zero, almost equal
         if "predictor" in name:
             nn.init.normal_(parameter, std=0.3)
     return model.eval()
@@ -143,8 +143,8 @@ def test_many_classes_leave_only_the_predictors_random(tmp_path: Path) -> None:
     file = save(build("tiny", 80, "last", anchor_ratios=[0.2, 0.5, 1, 2, 5]), tmp_path / "x.pth")
     report = weights.load(build("tiny"), file)
     assert report.replicated == ()
-    kinds = {m.name.split(".")[-2] for m in report.mismatched}
-    assert kinds == {"cls_score", "predictor", "objectness_logits", "anchor_deltas"}
+    layers = {m.name.split(".")[-2] for m in report.mismatched}
+    assert layers == {"cls_score", "predictor", "objectness_logits", "anchor_deltas"}
     assert report.missing == ()
 
 
@@ -298,8 +298,10 @@ def test_a_file_of_ours_fits_wholly_or_not_at_all(
     file = save_ours(one_class, tmp_path / "x.pth", drop, **more)
     model = build("tiny", num_classes=1, **options)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    made_of = r"x\.pth names preset 'tiny' with num_classes 1, mask_stages all as its model and does not fit "
-    with pytest.raises(KitError, match=made_of + ".*" + message):
+    beginning = (
+        r"x\.pth names preset 'tiny' with num_classes 1, mask_stages all as its model and does not fit "
+    )
+    with pytest.raises(KitError, match=beginning + ".*" + message):
         weights.load(model, file)
     assert holds(model, before)
 

@@ -1,4 +1,4 @@
-"""The model that is trained: its memory format, its gradients, and its steps, by which a hang is known."""
+"""The model that is trained: its memory format and its gradients."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import dataclasses
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from torch import nn
 
-from kitlib.model.progress import report_layers
-from kitlib.runtime import heartbeat
 from kitlib.train.build import build_loader, build_model, memory_format
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -50,14 +47,3 @@ def test_every_parameter_has_a_gradient_also_without_cells(make_config, alone, f
     with EventStorage():
         sum(model(batch).values()).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-
-
-def test_each_layer_is_a_step():
-    """Forward: the two layers with weights. Backward: their four gradients."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    report_layers(model)
-    before = heartbeat._progress.steps
-    loss = model(torch.ones(1, 2)).sum()
-    assert heartbeat._progress.steps == before + 2
-    loss.backward()
-    assert heartbeat._progress.steps == before + 6

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from kitlib.errors import KitError
-from kitlib.inputs.config import OFF, AugmentConfig
+from kitlib.inputs.config import AugmentConfig
 from kitlib.inputs.sample import PackedSample
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
@@ -82,7 +82,8 @@ def test_an_error_that_can_be_mended_stays_one_sentence(frames, workers):
 def test_a_sample_travels_in_few_bytes(frames):
     """A byte a pixel of the image, a bit a pixel of the masks' boxes and of the ignored area, 40 a cell."""
     frame = frames[1]
-    dataset = loader(frames, OFF, ("cort",), TrainingSampler(frames, SamplerConfig()), 1)._batches.dataset
+    whole = AugmentConfig(cell_centred=0.0, flip=False, rot90=False)
+    dataset = loader(frames, whole, ("cort",), TrainingSampler(frames, SamplerConfig()), 1)._batches.dataset
     size = len(pickle.dumps(dataset[1, 0]))
     pixels = frame.height * frame.width
     content = pixels + pixels / 8 + 6 * 81 / 8 + 6 * 40

@@ -23,7 +23,7 @@ from kitlib import stages
 from kitlib.data import competition
 from kitlib.data.images import read_image
 from kitlib.inputs.config import AugmentConfig
-from kitlib.model import weights
+from kitlib.model import sources
 from kitlib.model.architecture import to_cfg
 from kitlib.model.detector import WeightedRCNN
 from kitlib.model.presets import ModelConfig
@@ -136,7 +136,7 @@ def training(stage):
         "TEST.DETECTIONS_PER_IMAGE": look.max_cells,
         "TEST.EVAL_PERIOD": given.get("eval_every", 0),
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST": look.score_floor,
-        "MODEL.WEIGHTS": weights.PUBLISHED[PARAMETERS["02_pretrain_livecell"]["weights"]]["x152"],
+        "MODEL.WEIGHTS": sources.PUBLISHED[PARAMETERS["02_pretrain_livecell"]["weights"]]["x152"],
     }
 
 

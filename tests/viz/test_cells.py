@@ -213,7 +213,7 @@ def test_a_figure_of_many_rows_is_bounded() -> None:
     assert style.figure(12, 2080)[0].get_size_inches().tolist() == [12, 60]
 
 
-def test_large_frames_are_drawn_thinned_with_their_cells_in_place() -> None:
+def test_of_large_frames_every_nth_pixel_is_drawn_with_cells_in_place() -> None:
     """Every third row and column of 2,100 x 3,000 pixels: rows 900 to 1,499 are rows 300 to 499 of them."""
     size = (2100, 3000)
     block = Cell(rle.from_crop(np.ones((600, 301)), 1200, 900, *size), "cort")
