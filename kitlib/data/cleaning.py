@@ -49,7 +49,7 @@ def clean(frames: Iterable[Frame], config: CleaningConfig) -> list[Frame]:
     """Frames with clean masks; their images are not read."""
     cleaned = [frame for frame in frames if frame.id not in config.drop_ids]
     if config.fill_holes or config.keep_largest:
-        cleaned = [_mend(frame, config.fill_holes, config.keep_largest) for frame in cleaned]
+        cleaned = [_cleaned(frame, config.fill_holes, config.keep_largest) for frame in cleaned]
     return [_without_small(frame, config.min_area) for frame in cleaned] if config.min_area else cleaned
 
 
@@ -69,7 +69,7 @@ def twins(frame: Frame) -> int:
     return int((alike.sum(axis=1) > 1).sum())
 
 
-def _mend(frame: Frame, fill_holes: bool, keep_largest: bool) -> Frame:
+def _cleaned(frame: Frame, fill_holes: bool, keep_largest: bool) -> Frame:
     masks = [cell.mask for cell in frame.cells]
     found = topology(masks)
     if fill_holes:

@@ -51,20 +51,20 @@ class Architecture:
     rpn_batch: Int = 256
     """Anchors of an image that the proposal network learns from."""
     rpn_nms: Float = 0.7
-    """IoU above which the lower of two proposals goes."""
+    """IoU above which the proposal with the lower score is dropped."""
     roi_batch: Int = 512
     """Proposals of an image that the heads learn from."""
     box_fcs: Int = 2
     """Fully connected layers of a box head."""
     box_width: Int = 1024
-    """Their width."""
+    """Width of these layers."""
     mask_convs: Int = 4
     """Convolutions of a mask head."""
     mask_width: Int = 256
-    """Their channels."""
+    """Channels of these convolutions."""
     box_nms: Float = 0.6
-    """IoU above which the lower of two boxes goes; boxes of long thin cells side by side overlap more than
-    their masks."""
+    """IoU above which the box with the lower score is dropped. Boxes of long thin cells that lie side by side
+    overlap more than the masks."""
     score_floor: Float = 0.05
     """The lowest score of a detection."""
     detections: Int = 1000
@@ -72,7 +72,7 @@ class Architecture:
     pixel_mean: Float | tuple[Float, Float, Float] | None = None
     """Grey level that is subtracted; null: as for the backbone's published weights."""
     pixel_std: Float | tuple[Float, Float, Float] | None = None
-    """What the difference is divided by; null: likewise."""
+    """What the grey levels are divided by after that; null: as for the backbone's published weights."""
 
 
 PRESETS: dict[str, Architecture] = {
@@ -105,9 +105,9 @@ class ModelConfig:
     preset: str = "tiny"
     """A name in ``PRESETS``."""
     num_classes: Annotated[Int, Field(ge=1)] = 3
-    """Kinds of cell, background not counted."""
+    """Number of cell types, background not counted."""
     mask_stages: MaskStages = "all"
-    """ "all": a mask branch at each cascade stage; "last": detectron2's one branch."""
+    """ "all": a mask branch at each cascade stage; "last": one branch, as in detectron2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Fields of ``Architecture`` that differ from the preset."""
 

@@ -69,7 +69,7 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
 def memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
     """How the model's tensors lie in memory.
 
-    Tensor cores want channels_last, and on a CPU it is as fast or a little faster (tiny, r50, x101). In full
+    Tensor cores want channels_last, and on a CPU it is as fast or a little faster (tiny, r50). In full
     precision, grouped convolutions in that layout are many times slower on some GPUs.
     """
     chosen = config.memory_format
