@@ -103,7 +103,7 @@ class PostConfig:
     """The trees of the learned score."""
 
     def for_category(self, category: str | None) -> CategoryConfig:
-        """Post-processing of a frame of this type; ``CategoryConfig``'s own where no value is given for it."""
+        """Post-processing of a frame of this type; ``CategoryConfig``'s defaults where no value is given."""
         given = {name: getattr(self, name) for name in NAMES}
         key = {name: category if category in table else "default" for name, table in given.items()}
         return CategoryConfig(**{n: table[key[n]] for n, table in given.items() if key[n] in table})
