@@ -24,7 +24,7 @@ from kitlib import files
 from kitlib.errors import KitError, unknown
 
 T = TypeVar("T")
-QUOTED = 80  # characters of a wrong value that an error shows
+_QUOTED = 80  # characters of a wrong value that an error shows
 
 
 def _number(value: Any) -> Any:
@@ -405,4 +405,4 @@ def inner(field: FieldInfo) -> Any:
 
 def _quoted(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -59,7 +59,7 @@ class CategoryConfig:
 NAMES = tuple(f.name for f in dataclasses.fields(CategoryConfig))
 
 
-def default(name: str) -> Callable[[], dict[str, Any]]:
+def _default(name: str) -> Callable[[], dict[str, Any]]:
     """A factory of tables by type that hold one default for all types: that of ``CategoryConfig``."""
     return lambda: {"default": getattr(CategoryConfig, name)}
 
@@ -79,23 +79,23 @@ def tables(configs: Mapping[str, CategoryConfig]) -> dict[str, Any]:
 
 @configuration
 class PostConfig:
-    """Post-processing: each field of ``CategoryConfig`` by type, with ``default`` for the other types."""
+    """Post-processing: each field of ``CategoryConfig`` by type, with ``_default`` for the other types."""
 
     RENAMED: ClassVar = {"score": "score_threshold", "gain": "calibrations"}
 
-    score_threshold: dict[str, Float] = Field(default_factory=default("score_threshold"))
-    min_area: dict[str, Int] = Field(default_factory=default("min_area"))
-    max_area: dict[str, Int | None] = Field(default_factory=default("max_area"))
-    mask_nms: dict[str, Float] = Field(default_factory=default("mask_nms"))
-    max_clipped: dict[str, Float] = Field(default_factory=default("max_clipped"))
-    split: dict[str, Split] = Field(default_factory=default("split"))
-    fill_holes: dict[str, bool] = Field(default_factory=default("fill_holes"))
-    largest_only: dict[str, bool] = Field(default_factory=default("largest_only"))
-    mask_threshold: dict[str, Float] = Field(default_factory=default("mask_threshold"))
+    score_threshold: dict[str, Float] = Field(default_factory=_default("score_threshold"))
+    min_area: dict[str, Int] = Field(default_factory=_default("min_area"))
+    max_area: dict[str, Int | None] = Field(default_factory=_default("max_area"))
+    mask_nms: dict[str, Float] = Field(default_factory=_default("mask_nms"))
+    max_clipped: dict[str, Float] = Field(default_factory=_default("max_clipped"))
+    split: dict[str, Split] = Field(default_factory=_default("split"))
+    fill_holes: dict[str, bool] = Field(default_factory=_default("fill_holes"))
+    largest_only: dict[str, bool] = Field(default_factory=_default("largest_only"))
+    mask_threshold: dict[str, Float] = Field(default_factory=_default("mask_threshold"))
     keep_best: bool = True
     """Where no cell is left, the best one stays."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
-    """Calibrations by type, with ``default`` for the others; where there are any, the expected gain chooses
+    """Calibrations by type, with ``_default`` for the others; where there are any, the expected gain chooses
     among instances of any score, and ``score_threshold`` plays no part."""
     score_kind: ScoreKind = "box"
     """Which score ranks the instances and is compared with the score threshold, see ``rescore``."""

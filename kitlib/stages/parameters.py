@@ -24,7 +24,7 @@ from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
 #: Former names of parameters, of keys in them and of values in lists: refused for one release.
-RENAMED = {
+_RENAMED = {
     "average": "ema_decay, a number: 0.999, or 0 for no average",
     "generation": "weights: name the files of the round that shall label",
     "limits": "post_processing",
@@ -359,12 +359,12 @@ def _check_cell_types(tables: Mapping[str, Iterable[str]]) -> None:
 
 
 def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> None:
-    """Raise KitError if a name, a key in a dictionary or a text in a list is one of ``RENAMED``."""
+    """Raise KitError if a name, a key in a dictionary or a text in a list is one of ``_RENAMED``."""
     for key, value in values.items():
         name = f"{path}{key}"
         words = value if isinstance(value, list | tuple) else ()
         for former in (name, *(f"{name}.{word}" for word in words)):
-            if former in RENAMED:
-                raise KitError(f"{where}.{former} is now {RENAMED[former]}")
+            if former in _RENAMED:
+                raise KitError(f"{where}.{former} is now {_RENAMED[former]}")
         if isinstance(value, Mapping):
             _refuse_renamed(where, value, f"{name}.")

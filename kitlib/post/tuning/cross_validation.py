@@ -26,7 +26,7 @@ from kitlib.post.tuning.frame import FrameScorer
 from kitlib.post.tuning.search import Tuning
 from kitlib.records import Frame
 
-MIN_FOLDS = 2
+_MIN_FOLDS = 2
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def cross_validate(
         KitError: no frames, predictions for none of them, or no kind of score or method.
     """
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
-    if len(set(study.fold.values())) < MIN_FOLDS:
+    if len(set(study.fold.values())) < _MIN_FOLDS:
         return _on_the_same_images(study, methods)
     rows = [_row("untuned", truth, study.judge(lambda _: study.start))]
     best: tuple[Row, list[Frame], _Fits, TuningMethod] | None = None
