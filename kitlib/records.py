@@ -40,6 +40,30 @@ class Cell:
     mask_score: float | None = None
     agreement: float | None = None
 
+    @property
+    def confidence(self) -> float:
+        """The score; 1 for an annotated cell, which has none."""
+        return 1.0 if self.score is None else self.score
+
+
+def voted_category(votes: Iterable[tuple[str, float]]) -> str | None:
+    """The type of a frame, for which the scores of its instances add up to most; None without instances.
+
+    A competition image holds one type of cell. With squared scores, one confident instance would outweigh the
+    hundred faint ones of a frame whose type the model finds hard. Of equals the first name is taken.
+
+    Args:
+        votes: category and score of each instance.
+
+    Example:
+        >>> voted_category([("cort", 0.9), ("astro", 0.8), ("astro", 0.5)])
+        'astro'
+    """
+    sums: dict[str, float] = {}
+    for category, score in votes:
+        sums[category] = sums.get(category, 0.0) + score
+    return min(sums, key=lambda name: (-sums[name], name)) if sums else None
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -52,7 +76,8 @@ class Frame:
         width: columns.
         cells: annotated, pseudo-labelled or predicted cells; may overlap. Of a frame that was read from a
             file, each cell is made when it is asked for.
-        category: the type of the frame's cells where it is known.
+        category: the type of the frame's cells where it is known; of a predicted frame the one for which its
+            instances voted, see ``voted_category``.
         group: what the frame was cut or taken from (a sample, a well): frames of one group stay in one fold.
         weight: factor on the frame's training loss; below 1 for pseudo-labelled frames.
         ignore: pixels that may be cell or background: no training loss there.

@@ -1,4 +1,4 @@
-"""Boosted regression trees as plain numbers: fitted by scikit-learn, kept as YAML, evaluated by numpy."""
+"""Boosted regression trees as plain numbers: fitted by scikit-learn, written as YAML, evaluated by numpy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 DEPTH = 3
 NODES = 2**DEPTH - 1
 TREES = 60
-RATE = 0.1  # each tree's share
-LEAF = 20  # fewest samples in a leaf
+RATE = 0.1
+"""Each tree's share of what it learned."""
+LEAF = 20
+"""Fewest samples in a leaf."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Forest:
 
     Attributes:
         base: what the trees add to.
-        feature: for each tree the column that each of its 7 inner nodes looks at.
+        feature: for each tree the column that each of its 7 inner nodes compares.
         threshold: for each tree the value up to which a node sends a sample to its first child.
         value: for each tree what its 8 leaves add.
     """
@@ -48,10 +50,20 @@ class Forest:
 
 
 def grow(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Forest:
-    """Fit trees to the squared error, each on half of the samples (Friedman 2002); none to a few samples."""
+    """Fit trees to the squared error, each on half of the samples (Friedman 2002).
+
+    Args:
+        x: (N, F) features.
+        y: (N,) targets.
+        seed: draws the samples of each tree.
+
+    Returns:
+        The trees; none where there are too few samples for two leaves.
+    """
     if len(y) < 2 * LEAF:
         return Forest(float(np.mean(y)) if len(y) else 0.0, (), (), ())
-    from sklearn.ensemble import GradientBoostingRegressor  # only now: it takes a second
+    # Imported only now, as the import takes a second.
+    from sklearn.ensemble import GradientBoostingRegressor
 
     fit = GradientBoostingRegressor(
         n_estimators=TREES,
@@ -65,7 +77,13 @@ def grow(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Fores
 
 
 def from_sklearn(base: float, trees: list[Tree], rate: float) -> Forest:
-    """The forest of scikit-learn's trees, none deeper than 3."""
+    """The forest of scikit-learn's trees.
+
+    Args:
+        base: what the trees add to.
+        trees: none deeper than 3.
+        rate: factor on what they add.
+    """
     complete = [_complete(tree) for tree in trees]
     return Forest(
         base=base,
@@ -79,7 +97,8 @@ def _complete(tree: Tree) -> tuple[NDArray, NDArray, NDArray]:
     """Features, thresholds and leaves; below an early leaf every sample goes to the first child."""
     feature, threshold = np.zeros(NODES, np.int64), np.full(NODES, np.inf)
     value = np.zeros(NODES + 1)
-    places = [(0, 0)]  # ours, scikit-learn's
+    # Numbers of each node, here and in scikit-learn's tree.
+    places = [(0, 0)]
     for mine, its in places:
         if mine >= NODES:
             value[mine - NODES] = tree.value[its, 0, 0]

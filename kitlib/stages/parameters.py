@@ -17,7 +17,7 @@ from kitlib.data.competition import CATEGORIES
 from kitlib.errors import KitError, unknown
 from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import Architecture, MaskStages, ModelConfig
-from kitlib.post.config import Kind, TuningMethod
+from kitlib.post.config import ScoreKind, TuningMethod
 from kitlib.predict.config import PredictConfig, PseudoConfig
 from kitlib.train.config import OptimConfig, TrainingSettings, ValidatedSettings
 from kitlib.train.sampler import SamplerConfig
@@ -118,7 +118,7 @@ class Pretraining(TrainingSettings, _Network, _LiveCell):
 class _Tuned(ValidatedSettings):
     """A training whose predictions on held-out images are then tuned."""
 
-    score_kinds: Annotated[tuple[Kind, ...], Field(min_length=1), Affects("after")] = ("box", "product")
+    score_kinds: Annotated[tuple[ScoreKind, ...], Field(min_length=1), Affects("after")] = ("box", "product")
     """What may rank instances: box, mask, product, learned."""
     tuning_methods: Annotated[tuple[TuningMethod, ...], Field(min_length=1), Affects("after")] = (
         "one threshold for all types",

@@ -17,8 +17,7 @@ from kitlib.model import architecture, weights
 from kitlib.post import thresholds
 from kitlib.post.config import PostConfig
 from kitlib.predict.config import PredictConfig
-from kitlib.predict.infer import predict_frames
-from kitlib.predict.predictor import Predictor
+from kitlib.predict.predictor import Predictor, predict_frames
 from kitlib.records import Frame, read_frames
 from kitlib.runtime.gpus import autocast
 from kitlib.train import resume
