@@ -79,7 +79,7 @@ def tables(configs: Mapping[str, CategoryConfig]) -> dict[str, Any]:
 
 @configuration
 class PostConfig:
-    """Post-processing: each field of ``CategoryConfig`` by type, with ``_default`` for the other types."""
+    """Post-processing: each field of ``CategoryConfig`` by type, with ``default`` for the other types."""
 
     RENAMED: ClassVar = {"score": "score_threshold", "gain": "calibrations"}
 
@@ -95,7 +95,7 @@ class PostConfig:
     keep_best: bool = True
     """Where no cell is left, the best one stays."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
-    """Calibrations by type, with ``_default`` for the others; where there are any, the expected gain chooses
+    """Calibrations by type, with ``default`` for the others; where there are any, the expected gain chooses
     among instances of any score, and ``score_threshold`` plays no part."""
     score_kind: ScoreKind = "box"
     """Which score ranks the instances and is compared with the score threshold, see ``rescore``."""
