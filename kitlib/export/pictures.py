@@ -1,0 +1,158 @@
+"""A frame as pictures: its label image, and its cells outlined on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from kitlib import files
+from kitlib.errors import KitError
+from kitlib.masks import rle
+from kitlib.post import overlap
+from kitlib.records import Frame
+
+#: Colours of categories, red, green, blue, in their order: Okabe and Ito's for the colour-blind, on grey.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 200, 130),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+)
+_HIGHEST_16_BIT = 65_535
+
+
+def to_labels(frame: Frame) -> NDArray[np.integer]:
+    """The label image of a frame, (H, W): 0 is background, cell number n of the frame is n, from 1.
+
+    A pixel of several cells gets the best one's number, by the ranking of ``kitlib.post.overlap``. A cell
+    with no pixel of its own is thus absent, and the other cells still have their numbers.
+
+    Returns:
+        uint16; uint32 for a frame of more than 65,535 cells.
+
+    Example:
+        >>> left, right = rle.from_labels(np.array([[7, 7, 0, 9]]))
+        >>> to_labels(Frame("id", None, 1, 4, (Cell(left, "cort"), Cell(right, "cort")))).tolist()
+        [[1, 1, 0, 2]]
+    """
+    kind = np.uint16 if len(frame.cells) <= _HIGHEST_16_BIT else np.uint32
+    labels = np.zeros(frame.height * frame.width, kind)
+    cells = list(frame.cells)
+    # The best cell comes last and takes its pixels from the others.
+    for number in reversed(overlap.rank(cells)):
+        labels[rle.pixels([cells[number].mask])[0]] = number + 1
+    return labels.reshape(frame.height, frame.width)
+
+
+def write_labels(frame: Frame, path: Path) -> Path:
+    """Write the label image: 16-bit PNG, or 32-bit TIFF where the numbers need it.
+
+    Args:
+        frame: its cells.
+        path: the file without its extension, which this function adds.
+    """
+    labels = to_labels(frame)
+    is_tiff = labels.dtype == np.uint32
+    target = _with_suffix(path, ".tif" if is_tiff else ".png")
+    if is_tiff:
+        with files.atomic(target) as temporary:
+            tifffile.imwrite(temporary, labels, compression="zlib")
+    else:
+        _write_png(target, labels)
+    # An earlier result of the same image may have had more cells, or fewer.
+    _with_suffix(path, ".png" if is_tiff else ".tif").unlink(missing_ok=True)
+    return target
+
+
+def write_outlines(frame: Frame, image: NDArray, path: Path) -> Path:
+    """Write the image as PNG, with each cell's outermost pixels in the colour of its category.
+
+    Args:
+        frame: its cells.
+        image: (H, W) or (H, W, C), of any type.
+        path: the file without its extension, which this function adds.
+    """
+    picture = np.repeat(_stretched(grey(image))[..., None], 3, axis=2)
+    colors = category_colors([frame])
+    boxes = rle.boxes([cell.mask for cell in frame.cells])
+    for cell, (x0, y0, x1, y1) in zip(frame.cells, boxes.tolist(), strict=True):
+        inside = rle.crop(cell.mask, (x0, y0, x1, y1))
+        picture[y0:y1, x0:x1][_rim(inside)] = colors[cell.category]
+    target = _with_suffix(path, ".png")
+    _write_png(target, picture[..., ::-1])
+    return target
+
+
+def category_colors(frames: Sequence[Frame]) -> dict[str, tuple[int, int, int]]:
+    """A colour for each category of the frames, red, green, blue, that is the same in every frame.
+
+    A category's own name chooses its colour, so that frames which are drawn one by one agree; of two
+    categories in one frame with the same choice, the later one by name takes the next colour.
+    """
+    colors: dict[str, tuple[int, int, int]] = {}
+    for name in sorted({cell.category for frame in frames for cell in frame.cells}):
+        first = sum(name.encode()) % len(PALETTE)
+        turned = PALETTE[first:] + PALETTE[:first]
+        colors[name] = next((color for color in turned if color not in colors.values()), turned[0])
+    return colors
+
+
+def grey(image: NDArray) -> NDArray[np.uint8]:
+    """The grey levels of an image as a network gets them, (H, W) uint8; see ``images.read_image``.
+
+    Args:
+        image: (H, W), or (H, W, C) with the channels last: three or four are red, green and blue, of which
+            the luminance is taken; of any other number the mean.
+
+    Raises:
+        KitError: it has another shape, or no finite pixel.
+    """
+    if image.ndim not in (2, 3) or not image.size:
+        raise KitError(f"an image is (height, width) or (height, width, channels), not {image.shape}")
+    if image.ndim == 3:
+        colours = image.shape[2] in (3, 4)
+        mean = image[..., :3] @ np.array([0.299, 0.587, 0.114]) if colours else image.mean(axis=2)
+        image = (mean.round() if image.dtype.kind in "iu" else mean).astype(image.dtype)
+    if image.dtype == np.uint8:
+        return image
+    finite = image[np.isfinite(image)]
+    if not finite.size:
+        raise KitError("the image has no finite pixel; give another one")
+    low, high = np.percentile(finite, [0.1, 99.9])
+    scaled = (np.nan_to_num(image.astype(np.float32), nan=low) - low) * (255.0 / max(high - low, 1e-6))
+    return np.clip(scaled.round(), 0, 255).astype(np.uint8)
+
+
+def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """With more contrast, and no white, so that coloured lines are seen."""
+    low, high = np.percentile(image, [0.5, 99.5])
+    scaled = (image.astype(np.float32) - low) * (215 / max(high - low, 1.0)) + 10
+    return np.clip(scaled, 0, 235).astype(np.uint8)
+
+
+def _rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of a mask that have a neighbour, above, below, left or right, outside it."""
+    padded = np.pad(inside, 1)
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inside & ~core
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    """``path.with_suffix`` would take what follows a full stop in an image's name for an extension."""
+    return path.with_name(path.name + suffix)
+
+
+def _write_png(path: Path, pixels: NDArray) -> None:
+    whole, data = cv2.imencode(".png", pixels)
+    if not whole:
+        raise KitError(f"cannot write {path}: OpenCV makes no PNG of {pixels.shape} {pixels.dtype}")
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(data.tobytes())
