@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -185,5 +184,7 @@ FORMATS: dict[str, Format] = {
         "GeoJSON for QuPath",
         lambda result, path: shapes.write_geojson(result.frame, path),
     ),
-    "table": Format("measurements of all cells (cells.csv) and images (images.csv)", _write_table, _join_tables),
+    "table": Format(
+        "measurements of all cells (cells.csv) and images (images.csv)", _write_table, _join_tables
+    ),
 }

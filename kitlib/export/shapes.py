@@ -66,7 +66,8 @@ def _rings(part: NDArray[np.bool_], x: int, y: int) -> list[Ring]:
     found, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parents = hierarchy[0, :, 3].tolist()
     ordered = sorted(range(len(found)), key=lambda index: parents[index] >= 0)
-    return [_corners((found[index][:, 0].astype(np.int64) + 1) // 2) + (x, y) for index in ordered]
+    origin = np.array([x, y])
+    return [_corners((found[index][:, 0].astype(np.int64) + 1) // 2) + origin for index in ordered]
 
 
 def _corners(ring: Ring) -> Ring:

@@ -92,7 +92,7 @@ def imported():
 
 def test_every_import_is_a_dependency(project):
     optional = project["optional-dependencies"]
-    extras = {"detectron2", *by_name([*optional["coco"], *optional["own"]])}
+    extras = {"detectron2", *by_name(optional["coco"]), *by_name(optional["own"])}
     declared = set(by_name(project["dependencies"])) | extras | WITH_DETECTRON2
     assert imported() - declared == set()
 
