@@ -68,6 +68,46 @@ def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None
     click.echo(f"map\t{result.mean:.4f}")
 
 
+class _FormatOption(click.Option):
+    """An option whose help is made when it is shown, since it takes a second to import the formats."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from kitlib.export import FORMATS
+
+        names = "; ".join(f"{name}: {kind.help}" for name, kind in FORMATS.items())
+        self.help = f"Names of formats, with commas between them; left out: all. {names}."
+        return super().get_help_record(ctx)
+
+
+@kit.command()
+@click.argument("run_or_weights")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", required=True, help="The folder for the results.")
+@click.option("--format", "formats", default="", cls=_FormatOption)
+@click.option("--gpus", default=-1, type=click.IntRange(min=-1), help="Left out: all there are; 0: the CPU.")
+@click.option("--pixel-size", type=click.FloatRange(0, min_open=True), help="Micrometres, for the tables.")
+def predict(
+    run_or_weights: str, images: tuple[str, ...], out: str, formats: str, gpus: int, pixel_size: float | None
+) -> None:
+    """Find the cells of IMAGES (files, folders, patterns) with a run's best weights, or a .pth file.
+
+    A call that was interrupted goes on where it stopped; images that are finished are not done again.
+    """
+    from kitlib.export import check as check_formats
+    from kitlib.stages import notebooks, segment
+
+    chosen = check_formats(name.strip() for name in formats.split(",")) if formats else None
+    recipe, folder = segment.recipe(run_or_weights), notebooks.whole_path(out)
+    frames, unreadable = segment.find_images(images, folder)
+    done = segment.segment(recipe, frames, folder, chosen, gpus, pixel_size)
+    for name, reason in (unreadable | done.skipped).items():
+        click.echo(f"left out: {name}: {reason}", err=True)
+    before = f", {done.unchanged} of them finished before" if done.unchanged else ""
+    click.echo(f"{folder}: {done.images} images{before}, {done.cells:,} cells")
+    if unreadable or done.skipped:
+        sys.exit(1)
+
+
 @kit.command()
 @click.argument("submission", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="The competition's folder.")
