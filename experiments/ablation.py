@@ -1,4 +1,4 @@
-"""What each step after training is worth: plain, + scales, + turns, + tuned, + expected gain.
+"""What each step after training is worth: plain, + scales, + orientations, + tuned, + expected gain.
 
 python experiments/ablation.py RUN --data DIR [--folds 0 1 2 3 4] [--stage 05_retrain]
     [--by-type astro=1.0,0.75 cort=2.0,1.5] [--submit "+ scales by type"]
@@ -22,15 +22,16 @@ from pathlib import Path
 
 from kitlib import config as configs
 from kitlib import files, predict, records
-from kitlib.data import competition, folds, tables
+from kitlib.data import competition, folds
 from kitlib.post import thresholds
+from kitlib.post.config import SCORE_KINDS
 from kitlib.post.tuning import cross_validation
 from kitlib.predict import PredictConfig, PredictJob
 from kitlib.records import Frame
 from kitlib.submission import writer
 
 LEVELS = (0.4, 0.45, 0.55, 0.6)
-FULLEST = "+ turns"
+FULLEST = "+ orientations"
 
 
 def ways(
@@ -63,24 +64,26 @@ def predicted(
     listed = records.write_frames(files.make_folder(folder) / "frames.npz", frames)
     out, done = folder / "predictions.csv", folder / "job.yaml"
     job = PredictJob(tuple(models), str(listed), str(out), config)
+    mask_thresholds = (config.mask_threshold["default"], *config.candidate_mask_thresholds)
+    paths = {threshold: folder / f"predicted@{threshold:.2f}.npz" for threshold in mask_thresholds}
     if not done.exists() or configs.load(PredictJob, done) != job:
-        predict.run(job)
+        found = predict.run(job)
+        for threshold, path in paths.items():
+            records.write_frames(path, found.by_mask_threshold.get(threshold, found.frames))
         configs.save(job, done)
-    levels = {level: folder / f"predictions@{level:.2f}.csv" for level in config.candidate_mask_thresholds}
-    usual = {config.mask_threshold["default"]: out}
-    return {level: tables.read_cells(path) for level, path in (usual | levels).items()}
+    return {threshold: records.read_frames(path) for threshold, path in paths.items()}
 
 
 def out_of_fold(
     run: Path, stages: Sequence[str], name: str, config: PredictConfig, truth: dict[int, list[Frame]]
 ) -> dict[float, list[Frame]]:
     """All held-out frames as predicted by the models that did not see them, at each mask threshold."""
-    levels: dict[float, list[Frame]] = {}
+    tables: dict[float, list[Frame]] = {}
     for fold, frames in truth.items():
         folder = run / "ablation" / "+".join(stages) / name.strip("+ ") / f"fold_{fold}"
-        for level, found in predicted(weights(run, stages, fold), frames, folder, config).items():
-            levels.setdefault(level, []).extend(found)
-    return levels
+        for threshold, found in predicted(weights(run, stages, fold), frames, folder, config).items():
+            tables.setdefault(threshold, []).extend(found)
+    return tables
 
 
 def show(rows: Iterable[cross_validation.Row]) -> None:
@@ -101,7 +104,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--further", type=float, default=1.5)
     parser.add_argument("--by-type", type=scales_of, nargs="+", default=[])
     parser.add_argument("--submit", metavar="WAY")
-    parser.add_argument("--kinds", nargs="+", choices=cross_validation.KINDS, default=["box", "product"])
+    parser.add_argument("--kinds", nargs="+", choices=SCORE_KINDS, default=["box", "product"])
     return parser
 
 
@@ -110,7 +113,7 @@ def judge(given: argparse.Namespace, truth: dict[int, list[Frame]], judged: list
     rows = []
     for name, config in ways(given.scale, given.further, dict(given.by_type)).items():
         found = out_of_fold(given.run, given.stage, name, config, truth)
-        kinds = cross_validation.KINDS if name == FULLEST else ("box",)
+        kinds = SCORE_KINDS if name == FULLEST else ("box",)
         result = cross_validation.cross_validate(judged, found, kinds=kinds)
         rows.append(replace(result.rows[0], name=name))
     rows += [replace(row, name=f"+ {row.name}") for row in result.rows[1:]]

@@ -200,8 +200,6 @@ def submit(data: Path, work: Path, parts: Parts) -> None:
     out = files.make_folder(work / "06_submit")
     with parts.time("write predictions"):
         tables.write_predictions(out / "predictions.csv", predicted)
-    with parts.time("read predictions"):
-        predicted = tables.read_cells(out / "predictions.csv")
     with parts.time("post-processing"):
         final = thresholds.apply_each(predicted, thresholds.PostConfig())
     with parts.time("write submission"):

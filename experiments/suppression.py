@@ -36,7 +36,7 @@ def by_image(truth: Sequence[Frame], found: Sequence[Frame], mask_nms: float) ->
     """The metric of each image, (N,), at the score threshold that is best on the other folds."""
     scores = []
     for threshold in THRESHOLDS:
-        post = PostConfig(score={"default": threshold}, mask_nms={"default": mask_nms})
+        post = PostConfig(score_threshold={"default": threshold}, mask_nms={"default": mask_nms})
         frames = [thresholds.apply(frame, post) for frame in found]
         scores.append(list(metric.score(truth, frames).by_image.values()))
     table, judged = np.array(scores), np.empty(len(truth))

@@ -24,7 +24,7 @@ from kitlib import files
 from kitlib.errors import KitError, unknown
 
 T = TypeVar("T")
-QUOTED = 80  # characters of a wrong value that an error shows
+_QUOTED = 80  # characters of a wrong value that an error shows
 
 
 def _number(value: Any) -> Any:
@@ -142,7 +142,8 @@ def configuration(cls: type[T]) -> type[T]:
     """Decorate a class of annotated fields: a frozen dataclass that checks its values when it is made.
 
     The text below a field is its help. What types and bounds cannot say is checked in ``__post_init__``,
-    which raises ValueError with a sentence about the fields.
+    which raises ValueError with a sentence about the fields. A class attribute ``RENAMED`` gives the new
+    names of former keys, for the error that they are refused with.
 
     Raises:
         KitError: by the class it returns: a value of a wrong type or out of bounds, with the field's name.
@@ -338,7 +339,11 @@ def _sentence(error: pydantic.ValidationError, cls: type, values: Any, where: st
     path = ".".join(filter(None, [where, *keys]))
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         section = ".".join(filter(None, [where, *keys[:-1]]))
-        names = fields(_class_at(cls, keys[:-1]))
+        owner = _class_at(cls, keys[:-1])
+        renamed = getattr(owner, "RENAMED", {}).get(keys[-1])
+        if renamed:
+            return f"{path} is now '{renamed}'; rename it there, or run the stage that writes it again"
+        names = fields(owner)
         return str(unknown(f"key in {section}" if section else "key", keys[-1], names))
     if kind in ("missing", "missing_argument"):
         if isinstance(place[-1], str):
@@ -400,4 +405,4 @@ def inner(field: FieldInfo) -> Any:
 
 def _quoted(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -40,6 +40,30 @@ class Cell:
     mask_score: float | None = None
     agreement: float | None = None
 
+    @property
+    def confidence(self) -> float:
+        """The score; 1 for an annotated cell, which has none."""
+        return 1.0 if self.score is None else self.score
+
+
+def voted_category(votes: Iterable[tuple[str, float]]) -> str | None:
+    """The type of a frame, for which the scores of its instances add up to most; None without instances.
+
+    A competition image holds one type of cell. With squared scores, one confident instance would outweigh the
+    hundred faint ones of a frame whose type the model finds hard. Of equals the first name is taken.
+
+    Args:
+        votes: category and score of each instance.
+
+    Example:
+        >>> voted_category([("cort", 0.9), ("astro", 0.8), ("astro", 0.5)])
+        'astro'
+    """
+    sums: dict[str, float] = {}
+    for category, score in votes:
+        sums[category] = sums.get(category, 0.0) + score
+    return min(sums, key=lambda name: (-sums[name], name)) if sums else None
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -52,7 +76,8 @@ class Frame:
         width: columns.
         cells: annotated, pseudo-labelled or predicted cells; may overlap. Of a frame that was read from a
             file, each cell is made when it is asked for.
-        category: the type of the frame's cells where it is known.
+        category: the type of the frame's cells where it is known; of a predicted frame the one for which its
+            instances voted, see ``voted_category``.
         group: what the frame was cut or taken from (a sample, a well): frames of one group stay in one fold.
         weight: factor on the frame's training loss; below 1 for pseudo-labelled frames.
         ignore: pixels that may be cell or background: no training loss there.
@@ -71,7 +96,7 @@ class Frame:
     @property
     def pseudo(self) -> bool:
         """Whether any of the cells comes from a model rather than from an annotator."""
-        if isinstance(self.cells, StoredCells):
+        if isinstance(self.cells, _StoredCells):
             return self.cells.scored
         return any(cell.score is not None for cell in self.cells)
 
@@ -194,14 +219,14 @@ class _FrameFile:
             if not first <= last < len(self.bounds) or last > len(self.kinds):
                 raise ValueError(f"frame {name} ends at cell {last}")
             size = [width, height]
-            cells = StoredCells(self, first, last, size, scored) if last > first else ()
+            cells = _StoredCells(self, first, last, size, scored) if last > first else ()
             unknown = RLE(size=size, counts=ignore.encode("ascii")) if ignore is not None else None
             place = Path(path) if path is not None else None
             yield Frame(name, place, height, width, cells, category, group, weight, unknown)
             first = last
 
 
-class StoredCells(Sequence[Cell]):
+class _StoredCells(Sequence[Cell]):
     """The cells of one frame in a file of frames, each made when it is asked for.
 
     Attributes:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kitlib import records
 from kitlib.errors import KitError
 from kitlib.masks import rle
-from kitlib.records import Cell, Frame, read_frames, write_frames
+from kitlib.records import Cell, Frame, read_frames, voted_category, write_frames
 
 MASK = rle.parse("2 2 9 1", 3, 4)
 
@@ -173,3 +173,20 @@ def test_a_million_cells_cost_a_process_less_than_50_mb(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         number, megabytes = done.stdout.split()
         assert (int(number), float(megabytes) < 50) == (3253, True)
+
+
+@pytest.mark.parametrize(
+    ("votes", "category"),
+    [
+        ([("cort", 0.9), *[("shsy5y", 0.1)] * 8], "cort"),
+        ([("cort", 0.9), *[("shsy5y", 0.1)] * 10], "shsy5y"),
+        ([("cort", 0.9), ("astro", 0.8), ("astro", 0.5)], "astro"),
+        # Of equals the first name.
+        ([("shsy5y", 0.5), ("astro", 0.5)], "astro"),
+        ([], None),
+    ],
+)
+def test_each_instance_votes_for_the_type_with_its_score(
+    votes: list[tuple[str, float]], category: str | None
+) -> None:
+    assert voted_category(votes) == category

@@ -28,33 +28,33 @@ from kitlib.errors import KitError
 from kitlib.masks import rle, runs
 from kitlib.records import Cell, Frame
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Annotations that a process turns into masks before it hands them over.
 CHUNK = 4_000
 # Annotations; fewer are read before other processes would have started.
 PARALLEL_FROM = 20_000
-Id = int | str
+_Id = int | str
 
 
 class _Image(Struct, gc=False):
-    id: Id
+    id: _Id
     file_name: str
     height: int | float
     width: int | float
 
 
 class _Annotation(Struct, gc=False):
-    image_id: Id
-    category_id: Id
-    id: Id = "?"
+    image_id: _Id
+    category_id: _Id
+    id: _Id = "?"
     iscrowd: int | float | bool | None = None
     segmentation: Raw = Raw(b"null")
 
 
 class _Category(Struct):
-    id: Id
-    name: Id
+    id: _Id
+    name: _Id
 
 
 class _Images(Struct):
@@ -66,19 +66,19 @@ class _Document(_Images):
     categories: list[_Category] | None = None
 
 
-D = TypeVar("D", bound=_Images)
+_D = TypeVar("_D", bound=_Images)
 _SEGMENTATION = msgspec.json.Decoder(list[float | list[float]] | dict[str, Any] | None)
 
 
 class _Outlined(NamedTuple):
     """An image with the outlines of its cells, as a process takes it: id and JSON text of each."""
 
-    id: Id
+    id: _Id
     file_name: str
     place: Path
     height: int
     width: int
-    outlines: list[tuple[Id, bytes]]
+    outlines: list[tuple[_Id, bytes]]
 
 
 def read(
@@ -161,7 +161,7 @@ class CocoFile:
                 empty += texts.count(b"")
                 yield self._frame(image, place, texts, category)
         if empty:
-            log.warning("%s: %d annotations cover no pixel and are left out", self.path, empty)
+            _log.warning("%s: %d annotations cover no pixel and are left out", self.path, empty)
 
     def _count(self, image: _Image) -> int:
         return len(self._annotations[str(image.id)])
@@ -225,7 +225,7 @@ class CocoFile:
             else:
                 result[str(annotation.image_id)].append(annotation)
         if crowds:
-            log.warning("%s: %d crowd regions are left out, they outline no single cell", self.path, crowds)
+            _log.warning("%s: %d crowd regions are left out, they outline no single cell", self.path, crowds)
         return result
 
 
@@ -266,7 +266,7 @@ def _annotation(cell: Cell) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ the document
 
 
-def _decode(path: Path, parts: type[D]) -> D:
+def _decode(path: Path, parts: type[_D]) -> _D:
     """The parts of a COCO file that the class ``parts`` has; the outlines stay text, in the file."""
     try:
         with path.open("rb") as file:
@@ -350,7 +350,7 @@ def _masks_of(path: Path, image: _Outlined) -> list[bytes]:
     return [mask["counts"] if area else b"" for mask, area in zip(masks, areas, strict=True)]
 
 
-def _shape(path: Path, image: _Outlined, name: Id, text: bytes) -> list[list[float]] | rle.RLE:
+def _shape(path: Path, image: _Outlined, name: _Id, text: bytes) -> list[list[float]] | rle.RLE:
     """The polygons of an annotation, or the mask that its run lengths make."""
     try:
         segmentation = _SEGMENTATION.decode(text)

@@ -16,9 +16,9 @@ from kitlib.offline import SUFFIXES as SUFFIXES
 from kitlib.offline import is_image, out_of_memory
 
 # Names that a message lists.
-SHOWN = 3
+_SHOWN = 3
 #: What Pillow raises for files that are cut short, damaged, or whose headers claim too many pixels.
-UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, struct.error, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, struct.error, Image.DecompressionBombError)
 
 
 def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> NDArray[np.uint8]:
@@ -66,7 +66,7 @@ def read_pixels(path: Path | str) -> NDArray:
         raise KitError(f"{path} does not exist") from None
     except UnidentifiedImageError:
         raise KitError(f"{path} is not an image that can be read; replace it") from None
-    except (*UNREADABLE, MemoryError, cv2.error) as error:
+    except (*_UNREADABLE, MemoryError, cv2.error) as error:
         if out_of_memory(error):
             raise KitError(f"there is not enough memory to read {path}; give it a smaller image") from error
         raise KitError(
@@ -93,7 +93,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise KitError(f"{path} is not an image that can be read ({error}); replace it") from error
 
 
@@ -162,8 +162,8 @@ def check_size(path: Path, height: int, width: int, source: str) -> None:
 def first_few(names: Iterable[object]) -> str:
     """The first few names and how many more there are, for messages."""
     names = sorted(str(name) for name in names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _has_end(path: Path) -> bool:

@@ -20,7 +20,7 @@ def from_labels(images_dir: Path | str, labels_dir: Path | str, category: str = 
 
     Args:
         images_dir: grey or RGB images, 8 or 16 bit.
-        labels_dir: see ``read_labels``.
+        labels_dir: see ``_read_labels``.
         category: what every cell is called.
 
     Raises:
@@ -34,7 +34,7 @@ def from_labels(images_dir: Path | str, labels_dir: Path | str, category: str = 
     return [_frame(path, labels[stem], category) for stem, path in images.items()]
 
 
-def read_labels(path: Path | str) -> NDArray[np.integer]:
+def _read_labels(path: Path | str) -> NDArray[np.integer]:
     """A label image as (H, W) integers: 0 is background, each cell has a number of its own.
 
     8-, 16- or 32-bit grey PNG or TIFF, palette PNG (the indices count), or float TIFF that holds whole
@@ -105,7 +105,7 @@ def _check_pairs(
 
 
 def _frame(path: Path, labels_path: Path, category: str) -> Frame:
-    labels = read_labels(labels_path)
+    labels = _read_labels(labels_path)
     height, width = labels.shape
     check_size(path, height, width, str(labels_path))
     cells = tuple(Cell(mask, category) for mask in rle.from_labels(labels))

@@ -11,7 +11,6 @@ import gzip
 import itertools
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 from kitlib import files
 from kitlib.errors import KitError
 from kitlib.masks import rle
-from kitlib.records import Cell, Frame
+from kitlib.records import Cell, Frame, voted_category
 
 #: Columns of the competition's train.csv.
 ANNOTATION_COLUMNS = (
@@ -28,12 +27,14 @@ ANNOTATION_COLUMNS = (
     *("plate_time", "sample_date", "sample_id", "elapsed_timedelta"),
 )
 #: Columns of predictions.csv: one row an instance, before post-processing.
-PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
-Columns = dict[str, Sequence[str]]
+_PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
+_Columns = dict[str, Sequence[str]]
 #: Height, width.
 Size = tuple[int, int]
 # Rows that are parsed together: enough to be fast, few enough to take little memory.
 ROWS_AT_ONCE = 1 << 14
+SCORE_DECIMALS = 6
+"""Decimals of the scores in a table; predictions are rounded to as many from the start."""
 
 
 @contextmanager
@@ -56,8 +57,9 @@ def read_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> lis
     """Read frames and their cells from a table, in the order in which the ids first appear.
 
     The masks stand in column ``annotation`` (train.csv) or ``predicted`` (predictions and submissions); a row
-    whose mask is empty names a frame without cells. ``cell_type``, ``score``, ``mask_score``,
-    ``agreement`` and ``sample_id`` (the frame's group) are read where there are such columns.
+    whose mask is empty names a frame without cells. ``cell_type``, ``score``, ``mask_score``, ``agreement``
+    and ``sample_id`` (the frame's group) are read where there are such columns. A frame's type is the one
+    that its cells vote for.
 
     Args:
         path: .csv or .csv.gz.
@@ -172,7 +174,8 @@ class _Image:
         self.cells += further.cells
 
     def frame(self, name: str) -> Frame:
-        return Frame(name, None, *self.size, tuple(self.cells), _majority(self.cells), self.group)
+        category = voted_category((cell.category, cell.confidence) for cell in self.cells)
+        return Frame(name, None, *self.size, tuple(self.cells), category, self.group)
 
 
 def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
@@ -187,7 +190,7 @@ def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
 
 def write_predictions(path: Path | str, frames: Iterable[Frame]) -> Path:
     """Write predicted frames as predictions.csv; a frame without cells has one row with an empty mask."""
-    return _write(path, PREDICTION_COLUMNS, (row for frame in frames for row in _prediction_rows(frame)))
+    return _write(path, _PREDICTION_COLUMNS, (row for frame in frames for row in _prediction_rows(frame)))
 
 
 def _prediction_rows(frame: Frame) -> Iterator[list]:
@@ -204,7 +207,7 @@ def _annotations(frame: Frame) -> list[str]:
 
 
 def _round(value: float | None) -> float | str:
-    return "" if value is None else round(float(value), 6)
+    return "" if value is None else round(float(value), SCORE_DECIMALS)
 
 
 def _write(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence]) -> Path:
@@ -225,7 +228,7 @@ class _Table:
 
     path: Path | str
     start: int
-    columns: Columns
+    columns: _Columns
 
     def texts(self, name: str) -> Sequence[str | None]:
         """A column's texts without blanks around them; None where there is nothing."""
@@ -366,9 +369,3 @@ def _scores(table: _Table, name: str) -> Sequence[float | None]:
             raise KitError(f"{table.path} row {row}: {name} '{text}' is not a number from 0 to 1; write one")
         scores.append(score)
     return scores
-
-
-def _majority(cells: list[Cell]) -> str | None:
-    """The type that most cells have; the first by name of equals."""
-    counts = Counter(cell.category for cell in cells)
-    return min(counts, key=lambda c: (-counts[c], c)) if counts else None

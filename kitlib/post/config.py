@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,8 +14,8 @@ from kitlib.post.calibration import Calibration
 from kitlib.post.forest import Forest
 
 Split = Literal["keep_largest", "drop", "keep_all"]
-Kind = Literal["box", "mask", "product", "learned"]
-KINDS: tuple[Kind, ...] = ("box", "mask", "product", "learned")
+ScoreKind = Literal["box", "mask", "product", "learned"]
+SCORE_KINDS: tuple[ScoreKind, ...] = ("box", "mask", "product", "learned")
 TuningMethod = Literal[
     "score threshold", "one threshold for all types", "thresholds by type", "expected gain"
 ]
@@ -28,11 +28,11 @@ THRESHOLD_METHODS: tuple[TuningMethod, ...] = (
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The limits of one type of cell.
+class CategoryConfig:
+    """Post-processing of the frames of one type.
 
     Attributes:
-        score: the lowest score; medal winners took 0.3 to 0.8.
+        score_threshold: the lowest score; medal winners took 0.3 to 0.8.
         min_area: the fewest pixels, before and after better cells took theirs; winners: 60 to 150.
         max_area: the most pixels; None for any number.
         mask_nms: the highest IoU with a better cell; winners: 0.05 to 0.15; 1 is off.
@@ -41,11 +41,11 @@ class Limits:
         fill_holes: fill holes first. A model that was trained on cleaned masks can give back what cleaning
             took: re-filled astro masks were worth 0.002 to one participant.
         largest_only: of a mask in several parts, keep the largest first.
-        mask_threshold: the probability from which a pixel belongs to a cell. It acts where masks are made,
-            in prediction; here it only says at which one the other limits were tuned.
+        mask_threshold: the probability from which a pixel belongs to a cell. Prediction cuts masks there;
+            here it says for which masks the other fields were tuned.
     """
 
-    score: float = 0.5
+    score_threshold: float = 0.5
     min_area: int = 20
     max_area: int | None = None
     mask_nms: float = 1.0
@@ -56,58 +56,61 @@ class Limits:
     mask_threshold: float = 0.5
 
 
-NAMES = tuple(f.name for f in dataclasses.fields(Limits))
+NAMES = tuple(f.name for f in dataclasses.fields(CategoryConfig))
 
 
-def default(name: str) -> Callable[[], dict[str, Any]]:
-    """A factory of tables that hold one limit for all types: that of ``Limits``."""
-    return lambda: {"default": getattr(Limits, name)}
+def _default(name: str) -> Callable[[], dict[str, Any]]:
+    """A factory of tables by type that hold one default for all types: that of ``CategoryConfig``."""
+    return lambda: {"default": getattr(CategoryConfig, name)}
 
 
-def tables(limits: Mapping[str, Limits]) -> dict[str, dict[str, Any]]:
-    """Limits by type as one table by type for each limit; types that all agree are left out.
+def tables(configs: Mapping[str, CategoryConfig]) -> dict[str, Any]:
+    """Configurations by type as one table by type for each field; a value that all share stands once.
 
     Example:
-        >>> tables({"default": Limits(), "cort": Limits(score=0.3)})["score"]
-        {'default': 0.5, 'cort': 0.3}
+        >>> found = tables({"default": CategoryConfig(), "cort": CategoryConfig(score_threshold=0.3)})
+        >>> found["score_threshold"], found["min_area"]
+        ({'default': 0.5, 'cort': 0.3}, {'default': 20})
     """
-    found = {name: {k: getattr(v, name) for k, v in limits.items()} for name in NAMES}
-    alike = {name for name, table in found.items() if len(set(table.values())) == 1}
-    return {n: {"default": t["default"]} if n in alike else t for n, t in found.items()}
+    found = {name: {k: getattr(v, name) for k, v in configs.items()} for name in NAMES}
+    shared = {name for name, table in found.items() if len(set(table.values())) == 1}
+    return {n: {"default": t["default"]} if n in shared else t for n, t in found.items()}
 
 
 @configuration
 class PostConfig:
-    """Post-processing of a frame's predictions: each of ``Limits`` by type, with ``default`` for others."""
+    """Post-processing: each field of ``CategoryConfig`` by type, with ``default`` for the other types."""
 
-    score: dict[str, Float] = Field(default_factory=default("score"))
-    min_area: dict[str, Int] = Field(default_factory=default("min_area"))
-    max_area: dict[str, Int | None] = Field(default_factory=default("max_area"))
-    mask_nms: dict[str, Float] = Field(default_factory=default("mask_nms"))
-    max_clipped: dict[str, Float] = Field(default_factory=default("max_clipped"))
-    split: dict[str, Split] = Field(default_factory=default("split"))
-    fill_holes: dict[str, bool] = Field(default_factory=default("fill_holes"))
-    largest_only: dict[str, bool] = Field(default_factory=default("largest_only"))
-    mask_threshold: dict[str, Float] = Field(default_factory=default("mask_threshold"))
+    RENAMED: ClassVar = {"score": "score_threshold", "gain": "calibrations"}
+
+    score_threshold: dict[str, Float] = Field(default_factory=_default("score_threshold"))
+    min_area: dict[str, Int] = Field(default_factory=_default("min_area"))
+    max_area: dict[str, Int | None] = Field(default_factory=_default("max_area"))
+    mask_nms: dict[str, Float] = Field(default_factory=_default("mask_nms"))
+    max_clipped: dict[str, Float] = Field(default_factory=_default("max_clipped"))
+    split: dict[str, Split] = Field(default_factory=_default("split"))
+    fill_holes: dict[str, bool] = Field(default_factory=_default("fill_holes"))
+    largest_only: dict[str, bool] = Field(default_factory=_default("largest_only"))
+    mask_threshold: dict[str, Float] = Field(default_factory=_default("mask_threshold"))
     keep_best: bool = True
     """Where no cell is left, the best one stays."""
-    gain: dict[str, Calibration] = Field(default_factory=dict)
+    calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Calibrations by type, with ``default`` for the others; where there are any, the expected gain chooses
-    among instances of any score, and ``score`` plays no part."""
-    score_kind: Kind = "box"
+    among instances of any score, and ``score_threshold`` plays no part."""
+    score_kind: ScoreKind = "box"
     """Which score ranks the instances and is compared with the score threshold, see ``rescore``."""
     forest: Forest | None = None
     """The trees of the learned score."""
 
-    def limits(self, category: str | None) -> Limits:
-        """The limits of a frame of this type; what is given neither for it nor as default is as in Limits."""
+    def for_category(self, category: str | None) -> CategoryConfig:
+        """Post-processing of a frame of this type; ``CategoryConfig``'s defaults where no value is given."""
         given = {name: getattr(self, name) for name in NAMES}
         key = {name: category if category in table else "default" for name, table in given.items()}
-        return Limits(**{name: table[key[name]] for name, table in given.items() if key[name] in table})
+        return CategoryConfig(**{n: table[key[n]] for n, table in given.items() if key[n] in table})
 
     def calibration(self, category: str | None) -> Calibration | None:
-        """The calibration for a frame of this type; None where its score decides."""
-        return self.gain.get(category or "default", self.gain.get("default"))
+        """The calibration for a frame of this type; None where the score threshold decides."""
+        return self.calibrations.get(category or "default", self.calibrations.get("default"))
 
 
 @configuration

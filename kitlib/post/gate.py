@@ -22,6 +22,7 @@ class Decision:
         at_least: the lower bound of the gain, one-sided.
         confidence: of that bound.
         images: how many were compared.
+        margin: what the lower bound had to exceed.
     """
 
     replace: bool
@@ -37,12 +38,12 @@ class Decision:
         what = (
             "the retrained weights replace the earlier ones" if self.replace else "the earlier weights stay"
         )
-        sure = f"at least {self.at_least:+.4f} with {self.confidence:.0%} confidence"
+        bound = f"at least {self.at_least:+.4f} with {self.confidence:.0%} confidence"
         wanted = "0" if self.margin == 0 else f"{self.margin:+.4f}"
         if self.images == 1:
-            return f"{what}: a gain of {self.gain:+.4f} on one held-out image may be chance"
+            return f"{what}: a gain of {self.gain:+.4f} on one validation image may be chance"
         return (
-            f"{what}: a gain of {self.gain:+.4f} on {self.images} held-out images, {sure}, "
+            f"{what}: a gain of {self.gain:+.4f} on {self.images} validation images, {bound}, "
             f"which is {'' if self.replace else 'not '}more than {wanted}"
         )
 
@@ -57,15 +58,18 @@ def decide(
 ) -> Decision:
     """Compare two sets of post-processed predictions image by image.
 
-    The bound is a paired bootstrap's: images are drawn with replacement, each with both of its scores. Before
-    and after should be post-processed alike, best each with limits that were tuned on other images
-    (``validate.Validation.frames``).
-
-    A single image never decides: it says nothing of chance.
+    The lower bound is that of a paired bootstrap: images are drawn with replacement, each with both of its
+    scores. Both sets should be post-processed by the same method, best each with thresholds that were tuned
+    on other images (``Validation.frames`` of ``kitlib.post.tuning.cross_validation``). A single image never
+    decides, as nothing about chance can be learned from it.
 
     Args:
+        truth: validation frames with their true cells.
+        before: the same frames as the earlier weights predict them.
+        after: the same frames as the retrained weights predict them.
         margin: the bound has to be above this, 0 for any gain at all.
         confidence: of the one-sided bound; an even bet is 0.5.
+        seed: draws the images.
 
     Raises:
         KitError: an image was not predicted, before or after; or as ``metric.score``.
@@ -73,10 +77,10 @@ def decide(
     for when, frames in {"before": before, "after": after}.items():
         missing = sorted({f.id for f in truth} - {f.id for f in frames})
         if missing:
-            some = f"{len(missing)} of the {len(truth)} held-out images, '{missing[0]}' for one,"
+            some = f"{len(missing)} of the {len(truth)} validation images, '{missing[0]}' for one,"
             raise KitError(f"{some} were not predicted {when} retraining; take folds that both have")
-    old, new = (metric.score(truth, frames).by_image for frames in (before, after))
-    gains = [new[f.id] - old[f.id] for f in truth]
+    scores_before, scores_after = (metric.score(truth, frames).by_image for frames in (before, after))
+    gains = [scores_after[f.id] - scores_before[f.id] for f in truth]
     bound = float(np.quantile(means(gains, seed), 1 - confidence))
     better = bound > margin and len(gains) > 1
     return Decision(better, float(np.mean(gains)), bound, confidence, len(gains), margin)

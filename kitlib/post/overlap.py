@@ -28,7 +28,7 @@ class Painted:
 
     labels: NDArray[np.int32]
     index: list[int]
-    pixels: list[NDArray[np.int64]]
+    pixels: list[NDArray[np.integer]]
 
 
 def resolve(
@@ -42,19 +42,21 @@ def resolve(
     """The cells, best first, with no pixel in two of them.
 
     Args:
-        cells: of one frame of ``height`` x ``width``, in any order; a cell without a score counts as certain.
+        cells: of one frame, in any order; a cell without a score counts as one of 1.
+        height: of the frame.
+        width: of the frame.
         max_clipped: a cell that loses more than this share of its pixels to better ones is dropped (medal
             winners took 0.2 to 0.3); a cell with nothing left always is.
         split: what becomes of a cell that clipping broke into more pieces than it had: its largest piece is
             kept (the others count as clipped), or it is dropped, or all pieces are kept.
-        mask_nms: a cell whose IoU with a better kept one is above this is dropped first (winners: 0.05 to
+        mask_nms: a cell whose IoU with a better one is above this is dropped first (winners: 0.05 to
             0.15); 1 is off.
     """
     cells = [cells[i] for i in rank(cells)]
     if mask_nms < 1:
         masks = [c.mask for c in cells]
-        keep = suppress(rle.iou(masks, masks), mask_nms)
-        cells = [c for c, kept in zip(cells, keep, strict=True) if kept]
+        unsuppressed = suppress(rle.iou(masks, masks), mask_nms)
+        cells = [cells[i] for i in np.flatnonzero(unsuppressed)]
     given = rle.pixels([c.mask for c in cells])
     painted = paint(given, height, width, max_clipped, split)
     result = []
@@ -68,41 +70,42 @@ def rank(cells: Sequence[Cell]) -> list[int]:
     """Indices of the cells, best score first; ties go to the larger cell, then to the mask's text, so that
     the result does not depend on the order in which cells were given."""
     areas = rle.areas([c.mask for c in cells])
-    score = [1.0 if c.score is None else c.score for c in cells]
-    return sorted(range(len(cells)), key=lambda i: (-score[i], -areas[i], cells[i].mask["counts"], i))
+    return sorted(
+        range(len(cells)), key=lambda i: (-cells[i].confidence, -areas[i], cells[i].mask["counts"], i)
+    )
 
 
-def suppress(iou: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
+def suppress(iou: NDArray[np.float64], highest: float) -> NDArray[np.bool_]:
     """Greedy non-maximum suppression.
 
     Args:
         iou: (N, N) of masks that are sorted best first.
-        limit: a mask is suppressed by a better kept one when their IoU is above it.
+        highest: a mask is suppressed by a better one that is not, when their IoU is above this.
 
     Returns:
-        (N,) bool, True for those kept.
+        (N,) bool, False for suppressed masks.
     """
-    keep = np.ones(len(iou), bool)
-    near = iou > limit
+    stays = np.ones(len(iou), bool)
+    near = iou > highest
     for i in np.flatnonzero(np.triu(near, 1).any(axis=1)):
-        if keep[i]:
-            keep[i + 1 :] &= ~near[i, i + 1 :]
-    return keep
+        if stays[i]:
+            stays[i + 1 :] &= ~near[i, i + 1 :]
+    return stays
 
 
 def paint(
-    pixels: Sequence[NDArray[np.int64]], height: int, width: int, max_clipped: float, split: Split
+    pixels: Sequence[NDArray[np.integer]], height: int, width: int, max_clipped: float, split: Split
 ) -> Painted:
     """Paint instances, given best first as flat pixel indices, on one label map. Arguments as for
     ``resolve``."""
     painted = Painted(np.zeros(height * width, np.int32), [], [])
     for i, wanted in enumerate(pixels):
         free = painted.labels[wanted] == 0
-        number, spare = np.count_nonzero(free), max_clipped * len(wanted)
-        if number == 0 or len(wanted) - number > spare:
+        number, clippable = np.count_nonzero(free), max_clipped * len(wanted)
+        if number == 0 or len(wanted) - number > clippable:
             continue
         mine = wanted if number == len(wanted) else _clip(wanted, free, width, split)
-        if len(mine) == 0 or len(wanted) - len(mine) > spare:
+        if len(mine) == 0 or len(wanted) - len(mine) > clippable:
             continue
         painted.index.append(i)
         painted.pixels.append(mine)
@@ -125,7 +128,7 @@ def _clip(wanted: NDArray, free: NDArray, width: int, split: Split) -> NDArray:
 
 
 def _pieces(pixels: NDArray, width: int) -> NDArray:
-    """Numbers from 1 that tell to which 8-connected piece each pixel belongs."""
+    """For each pixel the number, from 1, of its 8-connected piece."""
     y, x = pixels // width, pixels % width
     y, x = y - y[0], x - x.min()
     canvas = np.zeros((y[-1] + 1, x.max() + 1), np.uint8)

@@ -1,25 +1,23 @@
-"""Boosted regression trees as plain numbers: fitted by scikit-learn, kept as YAML, evaluated by numpy."""
+"""Which score ranks the instances: the box score, the mask score, both, or one learned from features."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kitlib.errors import KitError
 from kitlib.masks import rle
-from kitlib.post.config import Kind
+from kitlib.post.config import ScoreKind
 from kitlib.post.forest import Forest, grow
 from kitlib.records import Cell, Frame
 
-if TYPE_CHECKING:
-    pass
-from collections.abc import Sequence
-from dataclasses import replace
-
-from kitlib.errors import KitError
-
+_MOST = 30_000
+"""Instances to learn from; more make learning slow and the score no better."""
+#: What the learned score is calculated from, see ``features``.
 NAMES = (
     *("score", "mask_score", "agreement"),
     *("log_area", "elongation", "extent", "solidity"),
@@ -44,7 +42,7 @@ def features(frame: Frame) -> NDArray[np.float64]:
 
 
 def _numbers(cell: Cell) -> list[float]:
-    return [1.0 if v is None else v for v in (cell.score, cell.mask_score, cell.agreement)]
+    return [cell.confidence, *(1.0 if v is None else v for v in (cell.mask_score, cell.agreement))]
 
 
 def _shapes(masks: list[rle.RLE]) -> NDArray[np.float64]:
@@ -61,7 +59,8 @@ def _hull(crop: NDArray[np.bool_]) -> float:
     y, x = np.nonzero(crop)
     if not len(y):
         return 0.0
-    first = np.flatnonzero(np.diff(y, prepend=-1))  # of each row the first and the last pixel are enough
+    # Of each row the first and the last pixel are enough.
+    first = np.flatnonzero(np.diff(y, prepend=-1))
     last = np.append(first[1:], len(y)) - 1
     y, left, right = y[first], x[first], x[last] + 1
     corners = np.concatenate([np.stack([c, r], axis=1) for c in (left, right) for r in (y, y + 1)])
@@ -82,15 +81,14 @@ def _neighbours(frame: Frame, scores: NDArray[np.float64]) -> NDArray[np.float64
     )
 
 
-MOST = 30_000  # instances to learn from; more are slow and tell nothing new
-
-
-def rescore(frame: Frame, kind: Kind, forest: Forest | None = None) -> Frame:
+def rescore(frame: Frame, kind: ScoreKind, forest: Forest | None = None) -> Frame:
     """The frame with the chosen score as each cell's score; annotated cells, which have none, stay so.
 
     Args:
+        frame: with its predicted cells.
         kind: "box" as predicted; "mask" the mean probability of the mask's pixels; "product" of both;
             "learned" the IoU that the forest expects. A mask score that is not known counts as 1.
+        forest: the trees of the learned score.
 
     Raises:
         KitError: a learned score without a forest.
@@ -108,15 +106,16 @@ def rescore(frame: Frame, kind: Kind, forest: Forest | None = None) -> Frame:
 
 
 def learn(truth: Sequence[Frame], predictions: Sequence[Frame], seed: int = 0) -> Forest:
-    """Trees that tell an instance's best IoU with any true cell from its ``features``.
+    """Trees that predict an instance's best IoU with any true cell from its ``features``.
 
     Args:
         truth: frames that the model which predicted did not train on.
         predictions: the same frames with all instances found in them.
+        seed: draws the instances to learn from, and the trees' samples.
     """
     x = np.concatenate([np.zeros((0, len(NAMES))), *map(features, predictions)])
     y = np.concatenate([np.zeros(0), *map(_best_iou, truth, predictions)])
-    chosen = np.random.default_rng(seed).permutation(len(x))[:MOST]
+    chosen = np.random.default_rng(seed).permutation(len(x))[:_MOST]
     return grow(x[chosen], y[chosen], seed)
 
 
@@ -124,6 +123,6 @@ def _best_iou(truth: Frame, found: Frame) -> np.ndarray:
     return rle.iou([c.mask for c in truth.cells], [c.mask for c in found.cells]).max(axis=0, initial=0)
 
 
-def _score(cell: Cell, kind: Kind) -> float:
+def _score(cell: Cell, kind: ScoreKind) -> float:
     mask = 1.0 if cell.mask_score is None else cell.mask_score
-    return mask if kind == "mask" else mask * (1.0 if cell.score is None else cell.score)
+    return mask if kind == "mask" else mask * cell.confidence

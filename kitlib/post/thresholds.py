@@ -1,10 +1,9 @@
-"""From all that the model saw to what is believed: limits of score, area and overlap by type of cell."""
+"""Post-processing of a predicted frame: score, area and overlap by type of cell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,66 +12,50 @@ from kitlib.data import cleaning
 from kitlib.data.cleaning import CleaningConfig
 from kitlib.masks import rle
 from kitlib.post import overlap
-from kitlib.post.config import Limits, PostConfig
+from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.scores import rescore
 from kitlib.records import Cell, Frame
 
-
-class Voter(Protocol):
-    """A cell, or what is known of one before it has a mask."""
-
-    @property
-    def category(self) -> str: ...
-
-    @property
-    def score(self) -> float | None: ...
-
-
-def vote(cells: Sequence[Voter]) -> str | None:
-    """The category of a frame, from the cells predicted in it; None without cells.
-
-    A competition image holds one type of cell, but which one is not known of a test image. Each cell votes
-    with its score: with its square, one certain cell outweighs the hundred faint ones of a frame whose type
-    the model finds hard. Ties go to the first name in the alphabet.
-    """
-    votes: dict[str, float] = {}
-    for cell in cells:
-        votes[cell.category] = votes.get(cell.category, 0.0) + sure(cell)
-    return min(votes, key=lambda name: (-votes[name], name)) if votes else None
+#: Predicted frames, or those of each mask threshold.
+Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
 
 
 def apply(frame: Frame, config: PostConfig) -> Frame:
-    """The frame with believable, disjoint cells only, best first, and with the voted category.
+    """The frame with confident, disjoint cells only, best first.
 
-    Limits are those of the frame's category, for which the box scores vote, and hold for all of its cells.
-    Masks are mended first. The area is checked before the overlap is resolved, so that specks clip nothing,
-    and after it. Where no cell is left and ``keep_best`` is set, the best one of a fitting size (or else the
-    best one) stays: on an image with cells a wrong guess costs nothing.
+    Post-processing is that of the frame's type (``Frame.category``) and the same for all of its cells. Masks
+    are cleaned first. The area is checked before the overlap is resolved, so that specks clip nothing, and
+    after it. Where no cell is left and ``keep_best`` is set, the best one of a fitting size (or else the best
+    one) stays: on an image with cells a wrong guess costs nothing.
     """
-    category = vote(frame.cells)
-    limits = config.limits(category)
-    cells = mend(rescore(frame, config.score_kind, config.forest), limits).cells
+    of_type = config.for_category(frame.category)
+    cells = clean_masks(rescore(frame, config.score_kind, config.forest), of_type).cells
     areas = rle.areas([c.mask for c in cells])
-    fitting = [c for c, fit in zip(cells, fits(areas, limits), strict=True) if fit]
-    calibration = config.calibration(category)
-    passing = [c for c in fitting if calibration or sure(c) >= limits.score]
+    fitting = [c for c, fits in zip(cells, fit_area(areas, of_type), strict=True) if fits]
+    calibration = config.calibration(frame.category)
+    passing = [c for c in fitting if calibration or c.confidence >= of_type.score_threshold]
     clipped = overlap.resolve(
-        passing, frame.height, frame.width, limits.max_clipped, limits.split, limits.mask_nms
+        passing, frame.height, frame.width, of_type.max_clipped, of_type.split, of_type.mask_nms
     )
-    left = rle.areas([c.mask for c in clipped])
-    kept = [c for c, area in zip(clipped, left, strict=True) if area >= limits.min_area]
+    clipped_areas = rle.areas([c.mask for c in clipped])
+    final = [c for c, area in zip(clipped, clipped_areas, strict=True) if area >= of_type.min_area]
     if calibration:
-        kept = kept[: calibration.number(np.array([sure(c) for c in kept]))]
-    if not kept and config.keep_best:
-        kept = best(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
-    return replace(frame, cells=tuple(kept), category=category)
+        final = final[: calibration.number(np.array([c.confidence for c in final]))]
+    if not final and config.keep_best:
+        final = _best_cell(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
+    return replace(frame, cells=tuple(final))
 
 
 def apply_each(
     frames: Sequence[Frame], config: PostConfig, say: Callable[[str], object] = print
 ) -> list[Frame]:
-    """``apply`` of every frame of a submission, which has to come: one that it fails on is told and goes
-    without cells."""
+    """``apply`` of every frame of a submission, which has to come.
+
+    Args:
+        frames: predicted frames.
+        config: post-processing.
+        say: gets a sentence about each frame on which ``apply`` fails; such a frame has no cells.
+    """
     done = []
     for frame in frames:
         try:
@@ -83,46 +66,36 @@ def apply_each(
     return done
 
 
-def sure(cell: Voter) -> float:
-    """A cell's score; an annotated cell is certain."""
-    return 1.0 if cell.score is None else cell.score
+def clean_masks(frame: Frame, config: CategoryConfig) -> Frame:
+    """The frame with holes filled or stray parts removed, as the configuration asks."""
+    wanted = CleaningConfig(fill_holes=config.fill_holes, keep_largest=config.largest_only)
+    return cleaning.clean([frame], wanted)[0]
 
 
-def mend(frame: Frame, limits: Limits) -> Frame:
-    """The frame with its masks filled or freed of stray parts, as the limits ask."""
-    config = CleaningConfig(fill_holes=limits.fill_holes, keep_largest=limits.largest_only)
-    return cleaning.clean([frame], config)[0]
+def fit_area(areas: NDArray[np.int64], config: CategoryConfig) -> NDArray[np.bool_]:
+    """Which areas are from ``min_area`` to ``max_area``; that of an empty mask never is."""
+    most = np.inf if config.max_area is None else config.max_area
+    return (areas >= max(config.min_area, 1)) & (areas <= most)
 
 
-def fits(areas: NDArray[np.int64], limits: Limits) -> NDArray[np.bool_]:
-    """Which areas are within the limits; that of an empty mask never is."""
-    most = np.inf if limits.max_area is None else limits.max_area
-    return (areas >= max(limits.min_area, 1)) & (areas <= most)
-
-
-def best(cells: Sequence[Cell]) -> list[Cell]:
+def _best_cell(cells: Sequence[Cell]) -> list[Cell]:
     """The best cell alone, in a list; an empty list without cells."""
     return [cells[overlap.rank(cells)[0]]] if cells else []
 
 
-#: Predicted frames, or those of each mask threshold.
-Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
-
-
-def by_level(predictions: Predictions) -> dict[float, dict[str, Frame]]:
-    """Frames by mask threshold and id, the usual threshold first; a single table is one of 0.5."""
+def by_mask_threshold(predictions: Predictions) -> dict[float, dict[str, Frame]]:
+    """Frames by mask threshold and id, the threshold nearest to 0.5 first; a single table is one of 0.5."""
     tables = predictions if isinstance(predictions, Mapping) else {0.5: predictions}
-    ordered = sorted(tables, key=lambda level: (abs(level - 0.5), level))
-    return {level: {f.id: f for f in tables[level]} for level in ordered}
+    ordered = sorted(tables, key=lambda threshold: (abs(threshold - 0.5), threshold))
+    return {threshold: {f.id: f for f in tables[threshold]} for threshold in ordered}
 
 
-def nearest(levels: Sequence[float], wanted: float) -> float:
-    """The level that is nearest to the wanted one; the first of equals."""
-    return min(levels, key=lambda level: abs(level - wanted))
+def nearest(mask_thresholds: Sequence[float], wanted: float) -> float:
+    """The mask threshold that is nearest to the wanted one; the first of equals."""
+    return min(mask_thresholds, key=lambda threshold: abs(threshold - wanted))
 
 
-def pick(found: Mapping[float, Frame], config: PostConfig) -> Frame:
-    """Of one frame at several mask thresholds, the usual one first, the one at the threshold of its type: for
-    that the cells of the first vote, as they do while predicting."""
-    category = vote(next(iter(found.values())).cells)
-    return found[nearest(list(found), config.limits(category).mask_threshold)]
+def at_mask_threshold(predicted: Mapping[float, Frame], config: PostConfig) -> Frame:
+    """Of one frame at several mask thresholds, the one at the threshold for its type."""
+    category = next(iter(predicted.values())).category
+    return predicted[nearest(list(predicted), config.for_category(category).mask_threshold)]

@@ -1,6 +1,6 @@
 """From weights to instances: inference, and pseudo labels."""
 
-import kitlib.model  # noqa: F401  mends detectron2's surroundings before a module here imports it
+import kitlib.model  # noqa: F401  makes detectron2 importable before a module here imports it
 from kitlib.predict.config import PredictConfig, PredictJob
 from kitlib.predict.job import Predicted, run
 from kitlib.runtime.gpus import gpu_count

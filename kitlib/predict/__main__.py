@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +14,9 @@ from kitlib.errors import KitError
 from kitlib.offline import reason
 from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictJob
-from kitlib.predict.infer import read_ahead
-from kitlib.predict.load import load_models
-from kitlib.predict.predictor import Predictor
-from kitlib.predict.progress import Progress, part
+from kitlib.predict.models import load_models
+from kitlib.predict.predictor import Predictor, read_ahead
+from kitlib.predict.progress import Progress, part_file
 from kitlib.runtime import launch
 
 logger = logging.getLogger(__name__)
@@ -27,8 +25,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Predict this process's share of the frames that are not done yet; the parts go beside the job's file.
 
-    A frame that cannot be predicted, whatever the reason, is told in the progress and left to
-    ``kitlib.predict.run``.
+    A frame that cannot be predicted, whatever the reason, is skipped with a row in the job's progress.
     """
     path = Path(sys.argv[1])
     job = config.load(PredictJob, path)
@@ -39,26 +36,28 @@ def main() -> None:
     if not mine:
         return
     models, categories = load_models(job.weights, _device())
-    ladder = plans(job.config, len(models))
-    predictors = {plan.without: Predictor(models[: plan.models], categories, plan.config) for plan in ladder}
-    budget = Budget(ladder, [frames[i].height * frames[i].width for i in mine], job.until)
+    choices = plans(job.config, len(models))
+    predictors = {plan.without: Predictor(models[: plan.models], categories, plan.config) for plan in choices}
+    budget = Budget(choices, [frames[i].height * frames[i].width for i in mine], job.until)
     for index, (frame, image) in zip(mine, read_ahead(frames[i] for i in mine), strict=True):
         plan = budget.next()
         progress.begun(frame)
         if plan is None:
             progress.skipped(frame, "there was no time left for it")
             continue
+        predictor = predictors[plan.without]
         try:
-            predictor = predictors[plan.without]
-            tables = predictor.at_levels(image())
+            predicted = predictor(image()).frames(frame)
         except Exception as error:
             logger.exception("%s", frame.id)
             if torch.cuda.is_initialized():
-                torch.cuda.synchronize()  # raises where the process is of no more use; another takes over
+                # Raises where the process can predict no more; another one then takes over.
+                torch.cuda.synchronize()
             progress.skipped(frame, str(error) if isinstance(error, KitError) else reason(error))
         else:
-            records.write_frames(part(path.parent, index), [replace(frame, cells=cells) for cells in tables])
-            progress.done(frame, len(tables[0]), budget.done(plan), plan.without, predictor.spared)
+            records.write_frames(part_file(path.parent, index), predicted)
+            cells = len(predicted[0].cells)
+            progress.done(frame, cells, budget.done(plan), plan.without, predictor.reduced)
 
 
 def _device() -> str:

@@ -1,4 +1,4 @@
-"""Predicting within a time: what is left out where there is not enough of it."""
+"""Predicting within a time limit: what is left out where time is short."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from dataclasses import dataclass, replace
 
 from kitlib.predict.config import PredictConfig
 
-RECENT = 8  # frames whose speed is believed: a machine may become slower
-RESERVE = 1.1  # frames with more cells take longer
+_RECENT = 8
+"""Frames from which the speed is calculated: a machine may become slower."""
+_RESERVE = 1.1
+"""Factor on that time, as frames with more cells take longer."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How thoroughly a frame is looked at.
+    """The views and models that predict a frame.
 
     Attributes:
-        config: scales and turns.
-        models: the first so many of the ensemble.
+        config: scales and orientations.
+        models: how many models of the ensemble, the first ones.
         without: what the full plan has and this one has not, in words; "" for the full plan.
-        cost: pixels that go through a network for each pixel of the frame, at the most.
+        cost: pixels that go through a model for each pixel of the frame, at the most.
     """
 
     config: PredictConfig
@@ -31,33 +33,40 @@ class Plan:
 
 
 def plans(config: PredictConfig, models: int) -> list[Plan]:
-    """The full plan, then ever cheaper ones, down to one model that looks once.
+    """The full plan, then ever cheaper ones, down to one model at one scale.
 
-    Turns are the first to go, from the last one on, then scales, then models: turns show the same pixels
-    again, a further scale other detail, and another model is another opinion.
+    Orientations are the first to go, from the last one on, then scales, then models: another orientation
+    shows the same pixels again, another scale other detail, and another model is another opinion.
+
+    Args:
+        config: scales and orientations of the full plan.
+        models: how many there are.
     """
 
-    def plan(scales: int, turns: int, members: int) -> Plan:
+    def plan(scales: int, orientations: int, members: int) -> Plan:
         by_type = {name: values[:scales] for name, values in config.scales_by_type.items()}
-        seen = replace(config, scales=config.scales[:scales], scales_by_type=by_type, tta=config.tta[:turns])
+        less = replace(
+            config, scales=config.scales[:scales], scales_by_type=by_type, tta=config.tta[:orientations]
+        )
         lost = {
-            "turns": config.tta[turns:],
+            "orientations": config.tta[orientations:],
             "scales": dict.fromkeys(scale for values in _scales(config) for scale in values[scales:]),
             "models": range(members + 1, models + 1),
         }
         words = [f"{what} {', '.join(map(str, gone))}" for what, gone in lost.items() if gone]
-        return Plan(seen, members, " and ".join(words), _pixels(seen, members))
+        return Plan(less, members, " and ".join(words), _pixels(less, members))
 
     most = max(map(len, _scales(config)))
-    found = [plan(most, turns, models) for turns in range(len(config.tta), 0, -1)]
+    found = [plan(most, orientations, models) for orientations in range(len(config.tta), 0, -1)]
     found += [plan(scales, 1, models) for scales in range(most - 1, 0, -1)]
     found += [plan(1, 1, members) for members in range(models - 1, 0, -1)]
     return found
 
 
 def _pixels(config: PredictConfig, models: int) -> float:
-    """``Plan.cost``: for the type at which most is looked at."""
-    first = config.scales[0] ** 2 if config.scales_by_type else 0.0  # the look that tells the type
+    """``Plan.cost``: for the type with the most pixels."""
+    # Where scales differ by type, a first look at the frame tells its type.
+    first = config.scales[0] ** 2 if config.scales_by_type else 0.0
     most = max(sum(scale**2 for scale in scales) for scales in _scales(config))
     return first + models * len(config.tta) * most
 
@@ -68,30 +77,32 @@ def _scales(config: PredictConfig) -> list[tuple[float, ...]]:
 
 
 class Budget:
-    """Says for each frame in turn which plan the time allows.
+    """Chooses, frame after frame, the plan that the time allows.
 
     Args:
-        ladder: the plans, the fullest first.
+        plans: the fullest first.
         pixels: size of each frame, in the order in which they come.
-        until: the time, by ``clock``, at which all must be done; None: there is no hurry.
+        until: the time, by ``clock``, at which all must be done; None for no limit.
+        clock: the time in seconds.
     """
 
     def __init__(
         self,
-        ladder: Sequence[Plan],
+        plans: Sequence[Plan],
         pixels: Sequence[int],
         until: float | None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.ladder, self.until, self.clock = tuple(ladder), until, clock
+        self.plans, self.until, self.clock = tuple(plans), until, clock
         self.pixels = deque(pixels)
-        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)  # (seconds, network pixels)
+        # Seconds, and pixels that went through a model.
+        self.recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
 
     def next(self) -> Plan | None:
         """The fullest plan with which this frame and all later ones are done in time.
 
-        Where even the cheapest plan is too slow for all of them, it is given for as many frames as it can
-        finish in time, and None for the rest.
+        Where even the cheapest plan is too slow for all frames, it serves as many as it can finish in time;
+        the others get None.
         """
         plan = self._choose()
         self.frame = self.pixels.popleft()
@@ -99,21 +110,21 @@ class Budget:
         return plan
 
     def done(self, plan: Plan) -> float:
-        """Take note that the frame is done; the seconds that it took."""
+        """Note that the frame is done with a plan; the seconds that it took."""
         seconds = self.clock() - self.began
         self.recent.append((seconds, plan.cost * self.frame))
         return seconds
 
     def _choose(self) -> Plan | None:
         if self.until is None:
-            return self.ladder[0]
+            return self.plans[0]
         left = self.until - self.clock()
         if not self.recent:
-            return self.ladder[0] if left > 0 else None
-        pace = RESERVE * sum(s for s, _ in self.recent) / sum(p for _, p in self.recent)
+            return self.plans[0] if left > 0 else None
+        pace = _RESERVE * sum(s for s, _ in self.recent) / sum(p for _, p in self.recent)
         ahead = sum(self.pixels)
-        for plan in self.ladder:
+        for plan in self.plans:
             if pace * plan.cost * ahead <= left:
                 return plan
-        cheapest = self.ladder[-1]
+        cheapest = self.plans[-1]
         return cheapest if pace * cheapest.cost * self.pixels[0] <= left else None

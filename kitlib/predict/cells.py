@@ -1,4 +1,4 @@
-"""From what was decided to be in a frame to cells with masks in the frame's own pixels.
+"""From a frame's fused detections to its type and its cells, with masks in the frame's own pixels.
 
 Soft masks are pasted box by box straight to run lengths: nothing here is as large as the frame.
 """
@@ -6,28 +6,37 @@ Soft masks are pasted box by box straight to run lengths: nothing here is as lar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kitlib.data.tables import SCORE_DECIMALS
 from kitlib.masks import rle
-from kitlib.post import thresholds
 from kitlib.predict.config import PredictConfig
-from kitlib.predict.detections import Detections
+from kitlib.predict.detections import Detections, Patch, paste
 from kitlib.predict.fuse import Fused
-from kitlib.predict.paste import Patch, paste
-from kitlib.records import Cell
+from kitlib.records import Cell, Frame, voted_category
 
 
-class Vote(NamedTuple):
-    """What a cell without a mask yet says about its frame's type."""
+class Prediction(NamedTuple):
+    """What is predicted in an image.
 
-    category: str
-    score: float
+    Attributes:
+        category: the type of its cells; None without any.
+        tables: the cells, best first, at the mask threshold of that type, then at each candidate.
+    """
+
+    category: str | None
+    tables: list[tuple[Cell, ...]]
+
+    def frames(self, frame: Frame) -> list[Frame]:
+        """The frame with the predicted type and cells in place of its own, once for each table."""
+        return [replace(frame, cells=cells, category=self.category) for cells in self.tables]
 
 
-class Outlined(NamedTuple):
+class _Outlined(NamedTuple):
     """A cell whose mask is not encoded yet: its runs' edges; category, score, mask score and agreement."""
 
     edges: NDArray[np.int64]
@@ -36,44 +45,59 @@ class Outlined(NamedTuple):
 
 def to_cells(
     found: Detections, fused: Fused, size: tuple[int, int], config: PredictConfig, categories: Sequence[str]
-) -> list[tuple[Cell, ...]]:
-    """The cells of a frame, best first; they may overlap.
+) -> Prediction:
+    """The type and the cells of a frame; the cells may overlap.
 
     Args:
+        found: the detections.
+        fused: the instances that they make up.
         size: (height, width) of the frame.
+        config: mask thresholds, the lowest score and the highest number of instances.
+        categories: class names, in the order of the classes.
 
     Returns:
-        The cells at the mask threshold of the type that they vote for, then at each of
-        ``config.candidate_mask_thresholds``. A cell without a pixel above the threshold is left out.
+        A cell without a pixel above a mask threshold is left out of its table.
     """
     order = fused.best(config.score_floor, config.max_cells)
     names = [categories[c] for c in fused.classes[order].tolist()]
-    scores, agreement = fused.scores[order].tolist(), fused.agreement[order].tolist()
-    voted = thresholds.vote([Vote(*v) for v in zip(names, scores, strict=True)])
-    levels = (config.mask_threshold_of(voted), *config.candidate_mask_thresholds)
-    tables: list[list[Outlined]] = [[] for _ in levels]
+    scores, agreement = _rounded(fused.scores[order]), _rounded(fused.agreement[order])
+    category = voted_category(zip(names, scores, strict=True))
+    mask_thresholds = (config.mask_threshold_of(category), *config.candidate_mask_thresholds)
+    tables: list[list[_Outlined]] = [[] for _ in mask_thresholds]
     for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
         patch = soft_mask(found, fused.members[i], *size)
-        for table, level in zip(tables, levels, strict=True):
-            inside = patch.values >= level
-            sure = patch.values[inside]
-            if len(sure):
+        for table, mask_threshold in zip(tables, mask_thresholds, strict=True):
+            inside = patch.values >= mask_threshold
+            values = patch.values[inside]
+            if len(values):
                 edges = rle.crop_edges(inside, patch.x, patch.y, *size)
-                table.append(Outlined(edges, (name, score, float(sure.sum() / len(sure)), share)))
-    return [_encoded(table, size) for table in tables]
+                mask_score = round(float(values.sum() / len(values)), SCORE_DECIMALS)
+                table.append(_Outlined(edges, (name, score, mask_score, share)))
+    return Prediction(category, [_encoded(table, size) for table in tables])
 
 
-def _encoded(table: Sequence[Outlined], size: tuple[int, int]) -> tuple[Cell, ...]:
+def _rounded(scores: NDArray) -> list[float]:
+    """Scores as a table of predictions gives them back."""
+    return [round(score, SCORE_DECIMALS) for score in scores.tolist()]
+
+
+def _encoded(table: Sequence[_Outlined], size: tuple[int, int]) -> tuple[Cell, ...]:
     """The cells with their masks, all encoded in one go."""
     masks = rle.from_edges([cell.edges for cell in table], *size)
     return tuple(Cell(mask, *cell.facts) for mask, cell in zip(masks, table, strict=True))
 
 
 def soft_mask(found: Detections, members: NDArray[np.int64], height: int, width: int) -> Patch:
-    """The mean of the members' probabilities, weighted by their scores, over the union of their boxes.
+    """The mean of some detections' probabilities, weighted by their scores, over the union of their boxes.
 
     They are averaged pixel by pixel in the frame, where a pixel outside a member's box counts 0: to resample
     each into the fused box first would blur it twice.
+
+    Args:
+        found: all detections of the frame.
+        members: (M,) indices of those that make up the instance.
+        height: of the frame.
+        width: of the frame.
     """
     patches = [paste(found.squares[i], found.boxes[i], height, width) for i in members]
     if len(patches) == 1:

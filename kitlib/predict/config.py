@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kitlib.config import Float, Int, Positive, Precision, Share, configuration
 
-Turn = Literal["none", "flip_h", "flip_v", "rot90", "rot180", "rot270", "transpose", "antitranspose"]
+Orientation = Literal["none", "flip_h", "flip_v", "rot90", "rot180", "rot270", "transpose", "antitranspose"]
 Fuse = Literal["wbf", "nms"]
 _Pixels = Annotated[Int, Field(gt=0)]
 Scales = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -19,8 +19,8 @@ Probability = Annotated[Float, Field(gt=0, lt=1)]
 class PredictConfig:
     """How instances are found in a frame.
 
-    Every model looks at the frame at every scale and in every turn, whole or in tiles; what these sources
-    find becomes one set of instances, with masks in the frame's own pixels.
+    Every model predicts the frame at every scale and in every orientation, whole or in tiles; what these
+    sources detect becomes one set of instances, with masks in the frame's own pixels.
     """
 
     scales: Scales = (1.0,)
@@ -28,8 +28,8 @@ class PredictConfig:
     scales_by_type: dict[str, Scales] = Field(default_factory=dict)
     """Other factors for the frames of a type, whose cells may be ten times as large as another's; the type is
     what the first model predicts at the first of ``scales``, at which every type should have been trained."""
-    tta: Annotated[tuple[Turn, ...], Field(min_length=1)] = ("none",)
-    """Test-time augmentation: how the frame is turned, see ``kitlib.predict.views.TURNS``."""
+    tta: Annotated[tuple[Orientation, ...], Field(min_length=1)] = ("none",)
+    """Test-time augmentation: the frame's orientations, see ``kitlib.predict.views.ORIENTATIONS``."""
     tile: tuple[_Pixels, _Pixels] | None = None
     """Height and width in the frame's pixels of the tiles that the network sees; None: whole frames."""
     stride: tuple[_Pixels, _Pixels] | None = None
@@ -43,10 +43,10 @@ class PredictConfig:
     """A pixel belongs to a cell where its probability is at least this; by the type that the frame's cells
     vote for, and ``default`` for the others."""
     candidate_mask_thresholds: tuple[Probability, ...] = ()
-    """Further mask thresholds, each with a table of its own, for the tuner."""
+    """Further mask thresholds at which masks are cut, for the tuner to choose from."""
     score_floor: Share = 0.05
-    """Instances below this score are not even written down; post-processing chooses among the rest. The best
-    instance of a frame always stays."""
+    """Instances below this score are left out; post-processing chooses among the rest. The best instance of
+    a frame always stays."""
     max_cells: Annotated[Int, Field(ge=1)] = 1000
     """The most instances of a frame, the best ones."""
     batch: Annotated[Int, Field(ge=1)] = 1
@@ -60,7 +60,7 @@ class PredictConfig:
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} must be different values, at least one, not {list(values)}")
         candidates = self.candidate_mask_thresholds
-        # The name of each one's file has two decimals.
+        # Closer ones cut nearly the same masks.
         if len({round(threshold, 2) for threshold in candidates}) != len(candidates):
             raise ValueError(f"candidate_mask_thresholds must differ by 0.01 or more, not {list(candidates)}")
         if self.stride and not self.tile:

@@ -1,7 +1,7 @@
 """Many detections of one cell, by several models and views, become one instance.
 
-All ways ignore classes, since a frame holds cells of one type; an instance gets the class for which the
-scores of its detections add up to most.
+Classes are ignored, since a frame holds cells of one type; an instance gets the class for which the scores of
+its detections add up to most.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from kitlib.masks import rle
 from kitlib.predict.config import PredictConfig
-from kitlib.predict.detections import Detections
-from kitlib.predict.paste import paste
+from kitlib.predict.detections import Detections, paste
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,10 @@ class Fused:
     agreement: NDArray[np.float64]
     members: list[NDArray[np.int64]]
 
-    def best(self, floor: float, limit: int) -> NDArray[np.int64]:
+    def best(self, floor: float, most: int) -> NDArray[np.int64]:
         """Indices of the best instances with a score of at least ``floor``, best first."""
         order = np.lexsort([np.arange(len(self.scores)), -self.scores])
-        return order[self.scores[order] >= floor][:limit]
+        return order[self.scores[order] >= floor][:most]
 
 
 def alone(found: Detections) -> Fused:
@@ -46,17 +45,18 @@ def alone(found: Detections) -> Fused:
 
 
 def fuse(found: Detections, sources: int, size: tuple[int, int], config: PredictConfig) -> Fused:
-    """One instance for each cell of a frame, in the way of ``config.fuse``.
+    """One instance for each cell of a frame, by the method ``config.fuse``.
 
     Args:
         found: what all sources detected, in the frame's pixels.
         sources: how many there were; each of them could see every cell.
         size: (height, width) of the frame.
+        config: ``fuse``, ``fuse_iou`` and ``score_floor``.
     """
     if not len(found):
         return alone(found)
     if config.fuse == "nms":
-        return suppress(found, sources, size, config)
+        return _suppress(found, sources, size, config)
     return wbf(found, sources, config.fuse_iou)
 
 
@@ -67,11 +67,17 @@ def wbf(found: Detections, sources: int, iou: float) -> Fused:
     one, divided by the number of sources. That is the paper's mean score times the share of sources that saw
     the instance, except where a source has it twice (as two classes, or in two tiles): that neither raises
     nor lowers the score.
+
+    Args:
+        found: what all sources detected, in the frame's pixels.
+        sources: how many there were.
+        iou: boxes that overlap by more than this are of one instance.
     """
     order = np.argsort(-found.scores, kind="stable")
     cluster, boxes = clusters(found.boxes[order], found.scores[order], iou)
     scores, source, count = found.scores[order], found.sources[order], len(boxes)
-    best = np.unique(cluster * sources + source, return_index=True)[1]  # of each source in each cluster
+    # The best detection of each source in each cluster.
+    best = np.unique(cluster * sources + source, return_index=True)[1]
     votes = np.zeros((count, found.classes.max(initial=0) + 1))
     np.add.at(votes, (cluster, found.classes[order]), scores)
     return Fused(
@@ -91,7 +97,13 @@ class Clusters(NamedTuple):
 
 def clusters(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou: float) -> Clusters:
     """Boxes, given best first, each joined to the cluster whose fused box it overlaps most, if by more than
-    ``iou``; a fused box is the mean of its members, weighted by their scores."""
+    ``iou``; a fused box is the mean of its members, weighted by their scores.
+
+    Args:
+        boxes: (N, 4) x0, y0, x1, y1.
+        scores: (N,) descending.
+        iou: the overlap up to which a box begins a cluster of its own.
+    """
     owner = np.zeros(len(boxes), np.int64)
     sums, weights = np.zeros((4, len(boxes))), np.zeros(len(boxes))
     fused, areas, count = np.zeros((4, len(boxes))), np.zeros(len(boxes)), 0
@@ -109,27 +121,29 @@ def clusters(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou: float
     return Clusters(owner, fused[:, :count].T)
 
 
-def suppress(found: Detections, sources: int, size: tuple[int, int], config: PredictConfig) -> Fused:
+def _suppress(found: Detections, sources: int, size: tuple[int, int], config: PredictConfig) -> Fused:
     """Mask NMS: the best detection of each cell stays.
 
-    Masks are compared and not boxes, because the boxes of long cells side by side overlap.
+    Masks are compared and not boxes, because the boxes of long cells side by side overlap. Arguments as for
+    ``fuse``.
     """
     masks = [_mask(square, box, size) for square, box in zip(found.squares, found.boxes, strict=True)]
     x0, y0, x1, y1 = found.boxes.T
     left = found.scores >= config.score_floor
-    kept, classes, agreement = [], [], []
+    chosen, classes, agreement = [], [], []
     for i in np.argsort(-found.scores, kind="stable").tolist():
         if not left[i]:
             continue
         near = np.flatnonzero((x0 < x1[i]) & (x0[i] < x1) & (y0 < y1[i]) & (y0[i] < y1))
-        overlap = np.nan_to_num(rle.iou([masks[i]], [masks[j] for j in near])[0])  # of two empty masks: nan
+        # The IoU of two empty masks is not a number.
+        overlap = np.nan_to_num(rle.iou([masks[i]], [masks[j] for j in near])[0])
         same = np.union1d(near[overlap > config.fuse_iou], i)
         left[same] = False
-        kept.append(i)
+        chosen.append(i)
         classes.append(np.bincount(found.classes[same], found.scores[same]).argmax())
         agreement.append(len(np.unique(found.sources[same])) / sources)
-    members = list(np.array(kept, np.int64)[:, None])
-    return Fused(found.scores[kept], np.array(classes, np.int64), np.array(agreement), members)
+    members = list(np.array(chosen, np.int64)[:, None])
+    return Fused(found.scores[chosen], np.array(classes, np.int64), np.array(agreement), members)
 
 
 def _box_iou(boxes: NDArray, areas: NDArray, box: NDArray) -> NDArray[np.float64]:

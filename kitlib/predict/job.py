@@ -12,56 +12,57 @@ from kitlib import config, files, records
 from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.predict.config import PredictJob
-from kitlib.predict.progress import NAME, Progress, part
+from kitlib.predict.progress import NAME, Progress, part_file
 from kitlib.records import Frame
 from kitlib.runtime import launch
 from kitlib.runtime.progress import Bar, Row
 
-RESTARTS = 5  # of a child that died while it predicted
-GRACE_SECONDS = 60.0  # after ``until``, for a frame that takes longer than its like
+RESTARTS = 5
+"""Restarts of a child process that died while it predicted."""
+_GRACE_SECONDS = 60.0
+"""Time after ``until`` for a frame that takes longer than others."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a job leaves.
+    """The outcome of a job.
 
     Attributes:
         path: its predictions.csv.
-        levels: the table of each of ``PredictConfig.candidate_mask_thresholds``; without any, ``path`` alone,
-            under the default threshold.
-        skipped: why an image was left out, by id; the tables hold such an image without cells.
-        seconds: how long each image took, by id.
-        reduced: what there was no time or memory for, by id; images that had all are not named.
+        frames: every frame with its instances, as the table has them; a frame that was left out has none.
+        by_mask_threshold: the frames at each of ``PredictConfig.candidate_mask_thresholds``, for the tuner;
+            without any, ``frames`` alone under the default mask threshold.
+        skipped: why a frame was left out, by id.
+        seconds: how long each frame took, by id.
+        reduced: what there was no time or memory for, by id; frames that had all are not named.
     """
 
     path: Path
-    levels: dict[float, Path]
+    frames: list[Frame]
+    by_mask_threshold: dict[float, list[Frame]]
     skipped: dict[str, str]
     seconds: dict[str, float]
     reduced: dict[str, str]
-
-    def frames(self) -> list[Frame]:
-        """The instances of every frame."""
-        return tables.read_cells(self.path)
-
-    def by_level(self) -> dict[float, list[Frame]]:
-        """The instances at each of ``levels``, for the tuner."""
-        return {level: tables.read_cells(path) for level, path in self.levels.items()}
 
 
 def run(job: PredictJob, gpus: int = 0) -> Predicted:
     """Predict all frames of a job and write ``job.out``, its predictions.csv, with a progress bar.
 
-    The tables of ``job.config.candidate_mask_thresholds`` go beside it, as predictions@0.40.csv. An image
-    that cannot be read or predicted, be it that it takes the process along, is told beside the bar and left
-    out.
+    An image that cannot be read or predicted is noted beside the bar and left out, even if the process died
+    of it.
 
-    Each frame is kept as soon as it is done, in a folder beside ``job.out`` which goes when all are done: an
-    interrupted run with the same settings, frames and weights goes on where it stopped.
+    The predictions of each frame are stored as soon as it is done, in a folder beside ``job.out`` which is
+    removed when all are done: an interrupted run with the same settings, frames and weights goes on where it
+    stopped.
+
+    Args:
+        job: the models, the frames and how to predict them.
+        gpus: processes with one GPU each; 0 for the CPU.
 
     Raises:
-        KitError: a missing or damaged file, whatever stopped the child before it predicted or again and
-            again (with ``job.until`` set what is left is then skipped), or not one image could be predicted.
+        KitError: a missing or damaged file; whatever stopped the child process before it predicted, or again
+            and again (with ``job.until`` set the remaining frames are then skipped); not one image could be
+            predicted.
     """
     frames = records.read_frames(job.frames)
     folder = _folder(job)
@@ -69,21 +70,20 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
         shutil.rmtree(stale)
     config.save(job, files.make_folder(folder) / "job.yaml")
     progress = Progress(folder)
-    progress.forget()
+    progress.restart()
     _predict(job, frames, progress, gpus)
     skipped = _skipped(progress, frames)
     if frames and len(skipped) == len(frames):
         raise KitError(f"not one image could be predicted; {next(iter(skipped.values()))}")
-    paths = [Path(job.out), *(_level_path(job.out, level) for level in job.config.candidate_mask_thresholds)]
-    found = _collect(folder, frames, skipped, len(paths))
-    for path, table in zip(paths, zip(*found, strict=True) if found else [()] * len(paths), strict=True):
-        tables.write_predictions(path, table)
-    seconds, without = progress.told("seconds"), progress.told("without")
+    candidates = job.config.candidate_mask_thresholds
+    predicted, *others = _collect(folder, frames, skipped, 1 + len(candidates))
+    tables.write_predictions(job.out, predicted)
+    seconds, without = progress.last("seconds"), progress.last("without")
     shutil.rmtree(folder)
-    levels = dict(zip(job.config.candidate_mask_thresholds, paths[1:], strict=True))
     return Predicted(
-        paths[0],
-        levels or {job.config.mask_threshold["default"]: paths[0]},
+        Path(job.out),
+        predicted,
+        dict(zip(candidates, others, strict=True)) or {job.config.mask_threshold["default"]: predicted},
         skipped,
         seconds,
         {name: what for name, what in without.items() if what},
@@ -91,7 +91,7 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
 
 
 def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus: int) -> None:
-    """Have the frames predicted by a child, by another one where that dies of a frame."""
+    """Have the frames predicted by a child process, and by another one when it dies of a frame."""
     with Bar(len(frames), "predict", key="frames", shown=()) as bar:
 
         def show(row: Row) -> None:
@@ -100,9 +100,9 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
 
         show({})
         for attempt in range(RESTARTS + 1):
-            if not progress.left(frames):
+            if not progress.remaining(frames):
                 return
-            died = progress.died().total()
+            deaths = progress.deaths().total()
             progress.assign(frames)
             try:
                 launch.launch(
@@ -112,15 +112,15 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                     gpus=gpus,
                     progress=NAME,
                     on_row=show,
-                    until=None if job.until is None else job.until + GRACE_SECONDS,
+                    until=None if job.until is None else job.until + _GRACE_SECONDS,
                 )
                 return
             except KitError as error:
-                if not progress.left(frames):  # what is not done has had its chances
+                if not progress.remaining(frames):
                     show({"note": str(error)})
                     return
                 deadline_passed = job.until is not None and time.monotonic() > job.until
-                frame_crashed_worker = isinstance(error, launch.Died) and progress.died().total() > died
+                frame_crashed_worker = isinstance(error, launch.Died) and progress.deaths().total() > deaths
                 retry = frame_crashed_worker and not deadline_passed and attempt < RESTARTS
                 any_frame_done = len(progress.unfinished(frames)) < len(frames)
                 if not retry and not (job.until is not None and any_frame_done):
@@ -131,7 +131,7 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
 
 
 def _folder(job: PredictJob) -> Path:
-    """Where the parts of this very job lie: other weights, frames or settings have another folder."""
+    """The folder of this very job's parts: other weights, frames or settings have another folder."""
     for path in job.weights:
         if not Path(path).is_file():
             raise KitError(f"{path} does not exist; train first, or name another checkpoint")
@@ -140,24 +140,22 @@ def _folder(job: PredictJob) -> Path:
     return out.parent / f".{out.stem}-parts.{key}"
 
 
-def _level_path(out: str, level: float) -> Path:
-    return Path(out).with_stem(f"{Path(out).stem}@{level:.2f}")
-
-
 def _skipped(progress: Progress, frames: Sequence[Frame]) -> dict[str, str]:
     """Why the frames that are not done were left out, by id, in their order."""
-    told = progress.told("skipped")
+    reasons = progress.last("skipped")
     return {
-        frames[i].id: told.get(frames[i].id, "its process died, or was stopped")
+        frames[i].id: reasons.get(frames[i].id, "its process died, or was stopped")
         for i in progress.unfinished(frames)
     }
 
 
-def _collect(
-    folder: Path, frames: Sequence[Frame], skipped: dict[str, str], count: int
-) -> list[Sequence[Frame]]:
-    """Each frame ``count`` times: as it was predicted at each level, without cells if it was left out."""
-    return [
-        [replace(frame, cells=())] * count if frame.id in skipped else records.read_frames(part(folder, i))
+def _collect(folder: Path, frames: Sequence[Frame], skipped: dict[str, str], count: int) -> list[list[Frame]]:
+    """The ``count`` lists of predicted frames, one for each mask threshold; a frame that was left out has no
+    cells."""
+    parts = [
+        [replace(frame, cells=(), category=None)] * count
+        if frame.id in skipped
+        else [replace(part, cells=tuple(part.cells)) for part in records.read_frames(part_file(folder, i))]
         for i, frame in enumerate(frames)
     ]
+    return [[part[place] for part in parts] for place in range(count)]

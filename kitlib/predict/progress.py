@@ -1,4 +1,4 @@
-"""How far a prediction job has come: a file of rows beside a file for each frame that is done."""
+"""How far a prediction job has come: a file of rows, and a file for each frame that is done."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from kitlib.records import Frame
 from kitlib.runtime.progress import parse_row
 
 NAME = "progress.jsonl"
-ASSIGNED = "assigned.json"
-CHANCES = 2  # a process may have died beside a frame, for another's sake, but hardly twice
+_ASSIGNED = "assigned.json"
+_MAX_DEATHS = 2
+"""Processes that may die while they predict one frame. The first death may have had another cause."""
 
 
-def part(folder: Path, index: int) -> Path:
-    """The file that holds the predictions of one frame, at each level, until all are done."""
+def part_file(folder: Path, index: int) -> Path:
+    """The file that holds the predictions of one frame, at each mask threshold, until all are done."""
     return folder / f"{index:06d}.npz"
 
 
@@ -31,56 +32,67 @@ class Progress:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def forget(self) -> None:
-        """Begin anew but for the frames that are done: an interruption is no frame's fault."""
+    def restart(self) -> None:
+        """Forget all rows but those of frames that are done: an interruption is no frame's fault."""
         done = [json.dumps(row) + "\n" for row in self.rows() if "seconds" in row]
         files.write_text(self.folder / NAME, "".join(done))
 
     def begun(self, frame: Frame) -> None:
-        """A frame goes through the networks from here on; without a further row it took the process along."""
-        self._tell({"id": frame.id, "begun": 1})
+        """The models predict a frame from here on; without a further row the process died of it."""
+        self._append({"id": frame.id, "begun": 1})
 
     def skipped(self, frame: Frame, why: str) -> None:
-        self._tell({"id": frame.id, "skipped": why, "note": f"{frame.id} is left out: {why}"})
+        self._append({"id": frame.id, "skipped": why, "note": f"{frame.id} is left out: {why}"})
 
     def done(self, frame: Frame, cells: int, seconds: float, no_time: str = "", no_memory: str = "") -> None:
-        """A frame's part is written; it was predicted without what there was no time or no memory for."""
+        """A frame's part is written.
+
+        Args:
+            frame: the frame.
+            cells: how many were predicted.
+            seconds: the time that it took.
+            no_time: what there was no time for; "" where there was for all.
+            no_memory: the same of memory.
+        """
         short = {"time": no_time, "memory": no_memory}
         without = "; ".join(filter(None, short.values()))
         notes = [f"{frame.id}: short of {what}, so without {lost}" for what, lost in short.items() if lost]
         note = {"note": "\n".join(notes)} if notes else {}
-        self._tell({"id": frame.id, "cells": cells, "seconds": seconds, "without": without, **note})
+        self._append({"id": frame.id, "cells": cells, "seconds": seconds, "without": without, **note})
 
     def unfinished(self, frames: Sequence[Frame]) -> list[int]:
         """The numbers of the frames that are not done."""
-        return [i for i in range(len(frames)) if not part(self.folder, i).exists()]
+        return [i for i in range(len(frames)) if not part_file(self.folder, i).exists()]
 
-    def left(self, frames: Sequence[Frame]) -> list[int]:
-        """The numbers of those that are still to be tried: not skipped, and processes did not keep dying of
-        them."""
-        died, skipped = self.died(), self.told("skipped")
+    def remaining(self, frames: Sequence[Frame]) -> list[int]:
+        """The numbers of the frames to predict: not done, not skipped, and not the death of too many
+        processes."""
+        died, skipped = self.deaths(), self.last("skipped")
         ids = {i: frames[i].id for i in self.unfinished(frames)}
-        return [i for i, name in ids.items() if died[name] < CHANCES and name not in skipped]
+        return [i for i, name in ids.items() if died[name] < _MAX_DEATHS and name not in skipped]
 
     def assign(self, frames: Sequence[Frame]) -> None:
-        """Write down what the processes that start now share out, whatever each finds done when it comes."""
-        died = self.died()
-        files.write_json(self.folder / ASSIGNED, [(i, died[frames[i].id]) for i in self.left(frames)])
+        """Write down the frames that the processes share which start now."""
+        died = self.deaths()
+        files.write_json(self.folder / _ASSIGNED, [(i, died[frames[i].id]) for i in self.remaining(frames)])
 
     def assigned(self, rank: int, world: int) -> list[int]:
-        """The numbers of one process's frames. One beside which a process died comes last, and to the first
-        process, or it would take others along."""
-        left = sorted(files.read_json(self.folder / ASSIGNED), key=lambda frame: frame[1])
-        return [i for i, died in left if (0 if died else i % world) == rank]
+        """The numbers of one process's frames, of ``world`` processes.
 
-    def died(self) -> Counter[str]:
+        Frames of which a process died come last and all to the first process: else other processes might die
+        of them as well.
+        """
+        assigned = sorted(files.read_json(self.folder / _ASSIGNED), key=lambda frame: frame[1])
+        return [i for i, died in assigned if (0 if died else i % world) == rank]
+
+    def deaths(self) -> Counter[str]:
         """How often the process died while it had a frame in work, by id."""
         died: Counter[str] = Counter()
         for row in self.rows():
             died[row["id"]] += 1 if "begun" in row else -1 if died[row["id"]] else 0
         return +died
 
-    def told(self, key: str) -> dict[str, Any]:
+    def last(self, key: str) -> dict[str, Any]:
         """The last value of a key, by id, of the frames that have one."""
         return {row["id"]: row[key] for row in self.rows() if key in row}
 
@@ -89,6 +101,7 @@ class Progress:
         lines = path.read_bytes().splitlines() if path.exists() else []
         return list(filter(None, map(parse_row, lines)))
 
-    def _tell(self, row: dict[str, Any]) -> None:
+    def _append(self, row: dict[str, Any]) -> None:
         with (self.folder / NAME).open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(row) + "\n")  # a process may have died within a row
+            # The blank line ends a row within which a process may have died.
+            file.write("\n" + json.dumps(row) + "\n")

@@ -1,6 +1,7 @@
-"""Pseudo labels: what a model is sure of on unlabelled images, as new training frames.
+"""Pseudo labels: confident predictions on unlabelled images, as new training frames.
 
-What it is neither sure of nor sure to be nothing is ignored: see ``Frame.ignore``.
+Where an instance is not confident enough for a label, but may be a cell, training ignores the image: see
+``Frame.ignore``.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Report:
         dropped: ids of the images that were dropped, by reason.
         cells: number of cells kept, by category.
         images: number of images kept, by category.
-        doubtful: cells of the kept images that were not confident enough, too small or covered by others.
-        ignored: share of the kept images' pixels that training ignores.
-        relabelled: cells of the kept images that got the type of their image in place of the predicted one.
+        doubtful: instances in these images that were not confident enough, too small or covered by others.
+        ignored: share of these images' pixels that training ignores.
+        relabelled: cells of these images that got the image's type in place of the predicted one.
     """
 
     kept: tuple[str, ...]
@@ -52,50 +53,60 @@ def select(
 ) -> tuple[list[Frame], Report]:
     """Confident instances as training frames, without overlap, with their scores (so ``Frame.pseudo`` holds).
 
-    An image holds one type of cell. Where the file name tells it (``Frame.category``) and the predictions
-    vote for another, the image is dropped: what the model takes for something else, it has hardly outlined
-    well. In an image that is kept, all cells get the image's type. Without a type in the file name the vote
-    decides.
+    An image holds one type of cell. Where the file name says which (``Frame.category``) and another one is
+    predicted, the image is dropped: the model has hardly outlined cells well that it takes for others. In an
+    image that is kept, all cells get the predicted type.
 
     Args:
         unlabelled: frames with their image files, in the order in which the new frames come.
-        predictions: all instances found in them, with scores, not post-processed; matched by id.
+        predictions: all instances found in them, with scores, not post-processed, and the predicted type as
+            ``Frame.category``; matched by id.
+        config: which instances are confident, and the weight of the new frames.
 
     Raises:
         KitError: a prediction for an image that is not among the unlabelled ones.
     """
-    found = {f.id: f for f in predictions}
-    strangers = sorted(found.keys() - {f.id for f in unlabelled})
-    if strangers:
+    predicted = {f.id: f for f in predictions}
+    unknown = sorted(predicted.keys() - {f.id for f in unlabelled})
+    if unknown:
         raise KitError(
-            f"predictions for '{strangers[0]}', which is not an unlabelled image; predict the same images"
+            f"predictions for '{unknown[0]}', which is not an unlabelled image; predict the same images"
         )
     post = PostConfig(
-        score=config.score_threshold, min_area=config.min_area, max_area=config.max_area, keep_best=False
+        score_threshold=config.score_threshold,
+        min_area=config.min_area,
+        max_area=config.max_area,
+        keep_best=False,
     )
     frames: list[Frame] = []
     dropped: dict[str, list[str]] = {NOTHING_FOUND: [], OTHER_CATEGORY: [], TOO_FEW: []}
     relabelled = doubtful = 0
     for bare in unlabelled:
-        cells = found[bare.id].cells if bare.id in found else ()
-        agreed = _agreed(cells, config.agreement, bare.category or thresholds.vote(cells))
-        frame = thresholds.apply(replace(bare, cells=agreed), post)
-        reason = _fault(bare, frame, cells, config)
+        found = predicted.get(bare.id, replace(bare, cells=(), category=None))
+        if found.category is None or not found.cells:
+            dropped[NOTHING_FOUND].append(bare.id)
+            continue
+        agreed = _agreed(found, config.agreement)
+        frame = thresholds.apply(replace(bare, cells=agreed, category=found.category), post)
+        reason = _fault(bare, found, agreed, len(frame.cells), config)
         if reason:
             dropped[reason].append(bare.id)
             continue
-        relabelled += sum(c.category != frame.category for c in frame.cells)
-        doubtful += len(cells) - len(frame.cells)
-        same = tuple(replace(c, category=frame.category) for c in frame.cells)
-        weight = config.loss_weight * (np.mean([c.score for c in same]) if config.weight_by_score else 1.0)
-        maybe = [c.mask for c in cells if c.score >= _limit(config.ignore_threshold, frame.category)]
-        ignore = _unsure(maybe, [c.mask for c in same])
+        relabelled += sum(c.category != found.category for c in frame.cells)
+        doubtful += len(found.cells) - len(frame.cells)
+        same = tuple(replace(c, category=found.category) for c in frame.cells)
+        weight = config.loss_weight * (
+            np.mean([c.confidence for c in same]) if config.weight_by_score else 1.0
+        )
+        lowest = _of_type(config.ignore_threshold, found.category)
+        maybe = [c.mask for c in found.cells if c.confidence >= lowest]
+        ignore = _uncertain_area(maybe, [c.mask for c in same])
         frames.append(replace(frame, cells=same, weight=float(weight), ignore=ignore))
     report = Report(
         kept=tuple(f.id for f in frames),
         dropped={reason: tuple(ids) for reason, ids in dropped.items()},
         cells=dict(Counter(c.category for f in frames for c in f.cells)),
-        images=dict(Counter(f.category for f in frames)),
+        images=dict(Counter(f.category for f in frames if f.category)),
         doubtful=doubtful,
         ignored=_ignored_share(frames),
         relabelled=relabelled,
@@ -103,39 +114,40 @@ def select(
     return frames, report
 
 
-def _fault(bare: Frame, frame: Frame, cells: Sequence, config: PseudoConfig) -> str | None:
-    """Why an image is not kept; None if it is."""
-    if not cells:
-        return NOTHING_FOUND
-    if frame.category and bare.category not in (None, frame.category):
+def _fault(
+    bare: Frame, found: Frame, agreed: Sequence[Cell], labels: int, config: PseudoConfig
+) -> str | None:
+    """Why an image is dropped; None if it is kept."""
+    if agreed and bare.category not in (None, found.category):
         return OTHER_CATEGORY
-    return TOO_FEW if len(frame.cells) < max(config.min_cells, 1) else None
+    return TOO_FEW if labels < max(config.min_cells, 1) else None
 
 
-def _limit(limits: dict[str, float], category: str | None) -> float:
-    return limits.get(category or "default", limits["default"])
+def _of_type(thresholds_by_type: dict[str, float], category: str | None) -> float:
+    return thresholds_by_type.get(category or "default", thresholds_by_type["default"])
 
 
-def _agreed(cells: Sequence[Cell], limits: dict[str, float], category: str | None) -> tuple[Cell, ...]:
-    least = _limit(limits, category)
-    return tuple(c for c in cells if c.agreement is None or c.agreement >= least)
+def _agreed(found: Frame, least: dict[str, float]) -> tuple[Cell, ...]:
+    """The cells that enough models and views saw."""
+    share = _of_type(least, found.category)
+    return tuple(c for c in found.cells if c.agreement is None or c.agreement >= share)
 
 
-def _unsure(maybe: Sequence[RLE], believed: Sequence[RLE]) -> RLE | None:
-    """The boxes of what may be cells, without the pixels of believed ones; None if nothing is left.
+def _uncertain_area(maybe: Sequence[RLE], labels: Sequence[RLE]) -> RLE | None:
+    """The boxes of instances that may be cells, without the pixels of pseudo labels; None if nothing is left.
 
-    Boxes, as it is boxes that training takes for a cell or for background. A mask that lies by half or more
-    on believed cells is one of them, seen twice.
+    Boxes, because training takes boxes for cells or for background. An instance that lies by half or more on
+    pseudo labels is one of them, seen twice.
     """
-    taken = rle.to_mask(rle.merge(believed))
-    unsure = np.zeros_like(taken)
+    labelled = rle.to_mask(rle.merge(labels))
+    uncertain = np.zeros_like(labelled)
     boxes = rle.boxes(maybe)
     for (x0, y0, x1, y1), mask in zip(boxes.tolist(), rle.crops(maybe, boxes), strict=True):
         here = slice(y0, y1), slice(x0, x1)
-        if 2 * np.count_nonzero(taken[here] & mask) < np.count_nonzero(mask):
-            unsure[here] = True
-    unsure &= ~taken
-    return rle.from_mask(unsure) if unsure.any() else None
+        if 2 * np.count_nonzero(labelled[here] & mask) < np.count_nonzero(mask):
+            uncertain[here] = True
+    uncertain &= ~labelled
+    return rle.from_mask(uncertain) if uncertain.any() else None
 
 
 def _ignored_share(frames: Sequence[Frame]) -> float:

@@ -16,7 +16,7 @@ from kitlib import config
 from kitlib.config import Affects
 from kitlib.stages.parameters import MODELS
 
-WIDTH = 110
+_WIDTH = 110
 _PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 _BOUNDS = {
     annotated_types.Ge: ">= {ge}",
@@ -55,7 +55,7 @@ def table(stage: str) -> str:
     for row in found:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row.kind]).rstrip())
-        lines += textwrap.wrap(row.help, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(row.help, _WIDTH, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -18,8 +18,10 @@ from kitlib.offline import SUFFIXES
 from kitlib.records import Frame
 
 COLUMNS = ("id", "predicted")
-MOST_OVERLAPS = 3  # that are named of one row
-MIN_STEPS = 10  # fewer tell nothing about the direction in which pixels were numbered
+_MOST_OVERLAPS = 3
+"""Overlapping rows that are named of one row."""
+_MIN_STEPS = 10
+"""Steps from run to run without which the direction in which pixels were numbered is not clear."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,19 @@ class _Image:
     named: bool = False
 
 
-Problem = tuple[int, str]  # row number, then what and the mend
+_Problem = tuple[int, str]
+"""A row's number; what is wrong with the row and what to do."""
 
 
 def check(path: Path | str, test: Path | str | Sequence[Frame], guess: bool = True) -> list[str]:
-    """Everything wrong with a submission, as ``row N: what, and the mend``; an empty list if it is fine.
+    """Everything wrong with a submission, as ``row N: what is wrong; what to do``; nothing if it is fine.
 
     Row N is the one that a spreadsheet shows: the header is row 1.
 
     Args:
+        path: the submission.
         test: the competition folder, or the test frames (their ids and sizes count).
-        guess: whether to name also what only looks wrong, masks that seem to be numbered down the columns.
+        guess: whether to name also masks that may be right but seem to be numbered down the columns.
 
     Raises:
         KitError: the file is not a readable table, or the folder holds no test images.
@@ -97,28 +101,29 @@ def _header_problem(header: list[str]) -> str:
     return f"the columns are '{','.join(header)}'; {must}"
 
 
-def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[Problem]:
-    """Sort the rows into their images; yields what is wrong with ids and with the number of fields."""
-    strangers: dict[str, list[int]] = {}
+def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[_Problem]:
+    """Sort the rows into their images; yield what is wrong with ids and with the number of fields."""
+    unknown: dict[str, list[int]] = {}
     aliases: dict[str, str | None] = {}
-    numbers = _by_number(images)
+    by_number = _by_number(images)
     for number, fields in enumerate(rows, start=2):
         if not fields:
             continue
         if len(fields) != len(COLUMNS):
             yield number, f"has {len(fields)} fields instead of {len(COLUMNS)}; write 'id,predicted', no more"
             continue
-        name, text = fields
-        if name not in images:
-            strangers.setdefault(name, []).append(number)
-            name = aliases.setdefault(name, _meant(name, images, numbers))
-        if name is not None:
-            image = images[name]
+        given, text = fields
+        image_id: str | None = given
+        if given not in images:
+            unknown.setdefault(given, []).append(number)
+            image_id = aliases.setdefault(given, _meant(given, images, by_number))
+        if image_id is not None:
+            image = images[image_id]
             image.named = True
-            (image.rows if text.strip() else image.empty).append(_Row(number, name, text))
-    for name, numbers in strangers.items():
-        others = f" (and {len(numbers) - 1} more rows)" if len(numbers) > 1 else ""
-        yield numbers[0], _stranger_problem(name, aliases[name]) + others
+            (image.rows if text.strip() else image.empty).append(_Row(number, image_id, text))
+    for name, places in unknown.items():
+        others = f" (and {len(places) - 1} more rows)" if len(places) > 1 else ""
+        yield places[0], _unknown_problem(name, aliases[name]) + others
 
 
 def _meant(name: str, images: dict[str, _Image], numbers: dict[float, str | None]) -> str | None:
@@ -148,21 +153,21 @@ def _as_number(name: str) -> float | None:
         return None
 
 
-def _stranger_problem(name: str, meant: str | None) -> str:
+def _unknown_problem(name: str, meant: str | None) -> str:
     if meant is None:
         return f"'{name}' is not a test image; delete it"
     if Path(name.strip()).suffix.lower() in SUFFIXES:
         return f"id '{name}' has a file extension; write '{meant}'"
     if name.strip() == meant:
         return f"id '{name}' has blanks around it; write '{meant}'"
-    return f"id '{name}' is '{meant}' turned into a number; read and write ids as text (dtype=str in pandas)"
+    return f"id '{name}' is '{meant}' read as a number; read and write ids as text (dtype=str in pandas)"
 
 
-def _image_problems(image: _Image) -> list[Problem]:
+def _image_problems(image: _Image) -> list[_Problem]:
     return _superfluous(image) + _bad_masks(image) + _overlaps(image)
 
 
-def _superfluous(image: _Image) -> list[Problem]:
+def _superfluous(image: _Image) -> list[_Problem]:
     """Empty rows beside others; afterwards repeated rows are gone from the image."""
     surplus = image.empty if image.rows else image.empty[1:]
     problems = [(r.number, f"is empty but image {r.id} has other rows; delete it") for r in surplus]
@@ -174,7 +179,7 @@ def _superfluous(image: _Image) -> list[Problem]:
     return problems
 
 
-def _bad_masks(image: _Image) -> list[Problem]:
+def _bad_masks(image: _Image) -> list[_Problem]:
     """What is wrong with single annotations; afterwards the image holds the good ones only."""
     if _parse(image) is not None:
         return []
@@ -191,15 +196,15 @@ def _parse(image: _Image) -> Runs | None:
         return None
 
 
-def _overlaps(image: _Image) -> list[Problem]:
+def _overlaps(image: _Image) -> list[_Problem]:
     """Rows with pixels that an earlier row of the image has; the first row that has a pixel is named."""
     rows, runs = image.rows, _parse(image)
     if runs is None or disjoint([r.text for r in rows]):
         return []
     problems = []
     for row, taken in zip(rows, _taken(runs), strict=True):
-        for place, (earlier, pixels) in enumerate(taken[:MOST_OVERLAPS]):
-            others = len(taken) - MOST_OVERLAPS if place == MOST_OVERLAPS - 1 else 0
+        for place, (earlier, pixels) in enumerate(taken[:_MOST_OVERLAPS]):
+            others = len(taken) - _MOST_OVERLAPS if place == _MOST_OVERLAPS - 1 else 0
             more = f" (and {others} more rows)" if others > 0 else ""
             what = f"overlaps row {rows[earlier].number} of image {image.id} in {pixels} pixels"
             problems.append((row.number, f"{what}; give each pixel to one cell{more}"))
@@ -233,18 +238,19 @@ def _ranges(firsts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.in
     return np.repeat(firsts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
 
 
-def _column_major(images: Iterable[_Image]) -> list[Problem]:
+def _column_major(images: Iterable[_Image]) -> list[_Problem]:
     """Masks numbered down the columns: a cell's runs start a frame's height apart then, not its width."""
     width_apart = height_apart = 0
     first = None
     for image in images:
         if abs(image.width - image.height) < image.width / 8 or not image.rows:
-            continue  # of nearly square frames a slanted cell's steps tell nothing
+            # In nearly square frames the steps of a slanted cell may be as long as either side.
+            continue
         first = min(first or image.rows[0].number, image.rows[0].number)
         steps, near = _steps([r.text for r in image.rows]), abs(image.width - image.height) / 3
         width_apart += int((abs(steps - image.width) < near).sum())
         height_apart += int((abs(steps - image.height) < near).sum())
-    if first is None or height_apart < MIN_STEPS or height_apart <= 2 * width_apart:
+    if first is None or height_apart < _MIN_STEPS or height_apart <= 2 * width_apart:
         return []
     what = "the masks seem to be numbered down the columns; number pixels from left to right, then down"
     return [(first, what)]

@@ -20,6 +20,7 @@ def write(path: Path | str, frames: Sequence[Frame], test: Sequence[Frame]) -> P
     """Write a submission, atomically; what ``check`` finds wrong is not written.
 
     Args:
+        path: the file to write.
         frames: post-processed predictions (``thresholds.apply``); an image without any may be absent.
         test: the test images in the order of their rows. Each gets its rows, one a cell in the order of the
             cells, or else one row with an empty ``predicted``.

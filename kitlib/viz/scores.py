@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -59,13 +60,13 @@ def tuning(found: Tuning) -> Figure:
     for name in names:
         color, curve = style.color(name, names), found.curves[name]
         axes.plot(found.thresholds, curve, color=color, label=f"{name}, {found.frames[name]} images")
-        best = found.config.limits(name).score
+        best = found.config.for_category(name).score_threshold
         height = np.interp(best, found.thresholds, curve)
         axes.plot([best], [height], "o", color=color)
-        offset = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        offset: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
         axes.annotate(f"{best:.2f}", (best, height), **offset)
     axes.set_xlabel("score threshold")
-    axes.set_title("Metric on the held-out images by score threshold")
+    axes.set_title("Metric on the validation images by score threshold")
     axes.margins(y=0.15)
     style.legend(axes)
     return figure
@@ -84,7 +85,11 @@ def tuning_methods(rows: Sequence[Row]) -> Figure:
         axes.plot([row.low, row.high], [place, place], color=style.INK, lw=1.2, zorder=3)
         axes.plot([row.mean], [place], "D", ms=5, color=style.INK, zorder=4)
         weight = "bold" if row is best else "normal"
-        margin = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+        margin: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "va": "center",
+            "annotation_clip": False,
+        }
         axes.annotate(f"{row.mean:.3f}", (1.02, place), weight=weight, **margin)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.invert_yaxis()

@@ -79,7 +79,9 @@ def held_out(frames: int) -> tuple[list[Frame], list[Frame]]:
 
 def tune_theirs(truth: list[Frame], predictions: list[Frame]) -> float:
     """Post-process and score afresh at each threshold, all else fixed."""
-    configs = [PostConfig(score={"default": s}, min_area={"default": 0}) for s in search.SCORES]
+    configs = [
+        PostConfig(score_threshold={"default": s}, min_area={"default": 0}) for s in search.SCORE_THRESHOLDS
+    ]
     return max(rescore_all(truth, predictions, config) for config in configs)
 
 
@@ -122,11 +124,11 @@ def rows():
     times = race(lambda: search.tune(*few), lambda: tune_theirs(*few), 1, warm=False)
     yield Row("tune", "12 frames of 250 instances; peer: one threshold for all, rescored", *times, bar=1)
     config = PostConfig()
-    held = search.hold(truth, predictions, config)
-    alone = seconds(lambda: search.tune_held(held, config), 1, warm=False)
+    scorers = search.scorers(truth, predictions, config)
+    alone = seconds(lambda: search.tune_by_category(scorers, config), 1, warm=False)
     yield Row("tune all", "121 frames of 250 instances, every limit by type", alone, bar=60)
     work = "one score threshold tried on 121 frames of 250 instances"
-    trial = seconds(lambda: search.mean_score(held, config))
+    trial = seconds(lambda: search.mean_score(scorers, config))
     yield Row("trial", work, trial, bar=0.05)
     afresh = seconds(lambda: rescore_all(truth, predictions, config), 1, warm=False)
     yield Row("trial beside rescoring", f"{work}; peer: apply and score afresh", trial, afresh, bar=20)

@@ -43,7 +43,7 @@ def instances(number: int = CELLS) -> Instances:
 def paste_ours(number: int = CELLS) -> tuple:
     """Cells, box by box."""
     found = Detections.from_instances(instances(number))
-    return to_cells(found, fuse.alone(found), SIZE, PredictConfig(score_floor=0), ("cort",))[0]
+    return to_cells(found, fuse.alone(found), SIZE, PredictConfig(score_floor=0), ("cort",)).tables[0]
 
 
 def paste_theirs() -> list:

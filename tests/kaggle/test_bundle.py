@@ -15,7 +15,7 @@ from kitlib.errors import KitError
 from kitlib.kaggle import bundle
 from kitlib.post.config import PostConfig, Tuned
 from kitlib.predict.config import PredictConfig
-from kitlib.predict.load import load_model
+from kitlib.predict.models import load_model
 from kitlib.predict.predictor import Predictor
 from kitlib.stages import notebooks
 from kitlib.stages.stage import write_bundle
@@ -144,7 +144,7 @@ def test_read_back_it_predicts_the_same(packed, trained):
     for fold, path in enumerate(best.weights):
         original = load_model(trained / "03_train" / f"fold_{fold}" / "weights_best.pth")
         ours, theirs = (
-            Predictor([m], m_types, settings)(image) for m, m_types in (load_model(path), original)
+            Predictor([m], m_types, settings)(image).tables[0] for m, m_types in (load_model(path), original)
         )
         assert [c.mask for c in ours] == [c.mask for c in theirs]
         assert [c.score for c in ours] == [c.score for c in theirs]

@@ -98,16 +98,17 @@ def test_chosen_among_instances_of_any_score():
         Cell(rle.from_crop(np.ones((5, 5), bool), x, 0, 9, 60), "cort", s)
         for x, s in ((0, 0.9), (10, 0.3), (20, 0.2), (30, 0.01))
     )
-    gain = {"cort": flat((0, 0.1, 0.2, 1), (0, 0, 0.9, 1)), "default": flat((0, 1), (0, 0))}
-    post = PostConfig(gain=gain)  # whose score threshold of 0.5 plays no part
-    frame = Frame("a", None, 9, 60, cells)
+    by_type = {"cort": flat((0, 0.1, 0.2, 1), (0, 0, 0.9, 1)), "default": flat((0, 1), (0, 0))}
+    post = PostConfig(calibrations=by_type)
+    # The score threshold of 0.5 plays no part.
+    frame = Frame("a", None, 9, 60, cells, "cort")
     assert [c.score for c in thresholds.apply(frame, post).cells] == [0.9, 0.3, 0.2]
-    other = replace(frame, cells=tuple(replace(c, category="astro") for c in cells))
+    other = replace(frame, category="astro")
     assert [c.score for c in thresholds.apply(other, post).cells] == [0.9]
     assert thresholds.apply(replace(frame, cells=()), post).cells == ()
 
 
 def test_kept_as_plain_numbers(tmp_path):
     rng = np.random.default_rng(0)
-    post = PostConfig(gain={"default": calibrate(rng.random(500), rng.random((500, 10)) < 0.5, 400)})
+    post = PostConfig(calibrations={"default": calibrate(rng.random(500), rng.random((500, 10)) < 0.5, 400)})
     assert config.load(PostConfig, config.save(post, tmp_path / "post.yaml")) == post

@@ -53,21 +53,21 @@ def test_one_image_decides_nothing():
     decision = decide(TRUTH[:1], frames([1]), frames([9]))
     assert not decision.replace
     assert decision.sentence == (
-        "the earlier weights stay: a gain of +0.8000 on one held-out image may be chance"
+        "the earlier weights stay: a gain of +0.8000 on one validation image may be chance"
     )
 
 
 @pytest.mark.parametrize(("when", "both"), [("before", (3, 12)), ("after", (12, 3))])
 def test_an_image_that_was_not_predicted_is_no_image_without_cells(when, both):
     before, after = (frames(BEFORE[:number]) for number in both)
-    with pytest.raises(KitError, match=f"9 of the 12 held-out images, '10' for one, .* {when} retraining"):
+    with pytest.raises(KitError, match=f"9 of the 12 validation images, '10' for one, .* {when} retraining"):
         decide(TRUTH, before, after)
 
 
 def test_in_words():
     after = frames([b + 1 for b in BEFORE])
     assert decide(TRUTH, frames(BEFORE), after, confidence=0.9).sentence == (
-        "the retrained weights replace the earlier ones: a gain of +0.1000 on 12 held-out images, "
+        "the retrained weights replace the earlier ones: a gain of +0.1000 on 12 validation images, "
         "at least +0.1000 with 90% confidence, which is more than 0"
     )
     assert decide(TRUTH, after, frames(BEFORE)).sentence.startswith(

@@ -42,11 +42,10 @@ def test_an_unknown_mask_score_and_an_annotated_cell():
     assert [c.score for c in rescore(frame(unknown, annotated), "product").cells] == [0.7, None]
 
 
-def test_the_chosen_score_ranks_and_is_held_to_the_limit_but_box_scores_vote():
-    other = replace(PAIR, cells=(replace(PAIR.cells[0], category="astro"), PAIR.cells[1]))
-    final = thresholds.apply(other, PostConfig(score={"astro": 0.6, "default": 0}, score_kind="mask"))
-    assert final.category == "astro"
-    assert [c.score for c in final.cells] == [0.8]
+def test_the_chosen_score_ranks_and_is_compared_with_the_threshold_of_the_type():
+    post = PostConfig(score_threshold={"cort": 0.6, "default": 0}, score_kind="mask")
+    assert [c.score for c in thresholds.apply(PAIR, post).cells] == [0.8]
+    assert [c.score for c in thresholds.apply(replace(PAIR, category="astro"), post).cells] == [0.8, 0.5]
 
 
 def test_a_learned_score_needs_its_trees():

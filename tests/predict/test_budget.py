@@ -29,9 +29,9 @@ def work(budget, clock, pace, frames):
     return chosen
 
 
-def test_turns_go_first_then_scales_then_models():
-    ladder = plans(FULL, 3)
-    assert [(len(p.config.tta), len(p.config.scales), p.models) for p in ladder] == [
+def test_orientations_go_first_then_scales_then_models():
+    choices = plans(FULL, 3)
+    assert [(len(p.config.tta), len(p.config.scales), p.models) for p in choices] == [
         (3, 2, 3),
         (2, 2, 3),
         (1, 2, 3),
@@ -39,21 +39,31 @@ def test_turns_go_first_then_scales_then_models():
         (1, 1, 2),
         (1, 1, 1),
     ]
-    assert [p.cost for p in ladder] == [45, 30, 15, 12, 8, 4]  # models x turns x (4 + 1), then without the 1
-    assert ladder[0].without == ""
-    assert ladder[1].without == "turns flip_v"
-    assert ladder[-1].without == "turns flip_h, flip_v and scales 1.0 and models 2, 3"
+    assert [p.cost for p in choices] == [
+        45,
+        30,
+        15,
+        12,
+        8,
+        4,
+    ]  # models x orientations x (4 + 1), then without the 1
+    assert choices[0].without == ""
+    assert choices[1].without == "orientations flip_v"
+    assert choices[-1].without == "orientations flip_h, flip_v and scales 1.0 and models 2, 3"
 
 
 def test_scales_by_type_are_left_out_alike_and_the_dearest_type_counts():
     config = PredictConfig(scales=(1.0,), scales_by_type={"astro": (0.5,), "cort": (2.0, 3.0)}, tta=FULL.tta)
-    ladder = plans(config, 2)
-    assert [p.cost for p in ladder] == [1 + 2 * 3 * 13, 1 + 2 * 2 * 13, 1 + 2 * 13, 1 + 2 * 4, 1 + 4]
-    assert [p.without for p in ladder][2:4] == ["turns flip_h, flip_v", "turns flip_h, flip_v and scales 3.0"]
-    assert ladder[3].config.scales_by_type == {"astro": (0.5,), "cort": (2.0,)}
+    choices = plans(config, 2)
+    assert [p.cost for p in choices] == [1 + 2 * 3 * 13, 1 + 2 * 2 * 13, 1 + 2 * 13, 1 + 2 * 4, 1 + 4]
+    assert [p.without for p in choices][2:4] == [
+        "orientations flip_h, flip_v",
+        "orientations flip_h, flip_v and scales 3.0",
+    ]
+    assert choices[3].config.scales_by_type == {"astro": (0.5,), "cort": (2.0,)}
 
 
-def test_one_model_that_looks_once_has_nothing_to_leave_out():
+def test_one_model_at_one_scale_has_nothing_to_leave_out():
     assert [p.without for p in plans(PredictConfig(), 1)] == [""]
 
 
@@ -63,9 +73,9 @@ def test_without_a_limit_all_is_done():
     assert {p.without for p in work(budget, clock, 1e6, [10] * 5)} == {""}
 
 
-def test_the_first_frame_is_looked_at_in_full_and_tells_the_pace():
+def test_the_first_frame_is_predicted_in_full_and_shows_the_pace():
     clock = Clock()
-    # 10 frames of 45 s each at full; 250 s are left for the last nine: 2 turns cost 30 s, 1 turn 15 s.
+    # 10 frames of 45 s each at full; 250 s are left for the last nine: 2 orientations cost 30 s, 1 15 s.
     budget = Budget(plans(FULL, 3), [10] * 10, clock() + 45 + 250, clock)
     chosen = work(budget, clock, 0.1, [10] * 10)
     assert [p.cost for p in chosen[:2]] == [45, 15]
@@ -110,14 +120,14 @@ def test_no_time_from_the_start():
 )
 def test_at_a_steady_pace_only_the_first_frame_can_be_late(frames, pace, seconds, models):
     clock = Clock()
-    ladder = plans(FULL, models)
-    chosen = work(Budget(ladder, frames, 100 + seconds, clock), clock, pace, frames)
-    first = pace * ladder[0].cost * frames[0]
+    choices = plans(FULL, models)
+    chosen = work(Budget(choices, frames, 100 + seconds, clock), clock, pace, frames)
+    first = pace * choices[0].cost * frames[0]
     assert clock.now - 100 <= max(seconds, first) * (1 + 1e-9)
     if None in chosen:
         gone = chosen.index(None)
-        spare = 100 + seconds - sum(pace * p.cost * f for p, f in zip(chosen[:gone], frames, strict=False))
-        assert pace * 1.1 * ladder[-1].cost * frames[gone] > spare - 100 - 1e-6
+        left = 100 + seconds - sum(pace * p.cost * f for p, f in zip(chosen[:gone], frames, strict=False))
+        assert pace * 1.1 * choices[-1].cost * frames[gone] > left - 100 - 1e-6
 
 
 @pytest.mark.parametrize("slower", [3.0])

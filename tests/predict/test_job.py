@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from kitlib import config, records
+from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.predict import PredictConfig, Predicted, PredictJob, run
 from kitlib.predict import job as jobs
 from kitlib.predict.__main__ import main
-from kitlib.predict.infer import predict_frames
-from kitlib.predict.predictor import Predictor
-from kitlib.predict.progress import Progress, part
+from kitlib.predict.predictor import Predictor, predict_frames
+from kitlib.predict.progress import Progress, part_file
 from kitlib.records import Frame
 
 CONFIG = PredictConfig(score_floor=0.0, max_cells=10)
@@ -33,11 +33,11 @@ def job(tmp_path, checkpoint, images):
 
 def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, network, images):
     folder = jobs._folder(job)
-    records.write_frames(part(folder, 1), [images[1]])  # done before the interruption: no cells
+    records.write_frames(part_file(folder, 1), [images[1]])  # done before the interruption: no cells
     (folder.parent / f"{folder.stem}.0123").mkdir()  # of an older job
     result = run(job)
-    found = result.frames()
-    assert result == Predicted(Path(job.out), {0.5: Path(job.out)}, {}, result.seconds, {})
+    found = result.frames
+    assert result == Predicted(Path(job.out), found, {0.5: found}, {}, result.seconds, {})
     assert [f.id for f in images if f.id in result.seconds] == [images[i].id for i in (0, 2, 3, 4)]
     assert min(result.seconds.values()) > 0
     here = list(predict_frames(Predictor([network], ("astro", "cort", "shsy5y"), CONFIG), images))
@@ -47,14 +47,17 @@ def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, net
     for ours, theirs in zip(found, here, strict=True):
         assert [c.mask for c in ours.cells] == [c.mask for c in theirs.cells]
         assert [c.score for c in ours.cells] == pytest.approx([c.score for c in theirs.cells], abs=1e-6)
+        assert ours.category == theirs.category
+    # Frames in memory are those that the table gives back, but for their images.
+    assert tables.read_cells(job.out) == [replace(f, path=None) for f in found]
     assert [p.name for p in folder.parent.iterdir()] == ["predictions.csv"]
 
 
 def test_nothing_is_started_when_all_is_done(job, images, monkeypatch):
     for i, frame in enumerate(images):
-        records.write_frames(part(jobs._folder(job), i), [frame])
+        records.write_frames(part_file(jobs._folder(job), i), [frame])
     monkeypatch.setattr(jobs.launch, "launch", lambda *_, **__: pytest.fail("a child was started"))
-    assert len(run(job).frames()) == 5
+    assert len(run(job).frames) == 5
 
 
 def test_other_settings_frames_or_weights_are_another_job(job, tmp_path, checkpoint, images):
@@ -68,7 +71,7 @@ def test_other_settings_frames_or_weights_are_another_job(job, tmp_path, checkpo
 
 def test_processes_share_the_frames(job, images, monkeypatch):
     folder = jobs._folder(job)
-    records.write_frames(part(folder, 3), [images[3]])
+    records.write_frames(part_file(folder, 3), [images[3]])
     config.save(job, folder / "job.yaml")
     Progress(folder).assign(images)
     monkeypatch.setattr("sys.argv", ["kitlib.predict", str(folder / "job.yaml")])
@@ -79,7 +82,7 @@ def test_processes_share_the_frames(job, images, monkeypatch):
         main()
         left.append(Progress(folder).unfinished(images))
     assert left == [[1, 2, 4], [2], []]  # frames 0 and 3 (done before), then 1 and 4, then 2
-    assert len(Progress(folder).told("cells")) == 4
+    assert len(Progress(folder).last("cells")) == 4
 
 
 def test_a_killed_run_goes_on_without_doubles(job, images):
@@ -96,23 +99,23 @@ def test_a_killed_run_goes_on_without_doubles(job, images):
     process.kill()
     process.wait()
     assert len(Progress(folder).unfinished(many)) > 0
-    found = run(job).frames()
+    found = run(job).frames
     assert [f.id for f in found] == [f.id for f in many]
     for i in range(5, 25):
         assert [c.mask for c in found[i].cells] == [c.mask for c in found[i % 5].cells]
 
 
-def test_several_weights_and_levels(job, other_checkpoints):
+def test_several_weights_and_mask_thresholds(job, other_checkpoints):
     settings = replace(CONFIG, candidate_mask_thresholds=(0.4, 0.55), tta=("none", "flip_h"))
     result = run(replace(job, weights=(*job.weights, str(other_checkpoints[0])), config=settings))
-    assert [p.name for p in result.levels.values()] == ["predictions@0.40.csv", "predictions@0.55.csv"]
-    levels = result.by_level()
-    assert levels.keys() == {0.4, 0.55}
-    areas = {
-        level: sum(rle.areas([c.mask for f in found for c in f.cells])) for level, found in levels.items()
+    candidates = result.by_mask_threshold
+    assert list(candidates) == [0.4, 0.55]
+    areas = {k: sum(rle.areas([c.mask for f in found for c in f.cells])) for k, found in candidates.items()}
+    assert {tuple(f.category for f in found) for found in candidates.values()} == {
+        tuple(f.category for f in result.frames)
     }
-    assert areas[0.4] > sum(rle.areas([c.mask for f in result.frames() for c in f.cells])) > areas[0.55]
-    assert {c.agreement for f in result.frames() for c in f.cells} <= {0.25, 0.5, 0.75, 1.0}
+    assert areas[0.4] > sum(rle.areas([c.mask for f in result.frames for c in f.cells])) > areas[0.55]
+    assert {c.agreement for f in result.frames for c in f.cells} <= {0.25, 0.5, 0.75, 1.0}
 
 
 def test_models_of_other_types_are_no_ensemble(job, other_checkpoints):
@@ -122,7 +125,7 @@ def test_models_of_other_types_are_no_ensemble(job, other_checkpoints):
         run(replace(job, weights=(*job.weights, str(other_checkpoints[1]))))
 
 
-def test_a_bad_image_is_told_and_left_out(job, tmp_path, images, capsys):
+def test_a_bad_image_is_noted_and_left_out(job, tmp_path, images, capsys):
     (tmp_path / "short.png").write_bytes(images[4].path.read_bytes()[:300])
     (tmp_path / "text.png").write_text("no image")
     bad = [
@@ -133,7 +136,7 @@ def test_a_bad_image_is_told_and_left_out(job, tmp_path, images, capsys):
     ]
     records.write_frames(job.frames, [*bad, images[4]])
     result = run(job)
-    found = result.frames()
+    found = result.frames
     assert [f.id for f in found] == ["short", "text", "size", "none", images[4].id]
     assert [len(f.cells) > 0 for f in found] == [False] * 4 + [True]
     assert list(result.skipped) == ["short", "text", "size", "none"]
@@ -144,14 +147,14 @@ def test_a_bad_image_is_told_and_left_out(job, tmp_path, images, capsys):
 LETHAL = """
 import os, runpy, sys
 from kitlib.predict import predictor
-look = predictor.Predictor.at_levels
-def at_levels(self, image):
+predict = predictor.Predictor.__call__
+def call(self, image):
     if image.shape == (64, 64):
         os.kill(os.getpid(), 9)
     if image.shape == (65, 65):
         raise ZeroDivisionError("not this image's fault")
-    return look(self, image)
-predictor.Predictor.at_levels = at_levels
+    return predict(self, image)
+predictor.Predictor.__call__ = call
 """
 
 
@@ -166,7 +169,7 @@ def test_an_image_that_kills_the_process_costs_only_itself(job, tmp_path, images
         bad.append(Frame(path.stem, path, side, side))
     records.write_frames(job.frames, [images[0], *bad, images[1]])
     result = run(job)
-    assert [len(f.cells) > 0 for f in result.frames()] == [True, False, False, True]
+    assert [len(f.cells) > 0 for f in result.frames] == [True, False, False, True]
     assert "process died" in result.skipped["64"]
     assert result.skipped["65"] == "ZeroDivisionError: not this image's fault"
     assert "killed by SIGKILL" in capsys.readouterr().out
@@ -191,7 +194,7 @@ def test_a_full_disk_is_no_frame_s_fault(job, tmp_path, monkeypatch, images):
             run(job)
     result = run(job)  # there is space again
     assert result.skipped == {}
-    assert len(result.frames()[4].cells) > 0
+    assert len(result.frames[4].cells) > 0
 
 
 def test_processes_that_start_late_leave_the_others_frames_alone(tmp_path, images):
@@ -210,7 +213,7 @@ def test_without_time_nothing_is_predicted(job, images):
 
 def test_an_image_for_which_no_time_is_left_is_skipped_the_others_stay(job, images):
     part_done = jobs._folder(job)
-    records.write_frames(part(part_done, 0), [images[0]])
+    records.write_frames(part_file(part_done, 0), [images[0]])
     result = run(replace(job, until=time.monotonic() - 1))
     assert list(result.skipped) == [f.id for f in images[1:]]
 
@@ -221,7 +224,7 @@ def test_without_a_single_good_image_the_job_fails_and_can_be_repeated(job, tmp_
     with pytest.raises(KitError, match=r"not one image could be predicted; .*new\.png does not exist"):
         run(job)
     bad.path.write_bytes(images[0].path.read_bytes())
-    assert len(run(job).frames()[0].cells) > 0
+    assert len(run(job).frames[0].cells) > 0
 
 
 def test_missing_files_are_said_before_anything_starts(job):
@@ -239,4 +242,4 @@ def test_asking_for_a_job_imports_no_torch():
 def test_a_job_without_frames_starts_no_process_and_leaves_an_empty_table(job, monkeypatch):
     monkeypatch.setattr(jobs.launch, "launch", lambda *args, **kwargs: pytest.fail("there is nothing to do"))
     records.write_frames(job.frames, [])
-    assert run(job).frames() == []
+    assert run(job).frames == []

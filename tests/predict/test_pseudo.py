@@ -11,7 +11,7 @@ from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.predict import pseudo
 from kitlib.predict.pseudo import PseudoConfig, select
-from kitlib.records import Cell, Frame
+from kitlib.records import Cell, Frame, voted_category
 
 CONFIG = PseudoConfig(
     score_threshold={"cort": 0.6, "default": 0.8}, min_area={"default": 10}, min_cells=2, loss_weight=0.5
@@ -28,7 +28,7 @@ def image(name, category="cort"):
 
 
 def found(name, *cells):
-    return Frame(name, None, 40, 60, cells, "astro")
+    return Frame(name, None, 40, 60, cells, voted_category((c.category, c.confidence) for c in cells))
 
 
 def test_confident_cells_become_a_training_frame():
@@ -67,7 +67,7 @@ def test_a_minority_of_another_type_is_relabelled():
 
 
 @pytest.mark.parametrize(("category", "kept"), [("cort", 1), ("astro", 0)])
-def test_without_a_type_in_the_name_the_vote_decides_which_limit_holds(category, kept):
+def test_without_a_type_in_the_name_the_predicted_one_decides_which_threshold_holds(category, kept):
     cells = cell(0, 0.7, category), cell(10, 0.7, category)
     frames, _ = select([image("a", None)], [found("a", *cells)], CONFIG)
     assert [f.category for f in frames] == [category] * kept
@@ -95,17 +95,17 @@ def test_cells_do_not_overlap():
 # ------------------------------------------------------------------------- agreement, size, weights
 
 
-def test_cells_that_too_few_models_or_views_saw_are_not_believed():
+def test_cells_that_too_few_models_or_views_saw_are_no_labels():
     agreement = {"cort": 0.75, "default": 0.0}
     cells = [cell(10 * i, 0.9, agreement=a) for i, a in enumerate((1.0, 0.75, 0.5, None))]
     (frame,), report = select([image("a")], [found("a", *cells)], replace(CONFIG, agreement=agreement))
     assert {c.agreement for c in frame.cells} == {1.0, 0.75, None}
     assert report.doubtful == 1
     (frame,), _ = select([image("a", None)], [found("a", *cells)], replace(CONFIG, agreement=agreement))
-    assert len(frame.cells) == 3  # the vote tells the type, and with it the limit
+    assert len(frame.cells) == 3
 
 
-def test_cells_of_an_unlikely_size_are_not_believed():
+def test_cells_of_an_unlikely_size_are_no_labels():
     config = replace(CONFIG, max_area={"cort": 30, "default": None})
     cells = cell(0, 0.9), cell(10, 0.9), cell(20, 0.9, side=9)
     (frame,), _ = select([image("a")], [found("a", *cells)], config)
@@ -119,7 +119,7 @@ def test_the_mean_score_may_be_a_factor_of_the_weight(by_score, weight):
     assert frame.weight == pytest.approx(weight)
 
 
-def test_a_limit_for_the_other_types_is_asked_for():
+def test_a_threshold_for_the_other_types_is_asked_for():
     with pytest.raises(KitError, match="ignore_threshold needs a 'default'"):
         PseudoConfig(ignore_threshold={"astro": 0.3})
 
@@ -165,14 +165,14 @@ def test_doubt_begins_where_its_type_says():
     assert ignored(*cells, ignore_threshold={"default": 1.0}).sum() == 0
 
 
-def test_believed_cells_are_not_ignored_even_within_a_doubtful_one_s_box():
+def test_labels_are_not_ignored_even_within_a_doubtful_cell_s_box():
     around = cell(8, 0.5, side=16)
     expected = boxes((8, 0, 24, 16)) & ~boxes((10, 0, 15, 5))
     np.testing.assert_array_equal(ignored(*SURE, around), expected)
 
 
-def test_a_believed_cell_seen_twice_raises_no_doubt():
-    again, beside = cell(12, 0.5), cell(13, 0.5)  # 3 and 2 of 5 columns on the believed cell
+def test_a_label_seen_twice_raises_no_doubt():
+    again, beside = cell(12, 0.5), cell(13, 0.5)  # 3 and 2 of 5 columns on the label
     assert not ignored(*SURE, again).any()
     np.testing.assert_array_equal(ignored(*SURE, beside), boxes((15, 0, 18, 5)))
 

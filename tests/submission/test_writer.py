@@ -94,7 +94,9 @@ boxes = st.tuples(
 @given(st.lists(st.lists(boxes, max_size=6), min_size=1, max_size=4))
 def test_whatever_is_predicted_the_checker_accepts_the_post_processed(tmp_path_factory, predicted):
     test = [frame(str(i)) for i in range(len(predicted))]
-    config = PostConfig(score={"default": 0.3}, min_area={"default": 2}, max_clipped={"default": 0.6})
+    config = PostConfig(
+        score_threshold={"default": 0.3}, min_area={"default": 2}, max_clipped={"default": 0.6}
+    )
     frames = [
         thresholds.apply(frame(str(i), *(cell(*box) for box in found)), config)
         for i, found in enumerate(predicted)

@@ -64,7 +64,7 @@ def test_the_chosen_threshold_lies_on_its_curve(drawn) -> None:
     (axes,) = drawn(viz.tuning(tuning)).axes
     assert [line.get_label() for line in axes.lines[::2]] == ["cort, 4 images", "own, 4 images"]
     for curve, mark, name in zip(axes.lines[0::2], axes.lines[1::2], ("cort", "own"), strict=True):
-        best = tuning.config.limits(name).score
+        best = tuning.config.for_category(name).score_threshold
         assert mark.get_xdata() == [best]
         assert mark.get_ydata()[0] == pytest.approx(np.interp(best, curve.get_xdata(), curve.get_ydata()))
         assert mark.get_ydata()[0] == pytest.approx(1)

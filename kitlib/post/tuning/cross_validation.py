@@ -1,4 +1,4 @@
-"""What post-processing is worth, honestly: no image is judged with limits that were tuned on it."""
+"""The cross-validated score of post-processing: no image is judged with what was tuned on it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,39 @@ from dataclasses import dataclass, replace
 
 from kitlib import metric
 from kitlib.data import folds as splits
+from kitlib.errors import KitError
 from kitlib.metric import interval
 from kitlib.post import thresholds
-from kitlib.post.config import KINDS, THRESHOLD_METHODS, Kind, PostConfig, Tuned, TuningMethod, tables
+from kitlib.post.config import (
+    SCORE_KINDS,
+    THRESHOLD_METHODS,
+    PostConfig,
+    ScoreKind,
+    Tuned,
+    TuningMethod,
+    tables,
+)
 from kitlib.post.forest import Forest
 from kitlib.post.scores import learn
 from kitlib.post.tuning import search
-from kitlib.post.tuning.frame import Held
+from kitlib.post.tuning.frame import FrameScorer
 from kitlib.post.tuning.search import Tuning
 from kitlib.records import Frame
 
-LEAST = 2  # folds
+_MIN_FOLDS = 2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tuning method, and the metric on images that had no part in its tuning: ``mean`` over images,
-    ``low`` and ``high`` ends of its bootstrap interval, and the mean of each type."""
+    """One tuning method with one kind of score, and the metric on images that had no part in its tuning.
+
+    Attributes:
+        name: of both.
+        mean: the metric's mean over images.
+        low: the lower end of its bootstrap interval.
+        high: the upper end.
+        by_category: the mean of each type.
+    """
 
     name: str
     mean: float
@@ -56,41 +72,45 @@ def cross_validate(
     predictions: thresholds.Predictions,
     folds: int = 5,
     seed: int = 0,
-    kinds: Sequence[Kind] = KINDS,
+    kinds: Sequence[ScoreKind] = SCORE_KINDS,
     methods: Sequence[TuningMethod] = THRESHOLD_METHODS,
 ) -> Validation:
     """Tune on all folds but one, judge on that one, in turns; the best method is then tuned on everything.
 
-    Ways are no tuning at all, and for each kind of score: one score threshold for all types and nothing else
-    (see ``tune.tune_score``), one set of thresholds for all types (the surest where a type has a handful of
-    images), thresholds by type, and expected gain. The learned score of an image always comes from trees that
-    were fitted on other folds, also while tuning. The best of many is expected a little too well; where
-    several are alike the first, and simplest, is taken. Images that make a single fold, as one image does,
-    are judged with what was tuned on them, and the row's name says so.
+    The rows are no tuning at all, and for each kind of score each method: one score threshold for all types
+    and nothing else (``search.tune_score_threshold``), all thresholds alike for all types (the best method
+    where a type has a handful of images), thresholds by type, and expected gain. The learned score of an
+    image always comes from trees that were fitted on other folds, also while tuning. The best of many rows is
+    expected to be a little too good; of equals the first, and simplest, is taken. Images that make a single
+    fold, as one image does, are judged with what was tuned on them, and the row's name says so.
 
     Args:
-        truth: held-out frames with their true cells.
+        truth: validation frames with their true cells.
         predictions: all instances found in them by models that did not train on them, not post-processed; or
             such frames for each mask threshold.
-        folds: with two, the learned score has nothing left to learn from while tuning; where there are fewer
+        folds: with two, no fold is left to learn the learned score from while tuning; where there are fewer
             frames, each is a fold.
+        seed: draws the folds, and the samples of the learned score.
         kinds: scores that may rank the instances, at least one.
         methods: how to tune, at least one.
 
     Raises:
-        KitError: no frames, or predictions for none of them.
+        KitError: no frames, predictions for none of them, or no kind of score or method.
     """
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
-    if len(set(study.fold.values())) < LEAST:
+    if len(set(study.fold.values())) < _MIN_FOLDS:
         return _on_the_same_images(study, methods)
-    rows, best = [_row("untuned", truth, study.judge(lambda _: study.start))], None
+    rows = [_row("untuned", truth, study.judge(lambda _: study.start))]
+    best: tuple[Row, list[Frame], _Fits, TuningMethod] | None = None
     for kind in kinds:
         fits = _Fits(study, kind, methods)
         for method in methods:
-            frames = study.judge(lambda fold, fits=fits, method=method: fits.without(fold).methods[method])
+            frames = fits.judge(method)
             rows.append(_row(f"{method}, {kind} score", truth, frames))
             if best is None or rows[-1].mean > best[0].mean:
                 best = rows[-1], frames, fits, method
+    if best is None:
+        raise KitError("there is nothing to tune: name at least one kind of score and one tuning method")
     row, frames, fits, method = best
     everything = fits.without(None)
     tuned = Tuned(everything.methods[method], row.mean, row.low, row.high)
@@ -113,36 +133,32 @@ def _row(name: str, truth: Sequence[Frame], frames: Sequence[Frame]) -> Row:
 
 
 class _Study:
-    """Held-out frames in folds, what was predicted in them, and the trees learned without some folds."""
+    """Validation frames in folds, what was predicted in them, and the trees learned without some folds."""
 
     def __init__(
         self, truth: Sequence[Frame], predictions: thresholds.Predictions, folds: int, seed: int
     ) -> None:
-        found = thresholds.by_level(predictions)
-        search.check(truth, found)
+        matched = search.match(truth, predictions)
         self.truth, self.seed = truth, seed
         self.fold = splits.assign(truth, folds, seed) if folds > 1 else {f.id: 0 for f in truth}
-        self.found = {
-            f.id: {level: table.get(f.id, replace(f, cells=())) for level, table in found.items()}
-            for f in truth
-        }
+        self.found = {f.id: found for f, found in zip(truth, matched, strict=True)}
         self._forests: dict[frozenset[int], Forest] = {}
         # A wrong guess costs nothing in an image with cells, and all in one without.
         self.start = PostConfig(keep_best=all(f.cells for f in truth))
 
     def forest(self, without: frozenset[int]) -> Forest:
-        """Trees that never saw some folds."""
+        """Trees that were fitted without some folds."""
         if without not in self._forests:
-            seen = [f for f in self.truth if self.fold[f.id] not in without]
-            found = [next(iter(self.found[f.id].values())) for f in seen]
-            self._forests[without] = learn(seen, found, self.seed)
+            others = [f for f in self.truth if self.fold[f.id] not in without]
+            found = [next(iter(self.found[f.id].values())) for f in others]
+            self._forests[without] = learn(others, found, self.seed)
         return self._forests[without]
 
     def judge(self, config_without: Callable[[int], PostConfig]) -> list[Frame]:
         """Each frame post-processed with what was tuned without its fold."""
         configs = {fold: config_without(fold) for fold in sorted(set(self.fold.values()))}
         return [
-            thresholds.apply(thresholds.pick(self.found[f.id], config), config)
+            thresholds.apply(thresholds.at_mask_threshold(self.found[f.id], config), config)
             for f in self.truth
             for config in [configs[self.fold[f.id]]]
         ]
@@ -159,42 +175,48 @@ class _Fit:
 class _Fits:
     """Fits to frames that are ranked by one kind of score."""
 
-    def __init__(self, study: _Study, kind: Kind, methods: Sequence[TuningMethod]) -> None:
+    def __init__(self, study: _Study, kind: ScoreKind, methods: Sequence[TuningMethod]) -> None:
         self.study, self.kind, self.methods = study, kind, frozenset(methods)
         self._fits: dict[int | None, _Fit] = {}
-        self._held: dict[str, Held] = {}
+        self._scorers: dict[str, FrameScorer] = {}
 
     def without(self, fold: int | None) -> _Fit:
         """The fit to all frames but those of a fold; None for all."""
         if fold not in self._fits:
-            held = [self._hold(f, fold) for f in self.study.truth if self.study.fold[f.id] != fold]
-            self._fits[fold] = self._fit(held, self._start(fold))
+            scorers = [self._scorer(f, fold) for f in self.study.truth if self.study.fold[f.id] != fold]
+            self._fits[fold] = self._fit(scorers, self._start(fold))
         return self._fits[fold]
 
-    def _fit(self, held: Sequence[Held], start: PostConfig) -> _Fit:
+    def judge(self, method: TuningMethod) -> list[Frame]:
+        """Each frame post-processed by a method that was tuned without its fold."""
+        return self.study.judge(lambda fold: self.without(fold).methods[method])
+
+    def _fit(self, scorers: Sequence[FrameScorer], start: PostConfig) -> _Fit:
         """Every method fitted to these frames; those that take minutes only if one is asked for."""
         if self.methods.isdisjoint(THRESHOLD_METHODS):
-            tuning = search.tune_score(held, start)
+            tuning = search.tune_score_threshold(scorers, start)
             return _Fit(tuning, {"score threshold": tuning.config})
-        tuning = search.tune_held(held, start)
-        shared = replace(tuning.config, **tables({"default": tuning.config.limits(None)}))
-        found = (shared, tuning.config, search.calibrated(held, tuning.config))
+        tuning = search.tune_by_category(scorers, start)
+        shared = replace(tuning.config, **tables({"default": tuning.config.for_category(None)}))
+        found = (shared, tuning.config, search.calibrated(scorers, tuning.config))
         configs: dict[TuningMethod, PostConfig] = dict(zip(THRESHOLD_METHODS, found, strict=True))
         if "score threshold" in self.methods:
-            configs["score threshold"] = search.tune_score(held, start).config
+            configs["score threshold"] = search.tune_score_threshold(scorers, start).config
         return _Fit(tuning, configs)
 
-    def _hold(self, frame: Frame, without: int | None) -> Held:
-        """The frame; its learned scores, other ones for each fold, are from trees that saw neither fold."""
+    def _scorer(self, frame: Frame, without: int | None) -> FrameScorer:
+        """The frame's scorer; its learned scores, other ones for each fold, are from trees that were fitted
+        without that fold and without the frame's own."""
         found = self.study.found[frame.id]
         if self.kind == "learned":
-            return Held(frame, found, self._start(without, self.study.fold[frame.id]))
-        if frame.id not in self._held:
-            self._held[frame.id] = Held(frame, found, self._start())
-        return self._held[frame.id]
+            return FrameScorer(frame, found, self._start(without, self.study.fold[frame.id]))
+        if frame.id not in self._scorers:
+            self._scorers[frame.id] = FrameScorer(frame, found, self._start())
+        return self._scorers[frame.id]
 
     def _start(self, *without: int | None) -> PostConfig:
+        """The configuration that tuning starts from; the learned score's trees were fitted without folds."""
         if self.kind != "learned":
             return replace(self.study.start, score_kind=self.kind)
-        forest = self.study.forest(frozenset(without) - {None})
+        forest = self.study.forest(frozenset(fold for fold in without if fold is not None))
         return replace(self.study.start, score_kind=self.kind, forest=forest)

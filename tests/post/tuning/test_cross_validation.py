@@ -59,7 +59,7 @@ def test_the_best_way_is_the_one_kept(validation):
     assert validation.best.mean == max(means.values())
     assert means["thresholds by type, mask score"] > means["thresholds by type, box score"] + 0.05
     assert validation.tuned.post.score_kind in validation.best.name
-    assert bool(validation.tuned.post.gain) == validation.best.name.startswith("expected gain")
+    assert bool(validation.tuned.post.calibrations) == validation.best.name.startswith("expected gain")
     assert metric.score(held_out()[0], validation.frames).mean == validation.best.mean
     assert (validation.tuned.expected, validation.tuned.low) == (validation.best.mean, validation.best.low)
 
@@ -83,7 +83,7 @@ def test_the_judged_image_has_no_part(kind):
     truth, predictions = held_out()
     other = [replace(truth[0], cells=truth[0].cells[:1]), *truth[1:]]
     methods = [cross_validate(t, predictions, folds=3, kinds=[kind]) for t in (truth, other)]
-    gains = {bool(w.tuned.post.gain) for w in methods}
+    gains = {bool(w.tuned.post.calibrations) for w in methods}
     assert len(gains) == 1, "the same method has to be the best of both for this test to say anything"
     first, second = ({f.id: f for f in w.frames}[truth[0].id] for w in methods)
     assert first == second
@@ -94,7 +94,7 @@ def test_one_method_alone_may_be_asked_for(method):
     found = cross_validate(*held_out(), folds=3, kinds=["box"], methods=[method])
     assert [r.name for r in found.rows] == ["untuned", f"{method}, box score"]
     assert found.best.name == f"{method}, box score"
-    assert bool(found.tuned.post.gain) == (method == "expected gain")
+    assert bool(found.tuned.post.calibrations) == (method == "expected gain")
 
 
 def test_the_score_threshold_alone_leaves_masks_as_they_are():
@@ -110,13 +110,13 @@ def test_the_score_threshold_alone_leaves_masks_as_they_are():
     predictions = [replace(f, cells=found) for f in truth]
     methods = ["score threshold", "thresholds by type"]
     alone = cross_validate(truth, predictions, folds=2, kinds=["box"], methods=methods[:1])
-    limits = alone.tuned.post.limits("cort")
-    assert limits == thresholds.PostConfig(
-        score={"default": 0.6},
+    of_cort = alone.tuned.post.for_category("cort")
+    assert of_cort == thresholds.PostConfig(
+        score_threshold={"default": 0.6},
         min_area={"default": 1},
         max_clipped={"default": 1.0},
         split={"default": "keep_all"},
-    ).limits("cort")
+    ).for_category("cort")
     assert alone.best.mean == 1.0
     assert {name: curve[0] for name, curve in alone.tuning.curves.items()} == {"default": 0.5, "cort": 0.5}
     both = {
@@ -128,7 +128,7 @@ def test_the_score_threshold_alone_leaves_masks_as_they_are():
 def test_of_a_single_image_the_score_threshold_alone_is_tuned_too():
     validation = cross_validate(*held_out(frames=1), methods=["score threshold"])
     assert validation.best.name == "score threshold, tuned on these images"
-    assert validation.tuned.post.limits(None).min_area == 1
+    assert validation.tuned.post.for_category(None).min_area == 1
 
 
 def test_the_order_of_the_frames_tells_nothing():

@@ -1,4 +1,4 @@
-"""A held-out frame's score under any limits is that of the frame post-processed and scored afresh."""
+"""A scorer's score under any post-processing is that of the frame post-processed and scored afresh."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kitlib import metric
 from kitlib.masks import rle
 from kitlib.post import thresholds
-from kitlib.post.config import Limits, PostConfig, tables
-from kitlib.post.tuning.frame import Held
+from kitlib.post.config import CategoryConfig, PostConfig, tables
+from kitlib.post.tuning.frame import FrameScorer
 from kitlib.records import Cell, Frame
 
 SIZE = 60, 80
@@ -38,9 +38,9 @@ def frames(seed):
     return truth, {level: replace(truth, cells=tuple(cells)) for level, cells in found.items()}
 
 
-limits = st.builds(
-    Limits,
-    score=st.sampled_from([0.0, 0.2, 0.5, 0.6, 0.9]),
+configs = st.builds(
+    CategoryConfig,
+    score_threshold=st.sampled_from([0.0, 0.2, 0.5, 0.6, 0.9]),
     min_area=st.sampled_from([0, 30, 80, 500]),
     max_area=st.sampled_from([None, 120]),
     mask_nms=st.sampled_from([1.0, 0.3, 0.05]),
@@ -52,14 +52,16 @@ limits = st.builds(
 )
 
 
-@given(st.integers(0, 20), st.lists(limits, min_size=1, max_size=4), st.booleans())
+@given(st.integers(0, 20), st.lists(configs, min_size=1, max_size=4), st.booleans())
 def test_scores_as_post_processed(seed, several, keep_best):
     truth, found = frames(seed)
-    held = Held(truth, found, PostConfig(keep_best=keep_best))
-    for each in several:  # one after another, so that what is remembered serves the right ones only
+    scorer = FrameScorer(truth, found, PostConfig(keep_best=keep_best))
+    # One after another, so that what is remembered serves the right ones only.
+    for each in several:
         config = PostConfig(**tables({"default": each}), keep_best=keep_best)
         final = thresholds.apply(found[each.mask_threshold], config)
-        assert held.kept(each).at(each.score) == pytest.approx(metric.score([truth], [final]).mean, abs=1e-12)
+        expected = metric.score([truth], [final]).mean
+        assert scorer.curve(each).at(each.score_threshold) == pytest.approx(expected, abs=1e-12)
 
 
 def test_value_and_best_iou_of_each_rank():
@@ -68,17 +70,18 @@ def test_value_and_best_iou_of_each_rank():
     truth = Frame("a", None, *SIZE, tuple(Cell(m, "cort") for m in solid[:1] + solid[2:3]))
     scored = zip((solid[0], solid[1], solid[3]), (0.9, 0.8, 0.3), strict=True)
     found = replace(truth, cells=tuple(Cell(m, "cort", s) for m, s in scored))
-    kept = Held(truth, {0.5: found}, PostConfig()).kept(Limits())
-    assert kept.scores.tolist() == [0.9, 0.8, 0.3]
-    assert kept.best_iou == pytest.approx([1, 0, 2 / 3])
-    assert kept.value == pytest.approx([1 / 2, 1 / 2, 1 / 3, 0.4 * 2 / 3 + 0.6 * 1 / 4])
-    assert kept.at([0.0, 0.5, 0.95]) == pytest.approx(kept.value[[3, 2, 0]])
+    curve = FrameScorer(truth, {0.5: found}, PostConfig()).curve(CategoryConfig())
+    assert curve.scores.tolist() == [0.9, 0.8, 0.3]
+    assert curve.best_iou == pytest.approx([1, 0, 2 / 3])
+    assert curve.value == pytest.approx([1 / 2, 1 / 2, 1 / 3, 0.4 * 2 / 3 + 0.6 * 1 / 4])
+    assert curve.at([0.0, 0.5, 0.95]) == pytest.approx(curve.value[[3, 2, 0]])
 
 
 def test_a_frame_in_which_nothing_was_found():
     truth, found = frames(0)
-    held = Held(truth, {0.5: replace(found[0.5], cells=())}, PostConfig())
-    assert held.category is None
-    assert held.kept(Limits()).at(0.5) == 0
+    nothing = replace(found[0.5], cells=(), category=None)
+    scorer = FrameScorer(truth, {0.5: nothing}, PostConfig())
+    assert scorer.category is None
+    assert scorer.curve(CategoryConfig()).at(0.5) == 0
     bare = replace(truth, cells=())
-    assert Held(bare, {0.5: bare}, PostConfig()).kept(Limits()).at(0.5) == 1
+    assert FrameScorer(bare, {0.5: bare}, PostConfig()).curve(CategoryConfig()).at(0.5) == 1

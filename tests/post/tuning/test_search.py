@@ -9,9 +9,9 @@ from kitlib import metric
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post import thresholds
-from kitlib.post.config import Limits, PostConfig, tables
-from kitlib.post.tuning.search import AREAS, SCORES, plateau_centre, tune
-from kitlib.records import Cell, Frame
+from kitlib.post.config import CategoryConfig, PostConfig, tables
+from kitlib.post.tuning.search import MIN_AREAS, SCORE_THRESHOLDS, plateau_centre, tune
+from kitlib.records import Cell, Frame, voted_category
 
 SIZE = (120, 160)
 
@@ -38,7 +38,8 @@ def held_out(seed=0, frames=6):
                 kind = category if rng.random() < 0.9 else "shsy5y"
                 found.append(blob(rng, x + shift, y, side, kind, score))
         truth.append(Frame(str(number), None, *SIZE, tuple(cells), category))
-        predictions.append(Frame(str(number), None, *SIZE, tuple(found)))
+        voted = voted_category((c.category, c.confidence) for c in found)
+        predictions.append(Frame(str(number), None, *SIZE, tuple(found), voted))
     return truth, predictions
 
 
@@ -49,13 +50,13 @@ def slowly(truth, predictions, config):
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_and_curves_are_the_metric_of_the_post_processed_frames(seed):
     truth, predictions = held_out(seed)
-    start = PostConfig(score={"default": 0.6}, min_area={"default": 60}, mask_nms={"default": 0.3})
+    start = PostConfig(score_threshold={"default": 0.6}, min_area={"default": 60}, mask_nms={"default": 0.3})
     result = tune(truth, predictions, start)
     assert result.before == pytest.approx(slowly(truth, predictions, start), abs=1e-12)
     assert result.score == pytest.approx(slowly(truth, predictions, result.config), abs=1e-12)
-    for i in range(0, len(SCORES), 6):
-        limits = replace(result.config.limits("default"), score=SCORES[i])
-        config = PostConfig(**tables({"default": limits}))
+    for i in range(0, len(SCORE_THRESHOLDS), 6):
+        of_all = replace(result.config.for_category("default"), score_threshold=SCORE_THRESHOLDS[i])
+        config = PostConfig(**tables({"default": of_all}))
         assert result.curves["default"][i] == pytest.approx(slowly(truth, predictions, config), abs=1e-12)
 
 
@@ -63,9 +64,9 @@ def test_scores_and_curves_are_the_metric_of_the_post_processed_frames(seed):
 def test_nothing_on_the_grid_is_more_than_a_whisker_better(seed):
     truth, predictions = held_out(seed)
     result = tune(truth, predictions)
-    for score in SCORES[::4]:
-        for area in AREAS[::2]:
-            config = replace(result.config, score={"default": score}, min_area={"default": area})
+    for score in SCORE_THRESHOLDS[::4]:
+        for area in MIN_AREAS[::2]:
+            config = replace(result.config, score_threshold={"default": score}, min_area={"default": area})
             assert slowly(truth, predictions, config) <= result.score * 1.02
 
 
@@ -78,11 +79,11 @@ def test_each_category_gets_its_own_threshold():
         good = [replace(c, score=border + 0.05 + 0.2 * rng.random()) for c in cells]
         bad = [blob(rng, x, 60, 12, category, border * rng.random()) for x in range(0, 140, 20)]
         truth.append(Frame(str(number), None, *SIZE, tuple(cells), category))
-        predictions.append(Frame(str(number), None, *SIZE, tuple(good + bad)))
+        predictions.append(Frame(str(number), None, *SIZE, tuple(good + bad), category))
     result = tune(truth, predictions)
     assert result.score == 1.0
-    assert result.config.limits("cort").score == pytest.approx(0.3, abs=0.06)
-    assert result.config.limits("astro").score == pytest.approx(0.7, abs=0.06)
+    assert result.config.for_category("cort").score_threshold == pytest.approx(0.3, abs=0.06)
+    assert result.config.for_category("astro").score_threshold == pytest.approx(0.7, abs=0.06)
     assert result.frames == {"default": 6, "astro": 3, "cort": 3}
     assert len(result.curves["astro"]) == len(result.thresholds)
 
@@ -93,24 +94,24 @@ def test_specks_are_removed_by_area():
     specks = [blob(rng, x, 60, 5, "cort", 0.95) for x in range(0, 140, 20)]
     found = [replace(c, score=0.9) for c in cells] + specks
     truth = [Frame("a", None, *SIZE, tuple(cells), "cort")]
-    result = tune(truth, [Frame("a", None, *SIZE, tuple(found))])
+    result = tune(truth, [Frame("a", None, *SIZE, tuple(found), "cort")])
     assert result.score == 1.0
-    assert 20 < result.config.limits("cort").min_area <= 100
+    assert 20 < result.config.for_category("cort").min_area <= 100
 
 
 def test_equally_good_settings_stay_as_they_are():
     rng = np.random.default_rng(3)
     cells = [blob(rng, x, 0, 12, "cort") for x in range(0, 140, 20)]
     truth = [Frame("a", None, *SIZE, tuple(cells), "cort")]
-    result = tune(truth, [Frame("a", None, *SIZE, tuple(replace(c, score=0.9) for c in cells))])
-    score = result.config.limits("cort").score
-    assert result.config.limits("cort") == Limits(score=score, min_area=0)
+    result = tune(truth, [Frame("a", None, *SIZE, tuple(replace(c, score=0.9) for c in cells), "cort")])
+    score = result.config.for_category("cort").score_threshold
+    assert result.config.for_category("cort") == CategoryConfig(score_threshold=score, min_area=0)
 
 
-def test_useless_predictions_leave_the_limits_alone():
+def test_useless_predictions_leave_post_processing_as_it_was():
     rng = np.random.default_rng(4)
     truth = [Frame("a", None, *SIZE, (blob(rng, 0, 0, 12, "cort"),), "cort")]
-    result = tune(truth, [Frame("a", None, *SIZE, (blob(rng, 80, 80, 12, "cort", 0.9),))])
+    result = tune(truth, [Frame("a", None, *SIZE, (blob(rng, 80, 80, 12, "cort", 0.9),), "cort")])
     assert result.score == 0
     assert result.config == PostConfig()
 
@@ -139,13 +140,13 @@ def test_plateau_centre(curve, centre):
     assert plateau_centre(np.array(curve), 0.01) == centre
 
 
-def test_each_limit_is_found_where_it_alone_helps():
-    """Truth is squares of 12; the predictions differ from it in one way that one limit mends."""
+def test_each_field_is_found_where_it_alone_helps():
+    """Truth is squares of 12; the predictions differ from it in one way that one field corrects."""
     square = np.ones((12, 12), bool)
     holed, stray = square.copy(), np.zeros((12, 18), bool)
     holed[3:8, 3:8], stray[:, :12], stray[4:8, 14:] = False, True, True
 
-    def limits(*masks):
+    def tuned(*masks):
         places = [(x, y) for x in range(0, 140, 20) for y in (0, 40)]
         true = tuple(Cell(rle.from_crop(square, x, y, *SIZE), "cort") for x, y in places)
         found = tuple(
@@ -156,25 +157,25 @@ def test_each_limit_is_found_where_it_alone_helps():
         frame = Frame("a", None, *SIZE, true, "cort")
         result = tune([frame], [replace(frame, cells=found)])
         assert result.score == 1
-        return result.config.limits("cort")
+        return result.config.for_category("cort")
 
-    assert limits(holed).fill_holes
-    assert limits(stray).largest_only
+    assert tuned(holed).fill_holes
+    assert tuned(stray).largest_only
     lower = np.pad(square, ((9, 0), (0, 0)))  # a quarter lies on the other: IoU 36 / 252
-    assert limits(square, lower).mask_nms == 0.05
+    assert tuned(square, lower).mask_nms == 0.05
 
 
-@pytest.mark.parametrize("levels", [(0.4,), (0.45, 0.4)])
-def test_the_mask_threshold_found_is_one_that_there_was(levels):
+@pytest.mark.parametrize("mask_thresholds", [(0.4,), (0.45, 0.4)])
+def test_the_mask_threshold_found_is_one_that_there_was(mask_thresholds):
     """Masks are cut there again when the submission is made, so it may not be the usual one by default."""
     truth, predictions = held_out()
-    config = tune(truth, dict.fromkeys(levels, predictions)).config
-    assert set(config.mask_threshold.values()) <= set(levels)
+    config = tune(truth, dict.fromkeys(mask_thresholds, predictions)).config
+    assert set(config.mask_threshold.values()) <= set(mask_thresholds)
 
 
 def test_the_mask_threshold_that_fits():
     truth, predictions = held_out()
     exact = {f.id: f for f in truth}
     good = [replace(f, cells=tuple(replace(c, score=0.9) for c in exact[f.id].cells)) for f in truth]
-    assert tune(truth, {0.5: predictions, 0.4: good}).config.limits("cort").mask_threshold == 0.4
-    assert tune(truth, {0.5: good, 0.4: predictions}).config.limits("cort").mask_threshold == 0.5
+    assert tune(truth, {0.5: predictions, 0.4: good}).config.for_category("cort").mask_threshold == 0.4
+    assert tune(truth, {0.5: good, 0.4: predictions}).config.for_category("cort").mask_threshold == 0.5

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kitlib.errors import KitError
-from kitlib.predict.load import load_model, load_models
+from kitlib.predict.models import load_model, load_models
 
 
 def test_the_model_comes_back_as_it_was(checkpoint, network):
