@@ -160,7 +160,7 @@ def _unknown_problem(name: str, meant: str | None) -> str:
         return f"id '{name}' has a file extension; write '{meant}'"
     if name.strip() == meant:
         return f"id '{name}' has blanks around it; write '{meant}'"
-    return f"id '{name}' is '{meant}' read as a number; read and write ids as text (dtype=str in pandas)"
+    return f"id '{name}' is '{meant}' turned into a number; read and write ids as text (dtype=str in pandas)"
 
 
 def _image_problems(image: _Image) -> list[_Problem]:

@@ -71,7 +71,7 @@ def _rehearse(
 ) -> list[Played]:
     folder = bundle.folder
     files.write_json(folder / "rehearsal.json", {"passed": False})
-    with _scratch() as temporary:
+    with scratch() as temporary:
         say("making an environment with only what a Kaggle image has")
         box = sandbox.make(temporary / "environment", python)
         found = report.versions(box.python_version, box.versions)
@@ -245,7 +245,7 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
     """A temporary folder that is removed at the end, also after an error or SIGTERM."""
     temporary = Path(tempfile.mkdtemp(prefix="kit-rehearsal-"))
     try:

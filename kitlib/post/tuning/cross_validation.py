@@ -75,7 +75,7 @@ def cross_validate(
     kinds: Sequence[ScoreKind] = SCORE_KINDS,
     methods: Sequence[TuningMethod] = THRESHOLD_METHODS,
 ) -> Validation:
-    """Tune on all folds but one, judge on that one, in turns; the best method is then tuned on everything.
+    """Tune on all folds but one and judge on that one, for each fold; then tune the best method on all.
 
     The rows are no tuning at all, and for each kind of score each method: one score threshold for all types
     and nothing else (``search.tune_score_threshold``), all thresholds alike for all types (the best method
