@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from kitlib.cli import kit
 from kitlib.data import tables
@@ -330,3 +331,41 @@ def test_the_command_starts_without_what_is_slow_to_import(truth: Path, found: P
         [sys.executable, "-c", code, truth, found], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ----------------------------------------------------------------------------------------- predict
+
+
+def test_help_of_predict_names_every_format() -> None:
+    from kitlib.export import FORMATS
+
+    text = " ".join(call("predict", "--help").output.split())
+    assert [name for name in FORMATS if f"{name}: " not in text] == []
+    assert "predict" in call("--help").output
+
+
+def test_predict_says_what_it_left_out_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kitlib.stages import segment
+
+    given = []
+
+    def instead(recipe, frames, out, formats, gpus, pixel_size):
+        given.append(([f.id for f in frames], out, formats, gpus, pixel_size))
+        return segment.Segmented(2, 1234, 1, {"b": "too dark"} if len(frames) > 2 else {})
+
+    monkeypatch.setattr(segment, "segment", instead)
+    for name in "abc":
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "weights.pth").write_bytes(b"")
+    line = ["predict", tmp_path / "weights.pth", "--out", tmp_path / "out", "--pixel-size", 0.5]
+    done = call(*line, "--format", "labels, rois", "--gpus", 0, tmp_path)
+    assert done.exit_code == 1
+    assert "left out: b: too dark" in done.output
+    assert f"{tmp_path / 'out'}: 2 images, 1 of them finished before, 1,234 cells" in done.output
+    assert call(*line, tmp_path / "a.png").exit_code == 0
+    assert given == [
+        (["a", "b", "c"], tmp_path / "out", ("labels", "rois"), 0, 0.5),
+        (["a"], tmp_path / "out", None, -1, 0.5),
+    ]
+    with pytest.raises(KitError, match="did you mean 'rois'"):
+        call(*line, "--format", "roi", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ PALETTE = (
     (240, 228, 66),
     (213, 94, 0),
     (204, 121, 167),
-    (0, 114, 178),
+    (120, 150, 255),
 )
 _HIGHEST_16_BIT = 65_535
 
@@ -92,14 +93,14 @@ def write_outlines(frame: Frame, image: NDArray, path: Path) -> Path:
 
 
 def category_colors(frames: Sequence[Frame]) -> dict[str, tuple[int, int, int]]:
-    """A colour for each category of the frames, red, green, blue, that is the same in every frame.
+    """A colour for each category of the frames, red, green, blue.
 
-    A category's own name chooses its colour, so that frames which are drawn one by one agree; of two
-    categories in one frame with the same choice, the later one by name takes the next colour.
+    A category's name chooses its colour, so that frames which are drawn one by one mostly agree; of two
+    categories in these frames with the same choice, the later one by name takes the next free colour.
     """
     colors: dict[str, tuple[int, int, int]] = {}
     for name in sorted({cell.category for frame in frames for cell in frame.cells}):
-        first = sum(name.encode()) % len(PALETTE)
+        first = zlib.crc32(name.encode()) % len(PALETTE)
         turned = PALETTE[first:] + PALETTE[:first]
         colors[name] = next((color for color in turned if color not in colors.values()), turned[0])
     return colors
