@@ -100,7 +100,7 @@ def category_colors(frames: Sequence[Frame]) -> dict[str, tuple[int, int, int]]:
     """
     colors: dict[str, tuple[int, int, int]] = {}
     for name in sorted({cell.category for frame in frames for cell in frame.cells}):
-        first = zlib.crc32(name.encode()) % len(PALETTE)
+        first = zlib.adler32(name.encode()) % len(PALETTE)
         turned = PALETTE[first:] + PALETTE[:first]
         colors[name] = next((color for color in turned if color not in colors.values()), turned[0])
     return colors
