@@ -91,7 +91,8 @@ def imported():
 
 
 def test_every_import_is_a_dependency(project):
-    extras = {"detectron2", *by_name(project["optional-dependencies"]["coco"])}
+    optional = project["optional-dependencies"]
+    extras = {"detectron2", *by_name(optional["coco"]), *by_name(optional["own"])}
     declared = set(by_name(project["dependencies"])) | extras | WITH_DETECTRON2
     assert imported() - declared == set()
 
