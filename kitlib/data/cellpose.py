@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib.data.config import ReadingConfig
+from kitlib.data.config import DEFAULTS, ReadingConfig
 from kitlib.data.labels import whole_numbers
 from kitlib.data.unpickling import ArrayUnpickler, check_opcodes
 from kitlib.errors import KitError
@@ -18,7 +18,7 @@ from kitlib.errors import KitError
 SUFFIX = "_seg.npy"
 
 
-def read_seg(path: Path, reading: ReadingConfig = ReadingConfig()) -> NDArray[np.integer]:  # noqa: B008
+def read_seg(path: Path, reading: ReadingConfig = DEFAULTS) -> NDArray[np.integer]:
     """The label image, (H, W) integers, that a ``*_seg.npy`` file holds as its ``masks``.
 
     Args:

@@ -40,6 +40,9 @@ class ReadingConfig:
             raise ValueError("give plane or projection, not both")
 
 
+DEFAULTS = ReadingConfig()
+
+
 class Finding(NamedTuple):
     """A fault of the data: the file, what is wrong with it, and what was done about it."""
 

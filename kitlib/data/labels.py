@@ -12,13 +12,13 @@ from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
 from kitlib.data import images, planes, tiff
-from kitlib.data.config import Findings, ReadingConfig
+from kitlib.data.config import DEFAULTS, Findings, ReadingConfig
 from kitlib.data.images import first_few
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.masks.topology import topology
 
-# Formats that change numbers; lossless variants of the last two are rare, and these do not say which they are.
+# Formats that change numbers. The last two have lossless variants, but are not used for label images.
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP")
 # A cell in more parts is not searched for how far they are apart.
 MANY_PARTS = 500
@@ -26,7 +26,7 @@ MANY_PARTS = 500
 LARGEST_NUMBER = 1 << 53
 
 
-def read_labels(path: Path | str, reading: ReadingConfig = ReadingConfig()) -> NDArray[np.integer]:  # noqa: B008
+def read_labels(path: Path | str, reading: ReadingConfig = DEFAULTS) -> NDArray[np.integer]:
     """A label image as (H, W) integers: 0 is background, each cell has a number of its own.
 
     PNG or TIFF of any depth, also with the numbers as floats or thrice as red, green and blue; of a palette,
@@ -85,8 +85,8 @@ def cells(labels: NDArray[np.integer], path: Path, relabel: bool, findings: Find
         return [mask for group in parts for mask in group]
     if len(masks) == 1 and len(parts[0]) > 1:
         raise KitError(
-            f"{path} is a mask of all cells together: its only number, {labels.max()}, lies in {len(parts[0])} "
-            "parts; give each cell a number, or set relabel=true to make each part a cell"
+            f"{path} is a mask of all cells together: its only number, {labels.max()}, lies in "
+            f"{len(parts[0])} parts; give each cell a number, or set relabel=true to make each part a cell"
         )
     numbers = np.unique(labels[labels != 0]).tolist() if any(len(group) > 1 for group in parts) else []
     apart = [number for number, group in zip(numbers, parts, strict=False) if _far_apart(group)]
@@ -112,10 +112,10 @@ def one_a_file(paths: Sequence[Path], height: int, width: int, findings: Finding
     for path in paths:
         with findings.leaving_out(path):
             pixels = planes.read_labels(path, ReadingConfig()) if tiff.is_tiff(path) else _stored(path)
-            cell = pixels[..., :3].any(-1) if pixels.ndim == 3 else pixels != 0
+            cell = (pixels if pixels.ndim == 2 else pixels[..., :3].max(-1)) != 0
             if cell.shape != (height, width):
                 raise KitError(
-                    f"is {cell.shape[1]} wide, {cell.shape[0]} high, but its image {width} wide, {height} high"
+                    f"is {cell.shape[1]} wide, {cell.shape[0]} high; its image is {width} wide, {height} high"
                 )
             if not cell.any():
                 raise KitError("shows no cell")
@@ -142,12 +142,10 @@ def fitted(labels: NDArray, image: Path, height: int, width: int, findings: Find
     turned = images.turned(labels, images.orientation(image))
     if turned.shape != (height, width):
         raise KitError(
-            f"{path} is {labels.shape[1]} wide, {labels.shape[0]} high, but its image {image.name} {width} wide, "
-            f"{height} high; replace the one that was resized or cut"
+            f"{path} is {labels.shape[1]} wide, {labels.shape[0]} high, but its image "
+            f"{image.name} {width} wide, {height} high; replace the one that was resized or cut"
         )
-    findings.add(
-        path, "was drawn on the image as stored, not as its Exif orientation shows it", "turned with it"
-    )
+    findings.add(path, "was drawn on the image as stored, not as Exif turns it", "turned with it")
     return turned
 
 

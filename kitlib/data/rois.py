@@ -74,9 +74,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
         raise KitError(f"{path} does not exist") from None
     # What zipfile and zlib raise for damaged files.
     except (*DAMAGED, OSError, EOFError, ValueError, RuntimeError) as error:
-        raise KitError(
-            f"{path} is no whole zip of ROIs ({str(error)[:80]}); save or copy it again"
-        ) from error
+        raise KitError(f"{path} is no whole zip of ROIs ({str(error)[:80]}); save it again") from error
 
 
 def _parsed(data: bytes) -> ImagejRoi:
