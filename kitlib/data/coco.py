@@ -262,7 +262,7 @@ class CocoFile:
                 f"{self.path} annotation {wrong[0].id} {verb} {field} {getattr(wrong[0], field)}, "
                 f"which {where} does not list; add the {kind} or correct the number"
             )
-        fault = f"has {len(wrong)} annotations with a {field} that it does not list: {first_few(ids)}"
+        fault = f"has {len(wrong)} annotations whose {field} it does not list: {first_few(ids)}"
         self._report(self.path, fault)
 
 

@@ -19,7 +19,7 @@ from kitlib.errors import KitError
 QUOTED = 80
 # Pixels. A file may claim any size, which then would be drawn.
 LONGEST = 1 << 17
-Id = int | str
+Id = int | float | str
 
 
 class ListedImage(Struct, gc=False):
@@ -30,8 +30,8 @@ class ListedImage(Struct, gc=False):
 
 
 def key(name: Id) -> str:
-    """An id for comparing: 7, "7" and "007" are one, since programs write any of these in each list."""
-    text = str(name)
+    """An id for comparing: 7, 7.0, "7" and "007" are one, since programs write any of these in each list."""
+    text = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
     return str(int(text)) if text.isascii() and text.isdecimal() and len(text) < QUOTED else text
 
 

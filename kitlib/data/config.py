@@ -68,12 +68,16 @@ class Findings(list[Finding]):
         self.append(Finding(name.as_posix(), fault, action))
 
     @contextmanager
-    def leaving_out(self, file: Path) -> Iterator[None]:
-        """A block that reads ``file``: its KitError becomes a finding, and the block ends there."""
+    def leaving_out(self, *files: Path) -> Iterator[None]:
+        """A block that reads some files: its KitError becomes a finding, and the block ends there.
+
+        The fault is that of the file with whose path the error begins, else that of the first.
+        """
         try:
             yield
         except KitError as error:
-            self.add(file, str(error).removeprefix(str(file)).strip())
+            file = next((file for file in files if str(error).startswith(f"{file} ")), files[0])
+            self.add(file, str(error).removeprefix(f"{file} "))
 
     def first_few(self, count: int = 3) -> str:
         """The first faults of files that were left out, for an error."""

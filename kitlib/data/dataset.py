@@ -104,7 +104,7 @@ def _own(data: Path, reading: ReadingConfig) -> Dataset:
     parts: dict[str, list[Frame]] = {"labelled": [], "unlabelled": [], "test": []}
     kinds = Counter[str]()
     for entry in entries:
-        with findings.leaving_out(entry.image):
+        with findings.leaving_out(entry.image, *(entry.annotation.files if entry.annotation else ())):
             frame, kind = _frame(entry, outlined.get(entry.image), reading, findings)
             part = _part(entry, kind, findings)
             parts[part].append(frame if part != "unlabelled" else replace(frame, cells=()))
