@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from kitlib.errors import KitError
 from kitlib.offline import SUFFIXES as SUFFIXES
@@ -72,9 +73,9 @@ def read_pixels(path: Path | str) -> NDArray:
                 raise KitError(f"{path} holds {image.n_frames} pages; choose one with plane, or a projection")
             if image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
                 return _read_16_bit_colours(path, _orientation(image))
-            if image.format == "TIFF":
-                # Pillow turns TIFF while it loads it, and takes the tag away.
-                image.load()
+            if image.format == "TIFF" and _orientation(image) > 1:
+                # Pillow turns TIFF by itself, but takes the sides of uncompressed ones for swapped.
+                return turned(_by_tifffile(path), _orientation(image))
             return turned(_resolved(image), _orientation(image))
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
@@ -94,6 +95,16 @@ def _resolved(image: Image.Image) -> NDArray:
     if image.mode in ("1", "LA"):
         return np.asarray(image.convert("L"))
     return np.asarray(image)
+
+
+def _by_tifffile(path: Path | str) -> NDArray:
+    import tifffile
+
+    try:
+        return tifffile.imread(path)
+    # A damaged file makes tifffile raise errors of any kind.
+    except Exception as error:
+        raise ValueError(str(error)) from error
 
 
 def _read_16_bit_colours(path: Path | str, orientation: int) -> NDArray:
@@ -120,8 +131,12 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:
-    # Pillow turns TIFF by itself, its size too.
-    swapped = image.format != "TIFF" and _orientation(image) >= 5
+    # The size of a TIFF may be swapped already, by the version of Pillow.
+    if isinstance(image, TiffImageFile):
+        tags = image.tag_v2
+        size = int(tags.get(IMAGELENGTH, image.height)), int(tags.get(IMAGEWIDTH, image.width))
+        return size[::-1] if _orientation(image) >= 5 else size
+    swapped = _orientation(image) >= 5
     return (image.width, image.height) if swapped else (image.height, image.width)
 
 

@@ -27,7 +27,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Compressions by which a pixel's number changes: JPEG, JPEG 2000, WebP, JPEG XR, JPEG XL; also LERC.
 LOSSY = {6, 7, 33003, 33004, 33005, 34712, 34887, 34892, 34927, 50001, 50002, 52546, 22610, 34934}
 MICROMETRES = {
-    **{"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "\\u00b5m": 1.0},
+    **{"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "\\u00B5m": 1.0},
     **{"nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0, "m": 1e6},
 }
 # Micrometres. Programs write 72 or 300 dots an inch, 350 or 85 micrometres, where they know nothing.
