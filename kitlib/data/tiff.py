@@ -32,8 +32,8 @@ MICROMETRES = {
 }
 # Micrometres. Programs write 72 or 300 dots an inch, 350 or 85 micrometres, where they know nothing.
 LARGEST_PIXEL = 25.0
-# Bytes. A header may claim any size.
-LARGEST = 1 << 36
+# How many times as large as its file an image may be: a damaged header may claim any size.
+DENSEST, DENSEST_COMPRESSED = 1, 1 << 16
 # TIFF's photometric interpretations.
 WHITE_IS_ZERO, PALETTE, COLOURS = 0, 3, (2, 6)
 
@@ -97,7 +97,7 @@ def opened(path: Path) -> Iterator[list[tifffile.TiffPageSeries]]:
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path, _multifile=False) as file:
             yield list(file.series)
     except KitError:
         raise
@@ -131,9 +131,16 @@ def stack(path: Path, series: Sequence[tifffile.TiffPageSeries]) -> Stack:
     names = "".join(axis for axis, _ in lengths)
     if not (names.count("Y") == names.count("X") == 1) or 0 in shape:
         raise KitError(f"{path} holds no picture of rows and columns (axes: {axes}); replace it")
-    if dtype is None or dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > LARGEST:
-        raise KitError(f"{path} holds {shape} numbers of type {dtype}, which cannot be read; replace it")
     page = series[0].keyframe
+    if dtype is None or dtype.kind not in "biuf":
+        raise KitError(f"{path} holds numbers of type {dtype}, which cannot be read; replace it")
+    density = DENSEST if int(page.compression) == 1 else DENSEST_COMPRESSED
+    if math.prod(shape) * len(series) * int(page.bitspersample) > density * 8 * path.stat().st_size:
+        raise KitError(
+            f"{path} is smaller than its {shape} pixels; it may be cut short: copy or download it again"
+        )
+    if any(part is None for one in series for part in one.pages):
+        raise KitError(f"{path} is one of several files of a series; save it as a file of its own")
     tag = page.tags.get(images.ORIENTATION)
     orientation = tag.value if tag and tag.value in range(1, 9) else 1
     colour = "S" in names and int(page.photometric) in COLOURS
@@ -155,12 +162,11 @@ def pixels(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack) 
 
 def ordered(array: NDArray, stack: Stack) -> NDArray:
     """(planes, H, W, channels or samples); of colours in several channels, the luminance of each."""
-    planes, last = stack.plane_axes, "".join(axis for axis in stack.axes if axis in "CS")
-    array = array.transpose([stack.axes.index(axis) for axis in [*planes, "Y", "X", *last]])
+    # Two axes of unknown meaning may have the same letter; all such come first.
+    array = array.transpose(sorted(range(array.ndim), key=lambda place: "YXCS".find(stack.axes[place])))
     if stack.colour and "C" in stack.axes:
-        array = array if last.endswith("S") else array.swapaxes(-1, -2)
-        array = images.luminance(array.reshape(-1, *array.shape[-2:]).reshape(-1, 1, array.shape[-1]))
-    return array.reshape(stack.count(planes), stack.count("Y"), stack.count("X"), -1)
+        array = images.luminance(array.reshape(-1, 1, array.shape[-1]))
+    return array.reshape(stack.count(stack.plane_axes), stack.count("Y"), stack.count("X"), -1)
 
 
 def in_colours(array: NDArray, series: Sequence[tifffile.TiffPageSeries]) -> NDArray:

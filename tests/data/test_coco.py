@@ -123,8 +123,14 @@ def test_nearly_all_are_crowds(read, tmp_path):
         (r".\plate\a.png", "plate/a.png"),
         ("./plate/a.png", "plate/a.png"),
         ("data/images/plate/a.png", "plate/a.png"),
-        (unicodedata.normalize("NFD", "plate/Zelle_ä.png"), unicodedata.normalize("NFC", "plate/Zelle_ä.png")),
-        (unicodedata.normalize("NFC", "plate/Zelle_ä.png"), unicodedata.normalize("NFD", "plate/Zelle_ä.png")),
+        (
+            unicodedata.normalize("NFD", "plate/Zelle_ä.png"),
+            unicodedata.normalize("NFC", "plate/Zelle_ä.png"),
+        ),
+        (
+            unicodedata.normalize("NFC", "plate/Zelle_ä.png"),
+            unicodedata.normalize("NFD", "plate/Zelle_ä.png"),
+        ),
         (unicodedata.normalize("NFC", "Zelle_ä.png"), unicodedata.normalize("NFD", "plate/Zelle_ä.png")),
     ],
 )

@@ -210,6 +210,4 @@ def test_labels_of_487_real_images_of_nuclei(real_data, tmp_path):
         assert np.array_equal(labels, expected)
         masks = label_images.cells(labels, path, False, Findings(folder))
         numbers = [n for n in np.unique(expected) if n]
-        assert all(
-            np.array_equal(rle.to_mask(m), expected == n) for m, n in zip(masks, numbers, strict=True)
-        )
+        assert all(np.array_equal(rle.to_mask(m), expected == n) for m, n in zip(masks, numbers, strict=True))

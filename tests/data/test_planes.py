@@ -71,12 +71,19 @@ def test_without_a_choice_the_axes_are_listed(stack, choice, wanted):
     for read in (planes.size, planes.read_frame):
         with pytest.raises(KitError, match=wanted) as error:
             read(stack, ReadingConfig(**choice))
-        assert any(axes in str(error.value) for axes in ("axes: Z 3, C 2, Y 4, X 5", "axes: C 2, Z 3, Y 4, X 5"))
+        assert any(
+            axes in str(error.value) for axes in ("axes: Z 3, C 2, Y 4, X 5", "axes: C 2, Z 3, Y 4, X 5")
+        )
 
 
 def test_plane_and_projection_exclude_each_other():
     with pytest.raises(KitError, match="give plane or projection, not both"):
         ReadingConfig(plane=1, projection="max")
+
+
+def test_two_axes_of_unknown_meaning(tmp_path):
+    path = write(tmp_path / "a.tif", STACK)
+    assert planes.read_frame(path, ReadingConfig(plane=4)).pixels[1, 1] == 21
 
 
 @pytest.mark.parametrize("pages", ["one series", "series a page", "by Pillow"])
@@ -131,6 +138,13 @@ def test_colours(tmp_path, layout):
         planes.read_frame(path, ReadingConfig(channel=3))
 
 
+def test_colours_of_channels(tmp_path):
+    array = np.zeros((2, 4, 5, 3), np.uint8)
+    array[1, 0, 0] = (10, 20, 30)
+    path = write(tmp_path / "a.ome.tif", array, np.uint8, photometric="rgb", metadata={"axes": "CYXS"})
+    assert planes.read_frame(path, ReadingConfig(channel=1)).pixels[0, 0] == 18
+
+
 def test_samples_that_are_no_colours_are_channels(tmp_path):
     path = write(tmp_path / "a.tif", np.arange(24).reshape(2, 3, 4), np.uint8, planarconfig="contig")
     with pytest.raises(KitError, match=r"channel \(0 to 3, or grey\)"):
@@ -161,7 +175,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         raise ValueError("<COMPRESSION.ZSTD: 50000> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", missing)
-    with pytest.raises(KitError, match=r"a\.tif is compressed; reading it needs a package: pip install imagec"):
+    with pytest.raises(
+        KitError, match=r"a\.tif is compressed; reading it needs a package: pip install imagec"
+    ):
         planes.read_frame(path, ReadingConfig(plane=0))
     # Pillow reads it.
     assert np.array_equal(planes.read_frame(one_page, ReadingConfig()).pixels, STACK[0, 0])
@@ -193,13 +209,17 @@ def test_pixel_size(tmp_path):
     metadata = {"axes": "YX", "PhysicalSizeX": 650.0, "PhysicalSizeXUnit": "nm"}
     ome = write(tmp_path / "a.ome.tif", flat, np.uint8, metadata=metadata)
     assert tiff.pixel_size(ome) == pytest.approx(0.65)
-    micron = write(tmp_path / "b.tif", flat, np.uint8, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
+    micron = write(
+        tmp_path / "b.tif", flat, np.uint8, imagej=True, resolution=(4, 4), metadata={"unit": "um"}
+    )
     assert tiff.pixel_size(micron) == pytest.approx(0.25)
     greek = {"unit": "\\u00B5m"}
     assert tiff.pixel_size(
         write(tmp_path / "c.tif", flat, np.uint8, imagej=True, resolution=(4, 4), metadata=greek)
     ) == pytest.approx(0.25)
-    by_cm = write(tmp_path / "d.tif", flat, np.uint8, resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+    by_cm = write(
+        tmp_path / "d.tif", flat, np.uint8, resolution=(20_000, 20_000), resolutionunit="CENTIMETER"
+    )
     assert tiff.pixel_size(by_cm) == pytest.approx(0.5)
 
 
@@ -245,7 +265,9 @@ def test_prepared_images(tmp_path, write_image):
     assert replace(prepared[0], path=stacked) == frames[0]
     assert images.read_image(path, 4, 5).tolist() == [[255, 0, 0, 0, 0]] + [[0] * 5] * 3
     times = path.stat().st_mtime_ns
-    assert planes.prepare(frames, ReadingConfig(channel=1, plane=0), tmp_path / "cache").frames[0].path == path
+    assert (
+        planes.prepare(frames, ReadingConfig(channel=1, plane=0), tmp_path / "cache").frames[0].path == path
+    )
     assert path.stat().st_mtime_ns == times
     other = planes.prepare(frames, ReadingConfig(channel=0, plane=0), tmp_path / "cache").frames[0].path
     assert other != path
