@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
@@ -97,6 +99,7 @@ def opened(path: Path) -> Iterator[list[tifffile.TiffPageSeries]]:
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
+        _check_chain(path)
         with tifffile.TiffFile(path, _multifile=False) as file:
             yield list(file.series)
     except KitError:
@@ -108,6 +111,30 @@ def opened(path: Path) -> Iterator[list[tifffile.TiffPageSeries]]:
         raise _explained(path, error) from error
     finally:
         log.setLevel(level)
+
+
+def _check_chain(path: Path) -> None:
+    """Refuse pages that lead back to an earlier one: tifffile would follow them for ever."""
+    with path.open("rb") as file:
+        order = "<" if file.read(2) == b"II" else ">"
+        big = _number(file, f"{order}H") == 43
+        # How the number of a page's tags and the place of the next page are written, and a tag's bytes.
+        count, offset, tag = (f"{order}Q", f"{order}Q", 20) if big else (f"{order}H", f"{order}I", 12)
+        file.seek(8 if big else 4)
+        seen: set[int] = set()
+        while 0 < (place := _number(file, offset)) < path.stat().st_size:
+            if place in seen:
+                raise KitError(f"{path} is damaged: its pages lead back to one another; copy it again")
+            seen.add(place)
+            file.seek(place)
+            tags = _number(file, count)
+            file.seek(tags * tag, os.SEEK_CUR)
+
+
+def _number(file: BinaryIO, form: str) -> int:
+    """The next number of a file; 0 at its end."""
+    data = file.read(struct.calcsize(form))
+    return struct.unpack(form, data)[0] if len(data) == struct.calcsize(form) else 0
 
 
 def _explained(path: Path, error: Exception) -> KitError:

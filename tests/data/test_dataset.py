@@ -186,7 +186,7 @@ def test_one_mask_file_a_cell(put):
     )
     for image in ("8f", "90"):
         for number in (1, 2):
-            put(f"stage1_train/{image}/masks/m{number}.png", labels=(LABELS == number).astype(np.uint8) * 255)
+            put(f"stage1_train/{image}/masks/m{number}.png", labels=(number == LABELS).astype(np.uint8) * 255)
     dataset = open_folder(data)
     assert dataset.layout == "2 images with one mask file a cell; 1 test images"
     assert ids(dataset.labelled) == ["8f", "90"]
@@ -263,7 +263,7 @@ def test_coco_of_another_size(put):
     (data / "cells.json").write_text(coco(["a.png"], height=7))
     dataset = open_folder(data)
     assert ids(dataset.labelled) == ["b"]
-    faults = dict((finding.file, finding.fault) for finding in dataset.findings)
+    faults = {finding.file: finding.fault for finding in dataset.findings}
     assert faults["a.png"].startswith("is 8 wide, 6 high, but its COCO file says width 8, height 7")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import cv2
@@ -112,6 +113,22 @@ def test_images_of_several_sizes_in_a_file(tmp_path):
         file.write(np.zeros((2, 3), np.uint8))
     with pytest.raises(KitError, match=r"holds images of several sizes .*save each as a file of its own"):
         planes.size(tmp_path / "a.tif", ReadingConfig(plane=0))
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_pages_that_lead_back_to_one_another(tmp_path, bigtiff, byteorder):
+    path = write(tmp_path / "a.tif", STACK[0], bigtiff=bigtiff, byteorder=byteorder)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[-1].offset
+        form = file.tiff
+    data = bytearray(path.read_bytes())
+    count = int.from_bytes(data[last : last + form.tagnosize], "little" if byteorder == "<" else "big")
+    place = last + form.tagnosize + count * form.tagsize
+    data[place : place + form.offsetsize] = struct.pack(form.offsetformat, first)
+    path.write_bytes(data)
+    with pytest.raises(KitError, match="its pages lead back to one another"):
+        planes.size(path, ReadingConfig(plane=0))
 
 
 def test_a_pyramid_is_its_largest_image(tmp_path):
