@@ -128,7 +128,7 @@ def test_a_truncated_label_image(save):
 )
 def test_lossy_label_images_are_refused(save, suffix, options):
     path = save((LABELS > 0).astype(np.uint8).repeat(16, 0).repeat(16, 1) * 80, suffix, **options)
-    with pytest.raises(KitError, match="is compressed lossily .* save label images as PNG"):
+    with pytest.raises(KitError, match=r"is compressed lossily .* save label images as PNG"):
         label_images.read_labels(path)
 
 
