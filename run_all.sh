@@ -26,6 +26,8 @@ Options of the main job:
   --from STAGE     start with this notebook: 01 to 06, or its name (03_train)
   --to STAGE       stop after this notebook
   --set KEY=VALUE  one parameter of one notebook, 03_train.max_iter=100; may be repeated
+  --help-parameters STAGE
+                   list the parameters of a notebook (or all): type, bounds, default, help, what a change affects
   --force          run stages again that are finished
 
 A finished stage is skipped, an interrupted one goes on where it was.

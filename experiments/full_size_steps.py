@@ -157,7 +157,7 @@ def select(data: Path, work: Path, parts: Parts) -> None:
         out = files.make_folder(work / "04_pseudolabel")
         tables.write_annotations(out / "pseudo.csv", kept)
         records.write_frames(out / "pseudo.npz", kept)
-    print(f"{len(report.kept)} of {len(unlabelled)} images kept, {sum(report.cells.values())} cells")
+    print(f"{len(report.labelled)} of {len(unlabelled)} images kept, {sum(report.cells.values())} cells")
 
 
 def retrain_job(data: Path, work: Path, parts: Parts) -> None:

@@ -14,7 +14,7 @@ from kitlib.errors import KitError
 
 
 def main() -> None:
-    """Run ``kit``; an error that the user can mend is one sentence on stderr and exit status 1."""
+    """Run ``kit``; an error that the user can correct is one sentence on stderr and exit status 1."""
     _use_utf8()
     try:
         kit(prog_name="kit")

@@ -24,7 +24,7 @@ from kitlib import files
 from kitlib.errors import KitError, unknown
 
 T = TypeVar("T")
-QUOTED = 80  # characters of a wrong value that an error shows
+_QUOTED = 80  # characters of a wrong value that an error shows
 
 
 def _number(value: Any) -> Any:
@@ -399,10 +399,10 @@ def _class_at(cls: Any, keys: Sequence[str]) -> Any:
 def inner(field: FieldInfo) -> Any:
     """The configuration that a field holds, whole or in part; None for a field of plain values."""
     parts = [mark.of for mark in field.metadata if isinstance(mark, Part)]
-    held: tuple[Any, ...] = (*parts, field.annotation, *typing.get_args(field.annotation))
-    return next((c for c in held if dataclasses.is_dataclass(c)), None)
+    inside: tuple[Any, ...] = (*parts, field.annotation, *typing.get_args(field.annotation))
+    return next((c for c in inside if dataclasses.is_dataclass(c)), None)
 
 
 def _quoted(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-BLOCK = 1 << 20
+_BLOCK = 1 << 20
 
 
 def cannot_write(path: Path | str, error: OSError) -> KitError:
@@ -139,7 +139,7 @@ def fingerprint(*parts: Path | str) -> str:
         if isinstance(part, Path):
             digest.update(part.stat().st_size.to_bytes(8, "little"))
             with part.open("rb") as file:
-                while block := file.read(BLOCK):
+                while block := file.read(_BLOCK):
                     digest.update(block)
         else:
             # The name of a file may be no UTF-8.

@@ -26,7 +26,7 @@ THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20
 # Pairs of true and predicted cells whose IoUs are in memory at a time.
 PAIRS_AT_ONCE = 1 << 22
 # Means that are drawn for an interval.
-ROUNDS = 4000
+_ROUNDS = 4000
 
 
 class Counts(NamedTuple):
@@ -272,7 +272,7 @@ def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, floa
 
 def means(values: Sequence[float], seed: int = 0) -> NDArray[np.float64]:
     """The means of as many values drawn with replacement, (ROUNDS,)."""
-    drawn = np.random.default_rng(seed).choice(np.asarray(values, float), (ROUNDS, len(values)))
+    drawn = np.random.default_rng(seed).choice(np.asarray(values, float), (_ROUNDS, len(values)))
     return drawn.mean(axis=1)
 
 

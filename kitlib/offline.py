@@ -25,7 +25,7 @@ from typing import Any
 ROOT = "KIT_KAGGLE"  # environment variable that names a folder in place of /kaggle
 SCRIPT = "kit_offline.py"  # this file's name in a bundle
 MANIFEST = "bundle.json"
-KEYS = ("stage", "weights", "post", "wheels")
+_KEYS = ("stage", "weights", "post", "wheels")
 SUMS = "SHA256SUMS"
 COPY = "copy_of_"  # prefix of the copy of a small file
 COMPETITION = "sartorius-cell-instance-segmentation"
@@ -37,10 +37,10 @@ TABLES = {
 }
 #: Extensions of image files; of two images with the same name, the one whose extension comes first counts.
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-LAYOUTS = ("*", "competitions/*", "datasets/*/*")  # below input/; the first is the older one
-BLOCK = 1 << 20
+_LAYOUTS = ("*", "competitions/*", "datasets/*/*")  # below input/; the first is the older one
+_BLOCK = 1 << 20
 #: Texts of the errors, other than MemoryError, that libraries raise when memory runs out; in lower case.
-MEMORY_WORDS = (
+_MEMORY_WORDS = (
     *("memoryerror", "cannot allocate memory", "can't allocate memory", "not enough memory"),
     *("out of memory", "failed to map segment", "std::bad_alloc"),
 )
@@ -57,14 +57,14 @@ class OfflineError(RuntimeError):
 # ------------------------------------------------------------------------------------------- folders
 
 
-def root() -> Path:
+def _root() -> Path:
     """The folder that holds ``input`` and ``working``."""
     return Path(os.environ.get(ROOT, "/kaggle"))
 
 
 def working() -> Path:
     """The folder for what a notebook on Kaggle writes, ``submission.csv`` among it."""
-    return root() / "working"
+    return _root() / "working"
 
 
 def bundle() -> Path | None:
@@ -94,7 +94,10 @@ def competition() -> Path | None:
 
 def _inputs() -> list[Path]:
     return [
-        folder for layout in LAYOUTS for folder in sorted((root() / "input").glob(layout)) if folder.is_dir()
+        folder
+        for layout in _LAYOUTS
+        for folder in sorted((_root() / "input").glob(layout))
+        if folder.is_dir()
     ]
 
 
@@ -209,12 +212,12 @@ def write_sums(folder: Path) -> None:
     for name in (MANIFEST, SCRIPT, "config.yaml", "post.yaml"):
         if (folder / name).is_file():
             (folder / (COPY + name)).write_bytes((folder / name).read_bytes())
-    lines = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    lines = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
     for name in (SUMS, COPY + SUMS):
         (folder / name).write_text(f"{lines}# {_digest(lines)}\n", encoding="utf-8")
 
 
-def read_sums(folder: Path) -> dict[str, str]:
+def _read_sums(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file of a bundle, by name, from the list or, where that is damaged, its copy.
 
     Raises:
@@ -238,13 +241,13 @@ def damaged(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
     Raises:
         OfflineError: the list and its copy are damaged.
     """
-    sums = read_sums(folder)
+    sums = _read_sums(folder)
     found: dict[str, str] = {}
     for name in sums if names is None else names:
         path = folder / name
         if not path.is_file():
             found[name] = "is missing"
-        elif sums.get(name) != sha256(path):
+        elif sums.get(name) != _sha256(path):
             found[name] = "is not as it was bundled"
     if names is None and _read(folder / SUMS) != _read(folder / (COPY + SUMS)):
         found[SUMS] = "differs from its copy"
@@ -257,7 +260,7 @@ def intact(folder: Path, name: str) -> Path | None:
     Raises:
         OfflineError: the file and its copy, or the list and its copy, are damaged or missing.
     """
-    if name not in read_sums(folder):
+    if name not in _read_sums(folder):
         return None
     faults = damaged(folder, [name])
     if not faults:
@@ -275,16 +278,16 @@ def manifest(folder: Path) -> dict[str, Any]:
     """
     path = intact(folder, MANIFEST)
     values = json.loads(path.read_text(encoding="utf-8")) if path else None
-    if not isinstance(values, dict) or not values.keys() >= set(KEYS):
-        raise OfflineError(f"{folder / MANIFEST} lacks one of {', '.join(KEYS)}; upload the bundle again")
+    if not isinstance(values, dict) or not values.keys() >= set(_KEYS):
+        raise OfflineError(f"{folder / MANIFEST} lacks one of {', '.join(_KEYS)}; upload the bundle again")
     return values
 
 
-def sha256(path: Path) -> str:
+def _sha256(path: Path) -> str:
     """The hash of a file, as ``sha256sum`` prints it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
@@ -300,7 +303,7 @@ def _read(path: Path) -> bytes:
 # ------------------------------------------------------------------------------------- installation
 
 
-def install(folder: Path) -> list[str]:
+def _install(folder: Path) -> list[str]:
     """Install those of the bundle's wheels whose packages the image lacks, and return their names.
 
     A package of the image is never replaced, whatever its version.
@@ -342,7 +345,7 @@ def out_of_memory(error: BaseException | str) -> bool:
     """Whether an error, or the output of a process, says that memory ran out."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return any(words in str(error).lower() for words in MEMORY_WORDS)
+    return any(words in str(error).lower() for words in _MEMORY_WORDS)
 
 
 def reason(error: BaseException) -> str:
@@ -379,7 +382,7 @@ def main() -> None:
         print(f"{data / SAMPLE} has no ids that can be read: the rows are those of the images in test/")
     path = working() / "submission.csv"
     print(f"{path}: an empty row for each of {first_submission(data, path)} images, until there is better")
-    print(f"installed: {', '.join(install(folder)) or 'nothing was missing'}")
+    print(f"installed: {', '.join(_install(folder)) or 'nothing was missing'}")
 
 
 if __name__ == "__main__":

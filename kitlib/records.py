@@ -96,7 +96,7 @@ class Frame:
     @property
     def pseudo(self) -> bool:
         """Whether any of the cells comes from a model rather than from an annotator."""
-        if isinstance(self.cells, StoredCells):
+        if isinstance(self.cells, _StoredCells):
             return self.cells.scored
         return any(cell.score is not None for cell in self.cells)
 
@@ -219,14 +219,14 @@ class _FrameFile:
             if not first <= last < len(self.bounds) or last > len(self.kinds):
                 raise ValueError(f"frame {name} ends at cell {last}")
             size = [width, height]
-            cells = StoredCells(self, first, last, size, scored) if last > first else ()
+            cells = _StoredCells(self, first, last, size, scored) if last > first else ()
             unknown = RLE(size=size, counts=ignore.encode("ascii")) if ignore is not None else None
             place = Path(path) if path is not None else None
             yield Frame(name, place, height, width, cells, category, group, weight, unknown)
             first = last
 
 
-class StoredCells(Sequence[Cell]):
+class _StoredCells(Sequence[Cell]):
     """The cells of one frame in a file of frames, each made when it is asked for.
 
     Attributes:

@@ -16,7 +16,7 @@ from kitlib.masks.topology import topology
 from kitlib.records import Frame
 
 # Two cells with a larger IoU are outlines of one.
-TWIN_IOU = 0.75
+_TWIN_IOU = 0.75
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def faults(frame: Frame) -> Faults:
 def twins(frame: Frame) -> int:
     """How many cells of a frame have another one there that covers nearly the same pixels."""
     masks = [cell.mask for cell in frame.cells]
-    alike = rle.iou(masks, masks) > TWIN_IOU
+    alike = rle.iou(masks, masks) > _TWIN_IOU
     # Each cell is like itself.
     return int((alike.sum(axis=1) > 1).sum())
 

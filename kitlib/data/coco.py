@@ -29,14 +29,14 @@ from kitlib.errors import KitError
 from kitlib.masks import rle, runs
 from kitlib.records import Cell, Frame
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Annotations that a process turns into masks before it hands them over.
-CHUNK = 4_000
+_CHUNK = 4_000
 # Annotations; fewer are read before other processes would have started.
-PARALLEL_FROM = 20_000
+_PARALLEL_FROM = 20_000
 # Of the annotations. With more crowds than this, the program that wrote the file marks every cell as one.
-CROWD_SHARE = 0.9
+_CROWD_SHARE = 0.9
 
 
 class _Annotation(Struct, gc=False):
@@ -61,7 +61,7 @@ class _Document(_Images):
     categories: list[_Category] | None = None
 
 
-D = TypeVar("D", bound=_Images)
+_D = TypeVar("_D", bound=_Images)
 _SEGMENTATION = msgspec.json.Decoder(list[float | list[float]] | dict[str, Any] | None)
 
 
@@ -167,7 +167,7 @@ class CocoFile:
         """
         total = sum(map(len, self._annotations.values()))
         parallel = joblib.Parallel(
-            n_jobs=-1 if total > PARALLEL_FROM else 1, return_as="generator", max_nbytes=None
+            n_jobs=-1 if total > _PARALLEL_FROM else 1, return_as="generator", max_nbytes=None
         )
         chunks = [list(group) for _, group in groupby(self._images, self._chunk_numbers())]
         strict = self._findings is None
@@ -185,7 +185,7 @@ class CocoFile:
     def _report(self, file: Path, fault: str, action: str = "left out") -> None:
         """Note a fault that leaves the rest of the file usable."""
         if self._findings is None:
-            log.warning("%s %s: %s", file, fault, action)
+            _log.warning("%s %s: %s", file, fault, action)
         else:
             self._findings.add(file, fault, action)
 
@@ -193,13 +193,13 @@ class CocoFile:
         return len(self._annotations[key(image.id)])
 
     def _chunk_numbers(self) -> Callable[[tuple[ListedImage, Path]], int]:
-        """A function of one image after the other that rises by 1 whenever ``CHUNK`` annotations are full."""
+        """A function of one image after the other that rises by 1 at ``_CHUNK`` annotations."""
         seen = 0
 
         def number(entry: tuple[ListedImage, Path]) -> int:
             nonlocal seen
             seen += self._count(entry[0]) + 1
-            return seen // CHUNK
+            return seen // _CHUNK
 
         return number
 
@@ -239,7 +239,7 @@ class CocoFile:
         unnamed = [a for a in annotations if key(a.category_id) not in self._names]
         self._check_known(unnamed, "category_id", "category", "'categories'")
         crowds = sum(bool(a.iscrowd) for a in annotations)
-        all_crowds = crowds > CROWD_SHARE * len(annotations)
+        all_crowds = crowds > _CROWD_SHARE * len(annotations)
         if all_crowds:
             self._report(self.path, f"marks {crowds} of {len(annotations)} cells as crowds", "read as cells")
         elif crowds:
@@ -303,7 +303,7 @@ def _annotation(cell: Cell) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ the document
 
 
-def _decode(path: Path, parts: type[D]) -> D:
+def _decode(path: Path, parts: type[_D]) -> _D:
     """The parts of a COCO file that the class ``parts`` has; the outlines stay text, in the file."""
     try:
         with path.open("rb") as file:

@@ -16,9 +16,9 @@ from kitlib.data.images import SUFFIXES, first_few
 from kitlib.errors import KitError
 
 # Characters of a name that a message quotes.
-QUOTED = 80
+_QUOTED = 80
 # Pixels. A file may claim any size, which then would be drawn.
-LONGEST = 1 << 17
+_LONGEST = 1 << 17
 Id = int | float | str
 
 
@@ -32,7 +32,7 @@ class ListedImage(Struct, gc=False):
 def key(name: Id) -> str:
     """An id for comparing: 7, 7.0, "7" and "007" are one, since programs write any of these in each list."""
     text = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
-    return str(int(text)) if text.isascii() and text.isdecimal() and len(text) < QUOTED else text
+    return str(int(text)) if text.isascii() and text.isdecimal() and len(text) < _QUOTED else text
 
 
 def find_images(
@@ -76,7 +76,7 @@ def find_images(
         _raise_first(path, folder, faults)
     else:
         for name, fault in faults.items():
-            findings.add(path, f"lists the image {name[:QUOTED]!r}, which {fault}")
+            findings.add(path, f"lists the image {name[:_QUOTED]!r}, which {fault}")
     return _checked_images(path, listed, places, findings)
 
 
@@ -115,7 +115,7 @@ def _raise_first(path: Path, folder: Path, faults: Mapping[str, str]) -> None:
             "copy or download them, or take them out of the JSON file"
         )
     for name, fault in faults.items():
-        raise KitError(f"{path} lists the image {name[:QUOTED]!r}, which {fault}; correct its file_name")
+        raise KitError(f"{path} lists the image {name[:_QUOTED]!r}, which {fault}; correct its file_name")
 
 
 def _checked_images(
@@ -134,7 +134,7 @@ def _checked_images(
             continue
         fault = ""
         if not all(
-            math.isfinite(side) and 1 <= side <= LONGEST and side == int(side)
+            math.isfinite(side) and 1 <= side <= _LONGEST and side == int(side)
             for side in (image.height, image.width)
         ):
             fault = (

@@ -18,7 +18,7 @@ CATEGORIES = ("astro", "cort", "shsy5y")
 COLUMNS = offline.TABLES["train.csv"]
 """What train.csv must have; the other columns may be blank or absent."""
 
-SIZE = (520, 704)
+_SIZE = (520, 704)
 """(height, width) of every image of the competition."""
 
 _DATE = re.compile(r"_\d{4}-\d{2}-\d{2}_\d{2}h\d{2}m\d{2}s(?=_|$)")
@@ -115,7 +115,7 @@ def submitted(data: Path | str) -> list[Frame]:
     root = locate(data)
     images = _test_images(root)
     found = [Frame(name, path, *_size(path)) for name, path in images.items()]
-    return found + [Frame(name, None, *SIZE) for name in _missing(root, images)]
+    return found + [Frame(name, None, *_SIZE) for name in _missing(root, images)]
 
 
 def _test_images(root: Path) -> dict[str, Path]:
@@ -136,7 +136,7 @@ def _size(path: Path) -> tuple[int, int]:
     try:
         return whole_size(path)
     except KitError:
-        return SIZE
+        return _SIZE
 
 
 def truth(data: Path | str) -> list[Frame] | None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from kitlib.config import Count, configuration
 from kitlib.errors import KitError
 
-LEFT_OUT = "left out"
+_LEFT_OUT = "left out"
 
 
 @configuration
@@ -62,7 +62,7 @@ class Findings(list[Finding]):
         super().__init__()
         self.folder = folder
 
-    def add(self, file: Path, fault: str, action: str = LEFT_OUT) -> None:
+    def add(self, file: Path, fault: str, action: str = _LEFT_OUT) -> None:
         """Add a fault of a file of the folder."""
         name = file.relative_to(self.folder) if file.is_relative_to(self.folder) else file
         self.append(Finding(name.as_posix(), fault, action))
@@ -81,6 +81,6 @@ class Findings(list[Finding]):
 
     def first_few(self, count: int = 3) -> str:
         """The first faults of files that were left out, for an error."""
-        faults = [f"{f.file} {f.fault}" for f in self if f.action == LEFT_OUT]
+        faults = [f"{f.file} {f.fault}" for f in self if f.action == _LEFT_OUT]
         more = f"; and {len(faults) - count} more" if len(faults) > count else ""
         return "; ".join(faults[:count]) + more

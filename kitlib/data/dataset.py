@@ -14,11 +14,11 @@ from kitlib.errors import KitError
 from kitlib.masks.rle import RLE
 from kitlib.records import Cell, Frame
 
-CATEGORY = "cell"
+_CATEGORY = "cell"
 """What cells are called where the data name no type."""
-WITH = {**layout.KINDS, "coco": "outlines in COCO JSON"}
+_WITH = {**layout.KINDS, "coco": "outlines in COCO JSON"}
 # The most cells of a frame that are predicted, unless a configuration says otherwise.
-MANY_CELLS = 1000
+_MANY_CELLS = 1000
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _own(data: Path, reading: ReadingConfig) -> Dataset:
     _check_some_left(
         data, parts, any(entry.annotation for entry in entries) or bool(contents.jsons), findings
     )
-    named = [f"{count} images with {WITH[kind]}" for kind, count in kinds.items() if kind]
+    named = [f"{count} images with {_WITH[kind]}" for kind, count in kinds.items() if kind]
     sentence = _sentence(" and ".join(named), parts["unlabelled"], parts["test"])
     return Dataset(sentence, **parts, categories=_categories(parts["labelled"]), findings=list(findings))
 
@@ -155,7 +155,7 @@ def _images_of(path: Path, data: Path, images: Iterable[Path]) -> Path:
 def _frame(
     entry: Entry, outlined: Frame | None, reading: ReadingConfig, findings: Findings
 ) -> tuple[Frame, str]:
-    """The frame of an image, and what its cells come from: a key of ``WITH``, "" for an image alone."""
+    """The frame of an image, and what its cells come from: a key of ``_WITH``, "" for an image alone."""
     height, width = planes.size(entry.image, reading)
     folder = entry.folders[0] if entry.folders and reading.folders_are == "category" else None
     group = layout.frame_id(entry.folders, "").rstrip("_") if reading.folders_are == "group" else ""
@@ -171,7 +171,7 @@ def _frame(
         return replace(frame, cells=outlined.cells, category=folder or outlined.category), "coco"
     if entry.annotation is None:
         return frame, ""
-    category = folder or CATEGORY
+    category = folder or _CATEGORY
     masks = _masks(entry.annotation, frame, reading, findings)
     cells = tuple(Cell(mask, category) for mask in masks)
     return replace(frame, cells=cells, category=category), entry.annotation.kind
@@ -215,8 +215,8 @@ def _check_some_left(
     if has_annotations and not annotated and findings.first_few():
         raise KitError(f"{data} holds no annotated image that can be used: {findings.first_few()}")
     for frame in parts["labelled"]:
-        if len(frame.cells) > MANY_CELLS and frame.path is not None:
-            fault = f"holds {len(frame.cells)} cells; by default, {MANY_CELLS} are predicted"
+        if len(frame.cells) > _MANY_CELLS and frame.path is not None:
+            fault = f"holds {len(frame.cells)} cells; by default, {_MANY_CELLS} are predicted"
             findings.add(frame.path, fault, "all are read; raise max_cells to predict as many")
 
 

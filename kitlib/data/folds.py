@@ -11,7 +11,7 @@ from kitlib.data.images import first_few
 from kitlib.errors import KitError
 from kitlib.records import Frame
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def assign(frames: Sequence[Frame], folds: int = 5, seed: int = 0) -> dict[str, int]:
@@ -77,7 +77,7 @@ def split(
     for category in sorted(trained ^ judged):
         side = "training" if category in judged else "validation"
         message = "fold %d leaves no %s image of category '%s': it has too few images or groups"
-        log.warning(message, fold, side, category)
+        _log.warning(message, fold, side, category)
     return train, validation
 
 
@@ -100,7 +100,7 @@ def _check(frames: Sequence[Frame], folds: int) -> None:
 def _groups(frames: Sequence[Frame]) -> dict[tuple[str, str], list[Frame]]:
     named = {frame.group for frame in frames}
     if len(named) == 1 and None not in named:
-        log.warning(
+        _log.warning(
             "all %d images share the group %s: folds ignore it, so scores may flatter", len(frames), *named
         )
         named = {None}

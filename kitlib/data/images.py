@@ -17,7 +17,7 @@ from kitlib.offline import SUFFIXES as SUFFIXES
 from kitlib.offline import is_image, out_of_memory
 
 # Names that a message lists.
-SHOWN = 3
+_SHOWN = 3
 #: What Pillow raises for files that are cut short, damaged, or whose headers claim too many pixels.
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, struct.error),
@@ -267,8 +267,8 @@ def check_size(path: Path, height: int, width: int, source: str) -> None:
 def first_few(names: Iterable[object]) -> str:
     """The first few names and how many more there are, for messages."""
     names = sorted(str(name) for name in names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _has_end(path: Path) -> bool:

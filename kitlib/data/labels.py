@@ -19,11 +19,11 @@ from kitlib.masks import rle
 from kitlib.masks.topology import topology
 
 # Formats that change numbers. The last two have lossless variants, but are not used for label images.
-LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP")
+_LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP")
 # A cell in more parts is not searched for how far they are apart.
-MANY_PARTS = 500
+_MANY_PARTS = 500
 # Whole numbers that a float of 64 bits holds exactly.
-LARGEST_NUMBER = 1 << 53
+_LARGEST_NUMBER = 1 << 53
 
 
 def read_labels(path: Path | str, reading: ReadingConfig = DEFAULTS) -> NDArray[np.integer]:
@@ -153,7 +153,7 @@ def _stored(path: Path) -> NDArray:
     """The numbers of an image file, turned; palettes are not resolved."""
     try:
         with Image.open(path) as image:
-            if image.format in LOSSY_FORMATS:
+            if image.format in _LOSSY_FORMATS:
                 raise KitError(f"{path} {planes.LOSSY_LABELS}")
             return images.turned(np.asarray(image), images.orientation(path))
     except FileNotFoundError:
@@ -177,8 +177,8 @@ def _wrong(labels: NDArray) -> str | None:
         return "holds fractions; a label image holds whole numbers: 0 for background, one number a cell"
     if labels.dtype.kind != "b" and labels.min() < 0:
         return "holds negative numbers; use 0 for background and 1, 2, ... for the cells"
-    if labels.dtype.kind in "fu" and labels.max() > LARGEST_NUMBER:
-        return f"holds numbers above {LARGEST_NUMBER}; number the cells 1, 2, ..."
+    if labels.dtype.kind in "fu" and labels.max() > _LARGEST_NUMBER:
+        return f"holds numbers above {_LARGEST_NUMBER}; number the cells 1, 2, ..."
     return None
 
 
@@ -202,8 +202,8 @@ def _parts(masks: Sequence[rle.RLE]) -> list[list[rle.RLE]]:
 
 def _far_apart(parts: Sequence[rle.RLE]) -> bool:
     """Whether the gap between some parts and the others is wider than the largest part is."""
-    if not 1 < len(parts) <= MANY_PARTS:
-        return len(parts) > MANY_PARTS
+    if not 1 < len(parts) <= _MANY_PARTS:
+        return len(parts) > _MANY_PARTS
     x0, y0, x1, y1 = rle.boxes(parts).T[:, :, None]
     gaps = np.maximum(np.maximum(x0 - x1.T, x0.T - x1), np.maximum(y0 - y1.T, y0.T - y1))
     near = gaps <= np.sqrt(rle.areas(parts).max())

@@ -14,11 +14,11 @@ from kitlib.data import cellpose
 from kitlib.data.config import Findings
 from kitlib.offline import is_image
 
-IMAGES = frozenset(("images", "image", "imgs", "img", "raw"))
-LABELS = frozenset(("labels", "label", "masks", "mask"))
+_IMAGES = frozenset(("images", "image", "imgs", "img", "raw"))
+_LABELS = frozenset(("labels", "label", "masks", "mask"))
 """Names, in small letters, of folders that hold images and label images."""
-MASKS = frozenset(("masks", "mask"))
-PARTS = {
+_MASKS = frozenset(("masks", "mask"))
+_PARTS = {
     **dict.fromkeys(("train", "training", "labelled", "labeled", "val", "valid", "validation"), "labelled"),
     **dict.fromkeys(("unlabelled", "unlabeled", "train_semi_supervised"), "unlabelled"),
     **dict.fromkeys(("test", "testing", "stage1_test", "stage2_test"), "test"),
@@ -26,10 +26,10 @@ PARTS = {
 }
 """Names of folders that hold a part of the data, and which part."""
 # What the name of an image may have after the common part, where its label image has a suffix as well.
-IMAGE_SUFFIXES = ("_img", "_image", "_raw")
+_IMAGE_SUFFIXES = ("_img", "_image", "_raw")
 # What Cellpose writes beside an image that is neither an image nor a label image.
-PASSED_OVER = ("_flows", "_cp_flows", "_cp_output", "_cp_outlines")
-ROI_SUFFIXES = ("_roiset", "_rois", "_roi")
+_PASSED_OVER = ("_flows", "_cp_flows", "_cp_output", "_cp_outlines")
+_ROI_SUFFIXES = ("_roiset", "_rois", "_roi")
 
 # The folders below the data's, without those that say the role of a file, and the name without extension.
 Key = tuple[str, ...]
@@ -92,8 +92,8 @@ def frame_id(folders: Sequence[str], stem: str) -> str:
 
 def part_of(names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """The part of the data that the first of some folders names, "" for none, and the folders left."""
-    plain = tuple(name for name in names if name.lower() not in IMAGES | LABELS)
-    part = PARTS.get(plain[0].lower(), "") if plain else ""
+    plain = tuple(name for name in names if name.lower() not in _IMAGES | _LABELS)
+    part = _PARTS.get(plain[0].lower(), "") if plain else ""
     return part, plain[1:] if part else plain
 
 
@@ -140,19 +140,19 @@ def _place(
 ) -> None:
     """Add one file to the contents."""
     folders = path.relative_to(folder).parts[:-1]
-    roles = [name.lower() for name in folders if name.lower() in IMAGES | LABELS]
-    plain = tuple(_normal(name) for name in folders if name.lower() not in IMAGES | LABELS)
+    roles = [name.lower() for name in folders if name.lower() in _IMAGES | _LABELS]
+    plain = tuple(_normal(name) for name in folders if name.lower() not in _IMAGES | _LABELS)
     stem, suffix = _normal(path.stem), path.suffix.lower()
     bare = _without(stem, mask_suffixes)
     if path.name.lower().endswith(cellpose.SUFFIX):
         contents.segs.setdefault((*plain, stem[: -len("_seg")]), path)
     elif suffix in (".zip", ".roi"):
-        bare = _without(stem, ROI_SUFFIXES) or stem.removeprefix("RoiSet_")
+        bare = _without(stem, _ROI_SUFFIXES) or stem.removeprefix("RoiSet_")
         contents.rois.setdefault((*plain, bare), path)
     elif suffix == ".json":
         contents.jsons.append(path)
-    elif is_image(path) and _without(stem, PASSED_OVER) is None:
-        is_label = roles[-1] in LABELS if roles else bare is not None
+    elif is_image(path) and _without(stem, _PASSED_OVER) is None:
+        is_label = roles[-1] in _LABELS if roles else bare is not None
         found, key = (contents.labels, stem) if is_label else (contents.images, stem)
         other = found.setdefault((*plain, key), path)
         if other != path:
@@ -184,7 +184,7 @@ def _annotations(
                 image = images.only_one(key[:-1])
             if image is not None:
                 result[image].append(Annotation(kind, (path,)))
-            elif kind == "label" and path.parent.name.lower() in MASKS:
+            elif kind == "label" and path.parent.name.lower() in _MASKS:
                 lone[key[:-1]].append(path)
             else:
                 findings.add(path, "has no image of its name", "passed over")
@@ -213,7 +213,7 @@ class _Images:
         """The image of an annotation's key: in its folders, else the only one of its name in its part."""
         folders, stem = key[:-1], key[-1]
         bare = _without(stem, suffixes)
-        stems = [stem] if bare is None else [stem, bare, *(bare + suffix for suffix in IMAGE_SUFFIXES)]
+        stems = [stem] if bare is None else [stem, bare, *(bare + suffix for suffix in _IMAGE_SUFFIXES)]
         for name in stems:
             if (*folders, name) in self._keys:
                 return (*folders, name)

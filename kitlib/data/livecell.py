@@ -24,8 +24,8 @@ from kitlib.data.config import Finding
 from kitlib.errors import KitError, unknown
 from kitlib.records import Frame
 
-FOLDER = "LIVECell_dataset_2021"
-SPLITS = ("train", "val", "test")
+_FOLDER = "LIVECell_dataset_2021"
+_SPLITS = ("train", "val", "test")
 CATEGORY = "cell"
 """What every cell is called when all lines count as one class."""
 
@@ -33,9 +33,9 @@ TWICE, ALSO_EARLIER = "listed twice", "also in an earlier split"
 HARDLY_ANNOTATED, OUTLINED_TWICE = "hardly annotated", "with cells outlined twice"
 
 # Images nearest in time, by whose cells it is judged how many an image should have.
-NEIGHBOURS = 8
+_NEIGHBOURS = 8
 # An image counts as outlined twice when a larger share of its cells has a twin.
-TWIN_SHARE = 0.5
+_TWIN_SHARE = 0.5
 
 # MCF7_Phase_G4_2_02d16h00m_1.tif: line, well, place in the well, time, and which part of the photograph.
 _NAME = re.compile(
@@ -95,20 +95,20 @@ def load(
             annotations.
     """
     for split in splits:
-        if split not in SPLITS:
-            raise unknown("LIVECell split", split, SPLITS)
+        if split not in _SPLITS:
+            raise unknown("LIVECell split", split, _SPLITS)
     if categories not in ("one", "line"):
         raise unknown("naming of LIVECell categories", categories, ("one", "line"))
     root, findings = _root(Path(data)), []
     chosen: dict[str, Frame] = {}
-    for split in sorted(set(splits), key=SPLITS.index):
+    for split in sorted(set(splits), key=_SPLITS.index):
         found = _read(root, split, categories, cache)
         findings += [Finding(name, TWICE, "the fuller annotation kept") for name in found.listed_twice]
         frames, more = _unseen(found.frames, split, splits, root, chosen)
         findings += more + [Finding(n, OUTLINED_TWICE, "left out") for n in found.outlined_twice]
         bad = set(found.outlined_twice)
         chosen |= {frame.id: frame for frame in frames if _file_name(frame) not in bad}
-    sparse = hardly_annotated(list(chosen.values()), few_cells)
+    sparse = _hardly_annotated(list(chosen.values()), few_cells)
     findings += [Finding(_file_name(chosen[name]), HARDLY_ANNOTATED, "left out") for name in sparse]
     return LiveCell([frame for name, frame in chosen.items() if name not in sparse], findings)
 
@@ -119,10 +119,10 @@ def splits_in(data: Path | str) -> list[str]:
         root = _root(Path(data))
     except KitError:
         return []
-    return [split for split in SPLITS if _annotations(root, split).is_file()]
+    return [split for split in _SPLITS if _annotations(root, split).is_file()]
 
 
-def hardly_annotated(frames: Sequence[Frame], share: float) -> set[str]:
+def _hardly_annotated(frames: Sequence[Frame], share: float) -> set[str]:
     """The ids of frames with fewer cells than ``share`` of the median of their neighbours.
 
     Neighbours are the frames of the same well that are nearest in time, or, where the well has fewer than
@@ -133,7 +133,7 @@ def hardly_annotated(frames: Sequence[Frame], share: float) -> set[str]:
         share: 0..1.
     """
     wells, lines = defaultdict(list), defaultdict(list)
-    times = {frame.id: hours(frame.id) for frame in frames}
+    times = {frame.id: _hours(frame.id) for frame in frames}
     for frame in frames:
         wells[frame.group].append(frame)
         lines[line(frame.id)].append(frame)
@@ -142,7 +142,7 @@ def hardly_annotated(frames: Sequence[Frame], share: float) -> set[str]:
         others = wells[frame.group] if len(wells[frame.group]) > 3 else lines[line(frame.id)]
         others = [f for f in others if f is not frame]
         nearest = sorted(others, key=lambda f: abs(times[f.id] - times[frame.id]))
-        counts = [len(f.cells) for f in nearest[:NEIGHBOURS]]
+        counts = [len(f.cells) for f in nearest[:_NEIGHBOURS]]
         if counts and len(frame.cells) < share * np.median(counts):
             found.add(frame.id)
     return found
@@ -160,7 +160,7 @@ def line(name: str) -> str | None:
     return match["line"] if match else None
 
 
-def hours(name: str) -> float:
+def _hours(name: str) -> float:
     """Hours from the beginning of the culture to the image, by its file name; 0 for another name."""
     match = _NAME.match(name)
     if not match or match["day"] is None:
@@ -180,7 +180,7 @@ def _unseen(
         root: LIVECell's folder, where the lists of the other splits stand.
         chosen: the frames of earlier splits by id.
     """
-    earlier = SPLITS[: SPLITS.index(split)]
+    earlier = _SPLITS[: _SPLITS.index(split)]
     left_out = {n for s in earlier if s not in splits for n in _listed(root, s)}
     unseen, findings = [], []
     for frame in frames:
@@ -225,7 +225,7 @@ def _read(root: Path, split: str, categories: str, cache: Path | None) -> _Split
 def _frames(file: coco.CocoFile, categories: str, outlined_twice: list[str]) -> Iterator[Frame]:
     """The frames of a file; names of those whose cells are outlined twice are added to ``outlined_twice``."""
     for frame in file.frames(_line if categories == "line" else _one):
-        if cleaning.twins(frame) > TWIN_SHARE * len(frame.cells):
+        if cleaning.twins(frame) > _TWIN_SHARE * len(frame.cells):
             outlined_twice.append(_file_name(frame))
         category = frame.category or (_line(frame.id, CATEGORY) if categories == "line" else CATEGORY)
         yield replace(frame, category=category, group=well(frame.id))
@@ -259,9 +259,9 @@ def _annotations(root: Path, split: str) -> Path:
 
 
 def _root(data: Path) -> Path:
-    for root in (data, data / FOLDER, data / COMPETITION / FOLDER):
+    for root in (data, data / _FOLDER, data / COMPETITION / _FOLDER):
         if (root / "annotations").is_dir():
             return root
     raise KitError(
-        f"{data} holds no {FOLDER}/ with annotations/ and images/; unpack LIVECell there, or correct --data"
+        f"{data} holds no {_FOLDER}/ with annotations/ and images/; unpack LIVECell there, or correct --data"
     )

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from roifile import ImagejRoi
 
 # Bytes of one ROI; a zip may claim any size.
-LARGEST_ROI = 1 << 24
+_LARGEST_ROI = 1 << 24
 # What zipfile raises, beside Python's own errors.
-DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
-AREAS = ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_AREAS = ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
 """Types of ROI that enclose pixels; the others are lines and points."""
 
 
@@ -63,17 +63,17 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """The ROIs of a file by their names in it."""
     try:
         if path.suffix.lower() == ".roi":
-            yield path.stem, path.read_bytes()[: LARGEST_ROI + 1]
+            yield path.stem, path.read_bytes()[: _LARGEST_ROI + 1]
             return
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.filename.lower().endswith(".roi"):
                     with archive.open(member) as file:
-                        yield member.filename, file.read(LARGEST_ROI + 1)
+                        yield member.filename, file.read(_LARGEST_ROI + 1)
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
     # What zipfile and zlib raise for damaged files.
-    except (*DAMAGED, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (*_DAMAGED, OSError, EOFError, ValueError, RuntimeError) as error:
         raise KitError(f"{path} is no whole zip of ROIs ({str(error)[:80]}); save it again") from error
 
 
@@ -82,7 +82,7 @@ def _parsed(data: bytes) -> ImagejRoi:
         import roifile
     except ImportError:
         raise KitError("ROIs of ImageJ are read by the package roifile: pip install roifile") from None
-    if len(data) > LARGEST_ROI:
+    if len(data) > _LARGEST_ROI:
         raise KitError("is too large for a ROI")
     try:
         return roifile.ImagejRoi.frombytes(data)
@@ -93,7 +93,7 @@ def _parsed(data: bytes) -> ImagejRoi:
 
 def _mask(roi: ImagejRoi, height: int, width: int) -> rle.RLE:
     composite, kind = roi.multi_coordinates is not None, roi.roitype.name
-    if not composite and kind not in AREAS:
+    if not composite and kind not in _AREAS:
         raise KitError(f"is a {kind.lower()}, which encloses no pixels")
     if kind == "OVAL" and not composite:
         mask = _oval(roi, height, width)

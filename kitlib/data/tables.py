@@ -27,8 +27,8 @@ ANNOTATION_COLUMNS = (
     *("plate_time", "sample_date", "sample_id", "elapsed_timedelta"),
 )
 #: Columns of predictions.csv: one row an instance, before post-processing.
-PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
-Columns = dict[str, Sequence[str]]
+_PREDICTION_COLUMNS = ("id", "cell_type", "score", "mask_score", "agreement", "width", "height", "predicted")
+_Columns = dict[str, Sequence[str]]
 #: Height, width.
 Size = tuple[int, int]
 # Rows that are parsed together: enough to be fast, few enough to take little memory.
@@ -190,7 +190,7 @@ def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
 
 def write_predictions(path: Path | str, frames: Iterable[Frame]) -> Path:
     """Write predicted frames as predictions.csv; a frame without cells has one row with an empty mask."""
-    return _write(path, PREDICTION_COLUMNS, (row for frame in frames for row in _prediction_rows(frame)))
+    return _write(path, _PREDICTION_COLUMNS, (row for frame in frames for row in _prediction_rows(frame)))
 
 
 def _prediction_rows(frame: Frame) -> Iterator[list]:
@@ -228,7 +228,7 @@ class _Table:
 
     path: Path | str
     start: int
-    columns: Columns
+    columns: _Columns
 
     def texts(self, name: str) -> Sequence[str | None]:
         """A column's texts without blanks around them; None where there is nothing."""

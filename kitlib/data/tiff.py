@@ -25,15 +25,15 @@ from kitlib.errors import KitError
 from kitlib.offline import out_of_memory
 
 # The first bytes of TIFF and BigTIFF, little- and big-endian.
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Compressions by which a pixel's number changes: JPEG, JPEG 2000, WebP, JPEG XR, JPEG XL; also LERC.
-LOSSY = {6, 7, 33003, 33004, 33005, 34712, 34887, 34892, 34927, 50001, 50002, 52546, 22610, 34934}
-MICROMETRES = {
+_LOSSY = {6, 7, 33003, 33004, 33005, 34712, 34887, 34892, 34927, 50001, 50002, 52546, 22610, 34934}
+_MICROMETRES = {
     **{"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "\\u00B5m": 1.0},
     **{"nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0, "m": 1e6},
 }
 # Micrometres. Programs write 72 or 300 dots an inch, 350 or 85 micrometres, where they know nothing.
-LARGEST_PIXEL = 25.0
+_LARGEST_PIXEL = 25.0
 # How many times as large as its file an image may be: a damaged header may claim any size.
 DENSEST, DENSEST_COMPRESSED = 1, 1 << 16
 # TIFF's photometric interpretations.
@@ -86,7 +86,7 @@ def is_tiff(path: Path) -> bool:
     """Whether the file begins as TIFF does, whatever its name; False where it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(4) in TIFF
+            return file.read(4) in _MAGIC
     except OSError:
         return False
 
@@ -171,7 +171,7 @@ def stack(path: Path, series: Sequence[tifffile.TiffPageSeries]) -> Stack:
     tag = page.tags.get(images.ORIENTATION)
     orientation = tag.value if tag and tag.value in range(1, 9) else 1
     colour = "S" in names and int(page.photometric) in COLOURS
-    return Stack(names, tuple(n for _, n in lengths), colour, orientation, int(page.compression) in LOSSY)
+    return Stack(names, tuple(n for _, n in lengths), colour, orientation, int(page.compression) in _LOSSY)
 
 
 def pixels(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack) -> NDArray:
@@ -224,22 +224,22 @@ def _tiff_pixel_size(path: Path) -> float | None:
         unit = {2: "inch", 3: "cm"}.get(int(tags.get("ResolutionUnit", 1)), "")
         if file.is_imagej:
             unit = str((file.imagej_metadata or {}).get("unit", unit))
-        return per_pixel * MICROMETRES[unit] if unit in MICROMETRES else None
+        return per_pixel * _MICROMETRES[unit] if unit in _MICROMETRES else None
 
 
 def _ome_pixel_size(text: str) -> float | None:
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", text)
     found = dict(re.findall(r'(PhysicalSizeX(?:Unit)?)="([^"]*)"', pixels[0])) if pixels else {}
     unit = found.get("PhysicalSizeXUnit", "µm")
-    if "PhysicalSizeX" not in found or unit not in MICROMETRES:
+    if "PhysicalSizeX" not in found or unit not in _MICROMETRES:
         return None
-    return float(found["PhysicalSizeX"]) * MICROMETRES[unit]
+    return float(found["PhysicalSizeX"]) * _MICROMETRES[unit]
 
 
 def _dots_pixel_size(path: Path) -> float | None:
     with Image.open(path) as image:
         dots = image.info.get("dpi")
-    return MICROMETRES["inch"] / float(dots[0]) if dots else None
+    return _MICROMETRES["inch"] / float(dots[0]) if dots else None
 
 
 def pixel_size(path: Path) -> float | None:
@@ -248,4 +248,4 @@ def pixel_size(path: Path) -> float | None:
         found = _tiff_pixel_size(path) if is_tiff(path) else _dots_pixel_size(path)
     except (KitError, ZeroDivisionError, *images.UNREADABLE):
         return None
-    return found if found is not None and 0 < found <= LARGEST_PIXEL else None
+    return found if found is not None and 0 < found <= _LARGEST_PIXEL else None

@@ -12,7 +12,7 @@ from torch import Tensor
 # Share of a box in the ignored area above which the area covers the box. A box that could match an unknown
 # cell in the area, with an IoU above 0.5, lies in the area by more than half, so it never counts as
 # background. pycocotools has the same rule for detections in a crowd.
-COVERED_SHARE = 0.5
+_COVERED_SHARE = 0.5
 
 
 class IgnoredArea:
@@ -45,12 +45,12 @@ class IgnoredArea:
         return IgnoredArea(self.table, torch.arange(self.count, device=self.table.device)[item].numel())
 
     def covers(self, boxes: Boxes) -> Tensor:
-        """(N,) bool: which boxes have more than ``COVERED_SHARE`` of their pixels in the image ignored."""
+        """(N,) bool: which boxes have more than ``_COVERED_SHARE`` of their pixels in the image ignored."""
         height, width = self.table.shape
         x0, y0, x1, y1 = boxes.tensor.round().long().unbind(1)
         x0, x1 = x0.clamp(0, width - 1), x1.clamp(0, width - 1)
         y0, y1 = y0.clamp(0, height - 1), y1.clamp(0, height - 1)
-        return self._pixels(x0, y0, x1, y1) > COVERED_SHARE * (x1 - x0) * (y1 - y0)
+        return self._pixels(x0, y0, x1, y1) > _COVERED_SHARE * (x1 - x0) * (y1 - y0)
 
     def covers_bins(self, boxes: Tensor, side: int) -> Tensor:
         """(N, side, side) bool: which of ``side`` x ``side`` bins of (N, 4) boxes have an ignored centre."""

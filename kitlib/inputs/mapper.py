@@ -20,9 +20,9 @@ from kitlib.inputs.sample import PackedSample
 from kitlib.records import Cell, Frame
 
 # With these categories all cells are of one class, as in the paper's pretraining.
-ONE_CLASS = ("cell",)
+_ONE_CLASS = ("cell",)
 # Width, in pixels, of the surroundings pasted with a cell, which has a bright halo in phase contrast.
-HALO = 3
+_HALO = 3
 
 
 class FramePool:
@@ -91,7 +91,7 @@ class Mapper:
         return crop(patch, view.window, self.config.min_visible)
 
     def _label(self, frame: Frame, cell: Cell) -> int:
-        if self.categories == ONE_CLASS:
+        if self.categories == _ONE_CLASS:
             return 0
         if cell.category not in self.categories:
             raise unknown(f"cell type in frame {frame.id}:", cell.category, self.categories)
@@ -123,13 +123,13 @@ def copy_paste(patch: Patch, donor: Patch, min_visible: float, rng: Generator) -
 def _blend(image: NDArray[np.float32], donor: NDArray[np.uint8], shift: float, cell: PatchCell) -> None:
     """Draw one cell of the donor, with a halo that fades out, over ``image`` in place."""
     x0, y0, x1, y1 = cell.box
-    left, top = max(x0 - HALO, 0), max(y0 - HALO, 0)
-    right, bottom = min(x1 + HALO, image.shape[1]), min(y1 + HALO, image.shape[0])
+    left, top = max(x0 - _HALO, 0), max(y0 - _HALO, 0)
+    right, bottom = min(x1 + _HALO, image.shape[1]), min(y1 + _HALO, image.shape[0])
     around = (y0 - top, bottom - y1, x0 - left, right - x1)
     mask = cv2.copyMakeBorder(
         np.ascontiguousarray(cell.mask).view(np.uint8), *around, cv2.BORDER_CONSTANT, value=0
     )
     distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
-    alpha = np.clip(1 - distance / (HALO + 1), 0, 1)
+    alpha = np.clip(1 - distance / (_HALO + 1), 0, 1)
     under = image[top:bottom, left:right]
     under += alpha * (donor[top:bottom, left:right] + shift - under)

@@ -15,7 +15,7 @@ from kitlib.records import Cell, Frame
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 # Resized mask pixels of at least 0.5 are inside, also where rounding has made them smaller.
-INSIDE = 0.5 - 1e-6
+_INSIDE = 0.5 - 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Patch:
         return self.image.shape[0], self.image.shape[1]
 
 
-def overlap(a: Box, b: Box) -> Box | None:
+def _overlap(a: Box, b: Box) -> Box | None:
     """The box that two boxes share, if any."""
     x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
@@ -111,7 +111,7 @@ def resize(patch: Patch, size: tuple[int, int]) -> Patch:
     ignore = None
     if patch.ignore is not None:
         resized = cv2.resize(patch.ignore.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
-        ignore = resized >= INSIDE
+        ignore = resized >= _INSIDE
     return Patch(image, tuple(cell for cell in cells if cell is not None), ignore)
 
 
@@ -158,7 +158,7 @@ def _resized(
     down += rows.weight[:, None] * (padded[rows.high] - down)
     across = down[:, columns.low]
     across += columns.weight * (down[:, columns.high] - across)
-    mask = across >= INSIDE
+    mask = across >= _INSIDE
     count = np.count_nonzero(mask)
     if not count:
         return None
@@ -194,7 +194,7 @@ def _window(pixels: NDArray, box: Box, fill: Callable[[], float]) -> NDArray:
 
 
 def _cropped(cell: PatchCell, box: Box) -> PatchCell | None:
-    inside = overlap(cell.box, box)
+    inside = _overlap(cell.box, box)
     if inside is None:
         return None
     x0, y0, x1, y1 = inside

@@ -20,12 +20,12 @@ from kitlib import config, files, offline
 from kitlib.errors import KitError
 from kitlib.kaggle import image
 
-FOLDER = "kaggle"  # of a run
+_FOLDER = "kaggle"  # of a run
 NOBODY = "INSERT_USER_HERE"  # until ``kit push`` knows who is signed in
 DATASET, KERNEL = "dataset-metadata.json", "kernel-metadata.json"  # the names that Kaggle's client looks for
-NOTEBOOK = "06_submit.ipynb"
-TRAINED = "config.yaml"  # configuration of the training that the weights come from
-MACHINE_PATHS = ("out", "train", "val", "weights")  # keys of it that are of no use on another machine
+_NOTEBOOK = "06_submit.ipynb"
+_TRAINED = "config.yaml"  # configuration of the training that the weights come from
+_MACHINE_PATHS = ("out", "train", "val", "weights")  # keys of it that are of no use on another machine
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Bundle:
 
     @property
     def folder(self) -> Path:
-        return self.run / FOLDER
+        return self.run / _FOLDER
 
     @property
     def dataset(self) -> Path:
@@ -129,7 +129,7 @@ def write(
             bundle is intact.
     """
     slug = _slug(run.name)
-    target = files.make_folder(run / FOLDER)
+    target = files.make_folder(run / _FOLDER)
     # A process that was killed leaves its temporary folder.
     for left in target.glob(".new-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -158,10 +158,10 @@ def _write_dataset(folder: Path, run: Path, best: Best, ident: str, half: bool) 
         weights = checkpoint.load(path).slim()
         checkpoint.save(folder / name, weights.half() if half else weights)
     shutil.copyfile(best.post, folder / "post.yaml")
-    settings = run / best.stage / TRAINED
+    settings = run / best.stage / _TRAINED
     if settings.is_file():
-        values = {k: v for k, v in config.read_yaml(settings).items() if k not in MACHINE_PATHS}
-        files.write_text(folder / TRAINED, config.format_yaml(values))
+        values = {k: v for k, v in config.read_yaml(settings).items() if k not in _MACHINE_PATHS}
+        files.write_text(folder / _TRAINED, config.format_yaml(values))
     wheels = [path.name for path in image.write_wheels(folder)]
     shutil.copyfile(offline.__file__, folder / offline.SCRIPT)
     manifest = {
@@ -188,12 +188,12 @@ def _write_kernel(folder: Path, notebook: Path, parameters: Mapping[str, Any], u
 
     filled = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters))
     filled.metadata.pop("papermill", None)
-    files.write_text(folder / NOTEBOOK, nbformat.writes(filled))
+    files.write_text(folder / _NOTEBOOK, nbformat.writes(filled))
     ident = f"{slug}-submit"
     described = {
         "id": f"{user}/{ident}",
         "title": ident.replace("-", " "),
-        "code_file": NOTEBOOK,
+        "code_file": _NOTEBOOK,
         "language": "python",
         "kernel_type": "notebook",
         "is_private": True,
@@ -238,8 +238,8 @@ def load(run: Path | str) -> Bundle:
     run = Path(run)
     if not run.is_dir():
         raise KitError(f"{run} is not a run's folder; name one such as outputs/demo")
-    described = run / FOLDER / "dataset" / DATASET, run / FOLDER / "kernel" / KERNEL
-    manifest = run / FOLDER / "dataset" / offline.MANIFEST
+    described = run / _FOLDER / "dataset" / DATASET, run / _FOLDER / "kernel" / KERNEL
+    manifest = run / _FOLDER / "dataset" / offline.MANIFEST
     for path in (*described, manifest):
         if not path.is_file():
             raise KitError(f"{path} does not exist; run `kit bundle {run}` first")
@@ -312,7 +312,7 @@ def trained(folder: Path) -> Path | None:
         KitError: both are damaged.
     """
     with _as_kit_error(folder):
-        return offline.intact(folder, TRAINED)
+        return offline.intact(folder, _TRAINED)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from kitlib.errors import KitError
 from kitlib.files import atomic, stays_inside
 from kitlib.kaggle.sdist import fetch
 
-WHEEL = """\
+_WHEEL = """\
 Wheel-Version: 1.0
 Generator: kitlib
 Root-Is-Purelib: true
@@ -51,7 +51,7 @@ def pack(files: dict[str, bytes], folder: str) -> bytes:
         files: contents by path, METADATA among them; WHEEL and RECORD are made here.
         folder: the folder of METADATA.
     """
-    files = {**files, f"{folder}/WHEEL": WHEEL.encode()}
+    files = {**files, f"{folder}/WHEEL": _WHEEL.encode()}
     files[f"{folder}/RECORD"] = _record(files, folder).encode()
     buffer = io.BytesIO()
     # Without compression, which differs from one zlib to the next.
@@ -80,10 +80,10 @@ VERSION = "0.6"
 SDIST_NAME = f"{PROJECT}-{VERSION}.tar.gz"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 WHEEL_NAME = file_name("detectron2", VERSION)
-DIST_INFO = dist_info("detectron2", VERSION)
+_DIST_INFO = dist_info("detectron2", VERSION)
 
 # Folders of the sdist and where they go, as in the `packages` and `package_dir` of its setup.py.
-FOLDERS = {
+_FOLDERS = {
     "detectron2": "detectron2",
     "projects/PointRend/point_rend": "detectron2/projects/point_rend",
     "projects/DeepLab/deeplab": "detectron2/projects/deeplab",
@@ -113,7 +113,7 @@ REQUIRES = (
     "yacs>=0.1.8",
 )
 
-METADATA = f"""\
+_METADATA = f"""\
 Metadata-Version: 2.1
 Name: detectron2
 Version: {VERSION}
@@ -159,14 +159,14 @@ def from_sdist(sdist: bytes) -> bytes:
     Raises:
         KitError: the archive is damaged, or holds a path that leaves its own folder.
     """
-    files = contents(sdist)
+    files = _contents(sdist)
     wheel = {target: data for name, data in files.items() if (target := _target(name))}
-    wheel[f"{DIST_INFO}/LICENSE"] = files["LICENSE"]
-    wheel[f"{DIST_INFO}/METADATA"] = METADATA.encode()
-    return pack(wheel, DIST_INFO)
+    wheel[f"{_DIST_INFO}/LICENSE"] = files["LICENSE"]
+    wheel[f"{_DIST_INFO}/METADATA"] = _METADATA.encode()
+    return pack(wheel, _DIST_INFO)
 
 
-def contents(sdist: bytes) -> dict[str, bytes]:
+def _contents(sdist: bytes) -> dict[str, bytes]:
     """The regular files of an sdist by their path below its top folder. Nothing is written to disk.
 
     Raises:
@@ -192,7 +192,7 @@ def _below_top(member: tarfile.TarInfo) -> str:
 
 def _target(name: str) -> str | None:
     """Where a file of the sdist goes in the wheel, if anywhere."""
-    for source, target in FOLDERS.items():
+    for source, target in _FOLDERS.items():
         if name.startswith(f"{source}/"):
             return target + name[len(source) :]
     return None

@@ -26,10 +26,10 @@ HOURS = 9.0  # time limit of a notebook with a GPU
 ABSENT = frozenset({"detectron2", "fvcore", "hydra-core", "iopath", "kitlib", "portalocker", "yacs"})
 
 #: What a submission imports; it brings these two in any case.
-ROOTS = ("kitlib", "detectron2")
+_ROOTS = ("kitlib", "detectron2")
 #: Files of a .dist-info that say how the distribution was installed here, or that ``pack`` makes.
-LOCAL = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")
-SKIPPED = ("__pycache__", ".pyc")
+_LOCAL = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")
+_SKIPPED = ("__pycache__", ".pyc")
 
 
 def normalised(name: str) -> str:
@@ -58,13 +58,13 @@ def _packages() -> tuple[tuple[str, str], ...]:
 
 
 def write_wheels(folder: Path) -> list[Path]:
-    """Write the wheels of ``lacking`` into ``folder``, and return their paths.
+    """Write the wheels of ``_lacking`` into ``folder``, and return their paths.
 
     Raises:
         KitError: one of the packages is not installed here, or is not of pure Python.
     """
     made = []
-    for name in sorted(lacking()):
+    for name in sorted(_lacking()):
         distribution = _installed(name)
         if name == "detectron2" and (_is_editable(distribution) or not _is_pure(distribution)):
             # The user has built it.
@@ -77,17 +77,17 @@ def write_wheels(folder: Path) -> list[Path]:
     return made
 
 
-def lacking() -> set[str]:
+def _lacking() -> set[str]:
     """Names of the distributions that the kit needs, directly or not, and the image lacks.
 
     Raises:
         KitError: one of them is not installed here.
     """
     found: set[str] = set()
-    there, todo = packages(), list(ROOTS)
+    there, todo = packages(), list(_ROOTS)
     while todo:
         name = todo.pop()
-        if name in found or (name in there and name not in ROOTS):
+        if name in found or (name in there and name not in _ROOTS):
             continue
         found.add(name)
         todo += _needs(_installed(name))
@@ -133,9 +133,9 @@ def _files(distribution: metadata.Distribution) -> dict[str, bytes]:
 
 
 def _is_wanted(name: str) -> bool:
-    if name.startswith("..") or any(mark in name for mark in SKIPPED):
+    if name.startswith("..") or any(mark in name for mark in _SKIPPED):
         return False
-    return not (".dist-info/" in name and name.rpartition("/")[2] in LOCAL)
+    return not (".dist-info/" in name and name.rpartition("/")[2] in _LOCAL)
 
 
 def _is_editable(distribution: metadata.Distribution) -> bool:

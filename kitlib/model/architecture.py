@@ -14,7 +14,7 @@ from kitlib.model import detector, heads, roi_align  # registers their parts
 from kitlib.model.presets import LEVELS, Architecture, ModelConfig
 from kitlib.runtime import heartbeat
 
-STAGES = ("res2", "res3", "res4", "res5")
+_STAGES = ("res2", "res3", "res4", "res5")
 
 
 def build_model(config: ModelConfig) -> detector.WeightedRCNN:
@@ -65,8 +65,8 @@ def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
     resnet.DEPTH, resnet.NORM, resnet.STRIDE_IN_1X1 = a.depth, a.norm, a.stride_in_1x1
     resnet.NUM_GROUPS, resnet.WIDTH_PER_GROUP = a.groups, a.group_width
     resnet.RES2_OUT_CHANNELS = 64 if a.depth < 50 else 256
-    resnet.OUT_FEATURES = list(STAGES)
-    cfg.MODEL.FPN.IN_FEATURES = list(STAGES)
+    resnet.OUT_FEATURES = list(_STAGES)
+    cfg.MODEL.FPN.IN_FEATURES = list(_STAGES)
     cfg.MODEL.FPN.OUT_CHANNELS = a.fpn_channels
     # As in detectron2's model zoo: published weights have no FPN statistics that could be frozen.
     cfg.MODEL.FPN.NORM = "" if a.norm == "FrozenBN" else a.norm

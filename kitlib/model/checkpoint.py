@@ -21,7 +21,7 @@ from kitlib.errors import KitError
 from kitlib.model import pickles
 from kitlib.model.presets import ModelConfig
 
-FORMAT = 1
+_FORMAT = 1
 _REQUIRED = {"model_config", "categories", "model"}
 
 
@@ -71,7 +71,7 @@ def save(path: Path | str, checkpoint: Checkpoint, previous: Path | None = None)
         KitError: the disk is full or the folder is not writable; an existing file at ``path`` is intact.
     """
     content = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "model_config": configs.to_dict(checkpoint.config),
         "categories": list(checkpoint.categories),
         "iteration": checkpoint.iteration,
@@ -119,10 +119,10 @@ def parse(content: Mapping[str, Any], source: str) -> Checkpoint:
     Raises:
         KitError: a newer version wrote the file, or its parts contradict each other.
     """
-    if content.get("format", 0) not in range(FORMAT + 1):
+    if content.get("format", 0) not in range(_FORMAT + 1):
         raise KitError(
             f"{source} is in format {content['format']} of a newer kitlib, and this one reads formats up to "
-            f"{FORMAT}; update kitlib"
+            f"{_FORMAT}; update kitlib"
         )
     if "format" not in content:
         content = _upgrade(content)

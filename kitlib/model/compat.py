@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 
 # Warnings of torch and setuptools about detectron2's code, which the user cannot change.
-IGNORED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+_IGNORED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     ("torch.meshgrid: in an upcoming release", UserWarning),
     (r"`torch\.jit\.script", FutureWarning),
     (r"`torch\.jit\.script", DeprecationWarning),
@@ -41,7 +41,7 @@ def apply() -> None:
     vars(PIL.Image).setdefault("LINEAR", PIL.Image.Resampling.BILINEAR)
     for python_type in (bool, int, float):
         vars(np).setdefault(python_type.__name__, python_type)
-    for message, category in IGNORED_WARNINGS:
+    for message, category in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
     if not any(isinstance(finder, _StandIns) for finder in sys.meta_path):
         sys.meta_path.append(_StandIns())

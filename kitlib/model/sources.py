@@ -23,7 +23,7 @@ from kitlib.errors import KitError
 from kitlib.model import checkpoint, pickles
 from kitlib.model.presets import ModelConfig
 
-TIMM = "timm://"
+_TIMM = "timm://"
 # detectron2's published weights by preset, so that a configuration can say "imagenet" or "coco".
 PUBLISHED: dict[str, dict[str, str]] = {
     "imagenet": {
@@ -61,7 +61,7 @@ def published(config: ModelConfig, name: str) -> str:
         KitError: there are none for the model's preset.
     """
     if backbone := config.architecture.backbone:
-        return TIMM + backbone
+        return _TIMM + backbone
     if config.preset not in PUBLISHED[name]:
         known = ", ".join(PUBLISHED[name])
         raise KitError(f"no '{name}' weights exist for preset '{config.preset}', only for {known}")
@@ -83,8 +83,8 @@ def read(source: str) -> Weights:
     Raises:
         KitError: the file does not exist, cannot be downloaded, is cut short or damaged, or would run code.
     """
-    if source.startswith(TIMM):
-        return Weights(_download_timm(source.removeprefix(TIMM)))
+    if source.startswith(_TIMM):
+        return Weights(_download_timm(source.removeprefix(_TIMM)))
     path = _local(source)
     content = _read_file(path, source)
     if checkpoint.is_ours(content):

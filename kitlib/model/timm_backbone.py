@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from kitlib.errors import KitError
 
-STRIDES = (4, 8, 16, 32)
+_STRIDES = (4, 8, 16, 32)
 # Height and width of a trial image: multiples of 32 that no model for a single size of image takes.
-TRIAL_SIZE = (96, 160)
+_TRIAL_SIZE = (96, 160)
 _ADVICE = "choose one such as resnet50, convnext_tiny or tf_efficientnetv2_s"
 
 
@@ -41,7 +41,7 @@ class TimmBackbone(Backbone):
         elif norm == "SyncBN":
             self.body = convert_sync_batchnorm(self.body)
         self._out_features = ["res2", "res3", "res4", "res5"]
-        self._out_feature_strides = dict(zip(self._out_features, STRIDES, strict=True))
+        self._out_feature_strides = dict(zip(self._out_features, _STRIDES, strict=True))
         channels = _feature_info(self.body).channels()
         self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
         if freeze_at >= 2:
@@ -53,7 +53,7 @@ class TimmBackbone(Backbone):
 
     def _freeze(self, freeze_at: int) -> None:
         """Freeze what res{freeze_at} depends on: the parameters for which it has a gradient."""
-        features = self.eval()(torch.zeros(1, 3, *TRIAL_SIZE))[f"res{freeze_at}"]
+        features = self.eval()(torch.zeros(1, 3, *_TRIAL_SIZE))[f"res{freeze_at}"]
         parameters = list(self.body.parameters())
         gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -85,21 +85,21 @@ def _feature_info(body: nn.Module) -> FeatureInfo:
 
 
 def _indices(name: str) -> list[int]:
-    """Which of a model's feature maps to take: for each of ``STRIDES`` the last one that has it."""
+    """Which of a model's feature maps to take: for each of ``_STRIDES`` the last one that has it."""
     try:
         with torch.device("meta"):
             found = _feature_info(timm.create_model(_known(name), features_only=True)).reduction()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         raise KitError(f"timm model '{name}' gives no feature maps ({error}); {_ADVICE}") from error
-    if missing := [stride for stride in STRIDES if stride not in found]:
+    if missing := [stride for stride in _STRIDES if stride not in found]:
         raise KitError(f"timm model '{name}' has features at strides {found}, none at {missing}; {_ADVICE}")
-    return [len(found) - 1 - found[::-1].index(stride) for stride in STRIDES]
+    return [len(found) - 1 - found[::-1].index(stride) for stride in _STRIDES]
 
 
 def _create(name: str) -> tuple[nn.Module, bool]:
-    """The model, tried on an image of ``TRIAL_SIZE``, and whether its features have the channels last."""
+    """The model, tried on an image of ``_TRIAL_SIZE``, and whether its features have the channels last."""
     indices = _indices(name)
-    sizes = [(TRIAL_SIZE[0] // stride, TRIAL_SIZE[1] // stride) for stride in STRIDES]
+    sizes = [(_TRIAL_SIZE[0] // stride, _TRIAL_SIZE[1] // stride) for stride in _STRIDES]
     # Models with window attention need the option to take any size; other models do not know it.
     attempts: tuple[dict[str, Any], ...] = ({}, {"strict_img_size": False})
     for options in attempts:
@@ -107,7 +107,7 @@ def _create(name: str) -> tuple[nn.Module, bool]:
             body = timm.create_model(name, features_only=True, out_indices=indices, **options)
             channels_last = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
             with torch.no_grad():
-                features = _run(body.eval(), torch.zeros(1, 3, *TRIAL_SIZE), channels_last)
+                features = _run(body.eval(), torch.zeros(1, 3, *_TRIAL_SIZE), channels_last)
         except (RuntimeError, AssertionError, TypeError, ValueError):
             continue
         if [tuple(x.shape[-2:]) for x in features] == sizes:

@@ -19,15 +19,15 @@ from kitlib.model import checkpoint, sources
 from kitlib.model.detector import WeightedRCNN
 from kitlib.model.presets import ModelConfig
 
-BACKBONE = "backbone.bottom_up."
+_BACKBONE = "backbone.bottom_up."
 # Layers whose shapes depend on the classes and the anchors; no other may differ in shape from the file's.
-PREDICTORS = re.compile(r"\.(cls_score|bbox_pred|predictor|objectness_logits|anchor_deltas)\.(weight|bias)$")
+_PREDICTORS = re.compile(r"\.(cls_score|bbox_pred|predictor|objectness_logits|anchor_deltas)\.(weight|bias)$")
 # Statistics of batch norms, which Caffe2's files have folded into scale and shift.
 STATISTICS = re.compile(r"\.running_(mean|var)$")
 # Not in reports: constants of the configuration, and counters and statistics that not every file has.
-IGNORED = re.compile(r"pixel_(mean|std)$|cell_anchors|num_batches_tracked$|^fc1000")
+_IGNORED = re.compile(r"pixel_(mean|std)$|cell_anchors|num_batches_tracked$|^fc1000")
 # Prefixes that the model's names have and those of a backbone or a Caffe2 detector lack.
-PREFIXES = ("", "backbone.bottom_up.body.", BACKBONE, "backbone.", "roi_heads.")
+_PREFIXES = ("", "backbone.bottom_up.body.", _BACKBONE, "backbone.", "roi_heads.")
 _REMEDY = "build the model that the weights were trained for, or give other weights"
 
 
@@ -44,7 +44,7 @@ def match(of_model: Iterable[str], of_file: Iterable[str]) -> dict[str, str]:
     matches = {}
     for name in of_model:
         forms = (name, _single_head(name), _torchvision(name))
-        candidates = (form.removeprefix(p) for form in forms for p in PREFIXES if form.startswith(p))
+        candidates = (form.removeprefix(p) for form in forms for p in _PREFIXES if form.startswith(p))
         found = (names.get(candidate.replace("_", ".")) for candidate in candidates)
         if first := next(filter(None, found), None):
             matches[name] = first
@@ -59,9 +59,9 @@ def _single_head(name: str) -> str:
 
 def _torchvision(name: str) -> str:
     """The name of a tensor of detectron2's ResNet in torchvision and timm."""
-    if not name.startswith(BACKBONE):
+    if not name.startswith(_BACKBONE):
         return name
-    name = name.removeprefix(BACKBONE).removeprefix("stem.")
+    name = name.removeprefix(_BACKBONE).removeprefix("stem.")
     name = re.sub(r"^res(\d)\.", lambda m: f"layer{int(m[1]) - 1}.", name)
     name = re.sub(r"conv(\d)\.norm\.", r"bn\1.", name)
     return name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
@@ -75,7 +75,7 @@ def replicate(name: str, tensor: Tensor, target: Tensor) -> Tensor | None:
         tensor: from the file, of one class. Rows of ``cls_score`` are the classes, then the background.
         target: the model's tensor.
     """
-    if not PREDICTORS.search(name) or tensor.shape[1:] != target.shape[1:]:
+    if not _PREDICTORS.search(name) or tensor.shape[1:] != target.shape[1:]:
         return None
     if ".cls_score." in name:
         classes = target.shape[0] - 1
@@ -202,7 +202,7 @@ def load(model: WeightedRCNN, source: str) -> Report:
         source,
         loaded=tuple(fitting),
         missing=tuple(n for n in target if n not in matches and not _optional(n)),
-        unexpected=tuple(n for n in found.tensors if n not in used and not IGNORED.search(n)),
+        unexpected=tuple(n for n in found.tensors if n not in used and not _IGNORED.search(n)),
         mismatched=tuple(mismatched),
         replicated=tuple(replicated),
         advice=_advice(model, fitting, found.tensors),
@@ -219,9 +219,9 @@ def _replicated(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
 def _check_ours(model: WeightedRCNN, source: str, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     """KitError unless a checkpoint of ours has all of the model's tensors; predictors may differ in shape."""
     target = model.state_dict()
-    left_out = {n for n in target.keys() & tensors.keys() if PREDICTORS.search(n)}
+    left_out = {n for n in target.keys() & tensors.keys() if _PREDICTORS.search(n)}
     of_model, of_file = (
-        {n: tensor for n, tensor in named.items() if n not in left_out and not IGNORED.search(n)}
+        {n: tensor for n, tensor in named.items() if n not in left_out and not _IGNORED.search(n)}
         for named in (target, tensors)
     )
     differences = checkpoint.differences(of_model, of_file)
@@ -232,8 +232,8 @@ def _check_foreign(
     model: WeightedRCNN, source: str, fitting: Mapping[str, Tensor], mismatched: list[Mismatch]
 ) -> None:
     """KitError unless a file has half of the backbone's tensors, and only predictors differ in shape."""
-    wrong = [m for m in mismatched if not PREDICTORS.search(m.name)]
-    backbone = [n for n in model.state_dict() if n.startswith(BACKBONE) and not _optional(n)]
+    wrong = [m for m in mismatched if not _PREDICTORS.search(m.name)]
+    backbone = [n for n in model.state_dict() if n.startswith(_BACKBONE) and not _optional(n)]
     share = sum(n in fitting for n in backbone) / len(backbone)
     if not wrong and share >= 0.5:
         return
@@ -253,14 +253,14 @@ def _advice(
 ) -> tuple[str, ...]:
     """What to change where these weights in this model would spoil the training, in sentences."""
     architecture, advice = model.config.architecture, []
-    body = {n: p for n, p in model.named_parameters() if n.startswith(BACKBONE)}
+    body = {n: p for n, p in model.named_parameters() if n.startswith(_BACKBONE)}
     if not any(name in fitting for name in body):
         if any("FrozenBatchNorm" in type(m).__name__ for m in model.modules()):
             advice.append("FrozenBN diverges on random weights: load a backbone, or train with norm GN")
         if not all(p.requires_grad for p in body.values()):
             advice.append("the first stages are frozen at random values: load a backbone, or set freeze_at 0")
         return tuple(advice)
-    statistics = {n for n in model.state_dict() if n.startswith(BACKBONE) and STATISTICS.search(n)}
+    statistics = {n for n in model.state_dict() if n.startswith(_BACKBONE) and STATISTICS.search(n)}
     in_file = any(STATISTICS.search(name) for name in of_file)
     if in_file and not statistics:
         advice.append(
@@ -268,7 +268,7 @@ def _advice(
         )
     if statistics and not in_file and architecture.norm != "FrozenBN":
         advice.append("the file's batch norms are folded to scale and shift: use norm FrozenBN")
-    by_torchvision = any(name.removeprefix(BACKBONE).startswith("layer1.") for name in of_file)
+    by_torchvision = any(name.removeprefix(_BACKBONE).startswith("layer1.") for name in of_file)
     if by_torchvision and not architecture.backbone and architecture.stride_in_1x1:
         advice.append(
             "torchvision's and timm's ResNets stride in the 3x3 and take scaled pixels: set stride_in_1x1 "
@@ -278,7 +278,7 @@ def _advice(
 
 
 def _optional(name: str) -> bool:
-    return bool(IGNORED.search(name) or STATISTICS.search(name))
+    return bool(_IGNORED.search(name) or STATISTICS.search(name))
 
 
 def _part(name: str) -> str:

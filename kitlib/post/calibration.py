@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-KNOTS = 33
+_KNOTS = 33
 """Scores between which probabilities are interpolated; isotonic regression has hardly more steps."""
 
 
@@ -72,7 +72,7 @@ def calibrate(scores: NDArray[np.float64], matched: NDArray[np.bool_], cells: in
     # Imported only now, as the import takes a second.
     from sklearn.isotonic import IsotonicRegression
 
-    knots = np.unique(np.quantile(scores, np.linspace(0, 1, KNOTS)).round(6))
+    knots = np.unique(np.quantile(scores, np.linspace(0, 1, _KNOTS)).round(6))
     fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     match = [fit.fit(scores, column).predict(knots).round(6) for column in matched.T]
     found = np.interp(scores, knots, match[0]).sum()

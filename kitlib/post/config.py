@@ -59,7 +59,7 @@ class CategoryConfig:
 NAMES = tuple(f.name for f in dataclasses.fields(CategoryConfig))
 
 
-def default(name: str) -> Callable[[], dict[str, Any]]:
+def _default(name: str) -> Callable[[], dict[str, Any]]:
     """A factory of tables by type that hold one default for all types: that of ``CategoryConfig``."""
     return lambda: {"default": getattr(CategoryConfig, name)}
 
@@ -83,15 +83,15 @@ class PostConfig:
 
     RENAMED: ClassVar = {"score": "score_threshold", "gain": "calibrations"}
 
-    score_threshold: dict[str, Float] = Field(default_factory=default("score_threshold"))
-    min_area: dict[str, Int] = Field(default_factory=default("min_area"))
-    max_area: dict[str, Int | None] = Field(default_factory=default("max_area"))
-    mask_nms: dict[str, Float] = Field(default_factory=default("mask_nms"))
-    max_clipped: dict[str, Float] = Field(default_factory=default("max_clipped"))
-    split: dict[str, Split] = Field(default_factory=default("split"))
-    fill_holes: dict[str, bool] = Field(default_factory=default("fill_holes"))
-    largest_only: dict[str, bool] = Field(default_factory=default("largest_only"))
-    mask_threshold: dict[str, Float] = Field(default_factory=default("mask_threshold"))
+    score_threshold: dict[str, Float] = Field(default_factory=_default("score_threshold"))
+    min_area: dict[str, Int] = Field(default_factory=_default("min_area"))
+    max_area: dict[str, Int | None] = Field(default_factory=_default("max_area"))
+    mask_nms: dict[str, Float] = Field(default_factory=_default("mask_nms"))
+    max_clipped: dict[str, Float] = Field(default_factory=_default("max_clipped"))
+    split: dict[str, Split] = Field(default_factory=_default("split"))
+    fill_holes: dict[str, bool] = Field(default_factory=_default("fill_holes"))
+    largest_only: dict[str, bool] = Field(default_factory=_default("largest_only"))
+    mask_threshold: dict[str, Float] = Field(default_factory=_default("mask_threshold"))
     keep_best: bool = True
     """Where no cell is left, the best one stays."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
@@ -103,7 +103,7 @@ class PostConfig:
     """The trees of the learned score."""
 
     def for_category(self, category: str | None) -> CategoryConfig:
-        """Post-processing of a frame of this type; ``CategoryConfig``'s own where no value is given for it."""
+        """Post-processing of a frame of this type; ``CategoryConfig``'s defaults where no value is given."""
         given = {name: getattr(self, name) for name in NAMES}
         key = {name: category if category in table else "default" for name, table in given.items()}
         return CategoryConfig(**{n: table[key[n]] for n, table in given.items() if key[n] in table})

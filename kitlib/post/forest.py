@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from sklearn.tree._tree import Tree
 
-DEPTH = 3
-NODES = 2**DEPTH - 1
-TREES = 60
-RATE = 0.1
+_DEPTH = 3
+_NODES = 2**_DEPTH - 1
+_TREES = 60
+_RATE = 0.1
 """Each tree's share of what it learned."""
-LEAF = 20
+_LEAF = 20
 """Fewest samples in a leaf."""
 
 
@@ -39,14 +39,14 @@ class Forest:
     def predict(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of all trees for each sample, (N,) from (N, F); features count in single precision."""
         x = np.asarray(x, np.float32)
-        feature = np.reshape(np.array(self.feature, np.int64), (-1, NODES))
-        threshold = np.reshape(self.threshold, (-1, NODES))
-        value = np.reshape(self.value, (-1, NODES + 1))
+        feature = np.reshape(np.array(self.feature, np.int64), (-1, _NODES))
+        threshold = np.reshape(self.threshold, (-1, _NODES))
+        value = np.reshape(self.value, (-1, _NODES + 1))
         tree, sample = np.arange(len(feature)), np.arange(len(x))[:, None]
         node = np.zeros((len(x), len(tree)), np.int64)
-        for _ in range(DEPTH):
+        for _ in range(_DEPTH):
             node = 2 * node + 1 + (x[sample, feature[tree, node]] > threshold[tree, node])
-        return self.base + value[tree, node - NODES].sum(axis=1)
+        return self.base + value[tree, node - _NODES].sum(axis=1)
 
 
 def grow(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Forest:
@@ -60,20 +60,20 @@ def grow(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Fores
     Returns:
         The trees; none where there are too few samples for two leaves.
     """
-    if len(y) < 2 * LEAF:
+    if len(y) < 2 * _LEAF:
         return Forest(float(np.mean(y)) if len(y) else 0.0, (), (), ())
     # Imported only now, as the import takes a second.
     from sklearn.ensemble import GradientBoostingRegressor
 
     fit = GradientBoostingRegressor(
-        n_estimators=TREES,
-        max_depth=DEPTH,
-        learning_rate=RATE,
+        n_estimators=_TREES,
+        max_depth=_DEPTH,
+        learning_rate=_RATE,
         subsample=0.5,
-        min_samples_leaf=LEAF,
+        min_samples_leaf=_LEAF,
         random_state=seed,
     ).fit(x, y)
-    return from_sklearn(float(np.mean(y)), [each.tree_ for each in fit.estimators_[:, 0]], RATE)
+    return from_sklearn(float(np.mean(y)), [each.tree_ for each in fit.estimators_[:, 0]], _RATE)
 
 
 def from_sklearn(base: float, trees: list[Tree], rate: float) -> Forest:
@@ -95,13 +95,13 @@ def from_sklearn(base: float, trees: list[Tree], rate: float) -> Forest:
 
 def _complete(tree: Tree) -> tuple[NDArray, NDArray, NDArray]:
     """Features, thresholds and leaves; below an early leaf every sample goes to the first child."""
-    feature, threshold = np.zeros(NODES, np.int64), np.full(NODES, np.inf)
-    value = np.zeros(NODES + 1)
+    feature, threshold = np.zeros(_NODES, np.int64), np.full(_NODES, np.inf)
+    value = np.zeros(_NODES + 1)
     # Numbers of each node, here and in scikit-learn's tree.
     places = [(0, 0)]
     for mine, its in places:
-        if mine >= NODES:
-            value[mine - NODES] = tree.value[its, 0, 0]
+        if mine >= _NODES:
+            value[mine - _NODES] = tree.value[its, 0, 0]
         elif tree.children_left[its] < 0:
             places.append((2 * mine + 1, its))
         else:

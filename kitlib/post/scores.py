@@ -15,7 +15,7 @@ from kitlib.post.config import ScoreKind
 from kitlib.post.forest import Forest, grow
 from kitlib.records import Cell, Frame
 
-MOST = 30_000
+_MOST = 30_000
 """Instances to learn from; more make learning slow and the score no better."""
 #: What the learned score is calculated from, see ``features``.
 NAMES = (
@@ -115,7 +115,7 @@ def learn(truth: Sequence[Frame], predictions: Sequence[Frame], seed: int = 0) -
     """
     x = np.concatenate([np.zeros((0, len(NAMES))), *map(features, predictions)])
     y = np.concatenate([np.zeros(0), *map(_best_iou, truth, predictions)])
-    chosen = np.random.default_rng(seed).permutation(len(x))[:MOST]
+    chosen = np.random.default_rng(seed).permutation(len(x))[:_MOST]
     return grow(x[chosen], y[chosen], seed)
 
 

@@ -42,7 +42,7 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     if calibration:
         final = final[: calibration.number(np.array([c.confidence for c in final]))]
     if not final and config.keep_best:
-        final = best_cell(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
+        final = _best_cell(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
     return replace(frame, cells=tuple(final))
 
 
@@ -78,7 +78,7 @@ def fit_area(areas: NDArray[np.int64], config: CategoryConfig) -> NDArray[np.boo
     return (areas >= max(config.min_area, 1)) & (areas <= most)
 
 
-def best_cell(cells: Sequence[Cell]) -> list[Cell]:
+def _best_cell(cells: Sequence[Cell]) -> list[Cell]:
     """The best cell alone, in a list; an empty list without cells."""
     return [cells[overlap.rank(cells)[0]]] if cells else []
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from kitlib.predict.config import PredictConfig
 
-RECENT = 8
+_RECENT = 8
 """Frames from which the speed is calculated: a machine may become slower."""
-RESERVE = 1.1
+_RESERVE = 1.1
 """Factor on that time, as frames with more cells take longer."""
 
 
@@ -96,7 +96,7 @@ class Budget:
         self.plans, self.until, self.clock = tuple(plans), until, clock
         self.pixels = deque(pixels)
         # Seconds, and pixels that went through a model.
-        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self.recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
 
     def next(self) -> Plan | None:
         """The fullest plan with which this frame and all later ones are done in time.
@@ -121,7 +121,7 @@ class Budget:
         left = self.until - self.clock()
         if not self.recent:
             return self.plans[0] if left > 0 else None
-        pace = RESERVE * sum(s for s, _ in self.recent) / sum(p for _, p in self.recent)
+        pace = _RESERVE * sum(s for s, _ in self.recent) / sum(p for _, p in self.recent)
         ahead = sum(self.pixels)
         for plan in self.plans:
             if pace * plan.cost * ahead <= left:

@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
         return [replace(frame, cells=cells, category=self.category) for cells in self.tables]
 
 
-class Outlined(NamedTuple):
+class _Outlined(NamedTuple):
     """A cell whose mask is not encoded yet: its runs' edges; category, score, mask score and agreement."""
 
     edges: NDArray[np.int64]
@@ -63,7 +63,7 @@ def to_cells(
     scores, agreement = _rounded(fused.scores[order]), _rounded(fused.agreement[order])
     category = voted_category(zip(names, scores, strict=True))
     mask_thresholds = (config.mask_threshold_of(category), *config.candidate_mask_thresholds)
-    tables: list[list[Outlined]] = [[] for _ in mask_thresholds]
+    tables: list[list[_Outlined]] = [[] for _ in mask_thresholds]
     for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
         patch = soft_mask(found, fused.members[i], *size)
         for table, mask_threshold in zip(tables, mask_thresholds, strict=True):
@@ -72,7 +72,7 @@ def to_cells(
             if len(values):
                 edges = rle.crop_edges(inside, patch.x, patch.y, *size)
                 mask_score = round(float(values.sum() / len(values)), SCORE_DECIMALS)
-                table.append(Outlined(edges, (name, score, mask_score, share)))
+                table.append(_Outlined(edges, (name, score, mask_score, share)))
     return Prediction(category, [_encoded(table, size) for table in tables])
 
 
@@ -81,7 +81,7 @@ def _rounded(scores: NDArray) -> list[float]:
     return [round(score, SCORE_DECIMALS) for score in scores.tolist()]
 
 
-def _encoded(table: Sequence[Outlined], size: tuple[int, int]) -> tuple[Cell, ...]:
+def _encoded(table: Sequence[_Outlined], size: tuple[int, int]) -> tuple[Cell, ...]:
     """The cells with their masks, all encoded in one go."""
     masks = rle.from_edges([cell.edges for cell in table], *size)
     return tuple(Cell(mask, *cell.facts) for mask, cell in zip(masks, table, strict=True))

@@ -56,7 +56,7 @@ def fuse(found: Detections, sources: int, size: tuple[int, int], config: Predict
     if not len(found):
         return alone(found)
     if config.fuse == "nms":
-        return suppress(found, sources, size, config)
+        return _suppress(found, sources, size, config)
     return wbf(found, sources, config.fuse_iou)
 
 
@@ -121,7 +121,7 @@ def clusters(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou: float
     return Clusters(owner, fused[:, :count].T)
 
 
-def suppress(found: Detections, sources: int, size: tuple[int, int], config: PredictConfig) -> Fused:
+def _suppress(found: Detections, sources: int, size: tuple[int, int], config: PredictConfig) -> Fused:
     """Mask NMS: the best detection of each cell stays.
 
     Masks are compared and not boxes, because the boxes of long cells side by side overlap. Arguments as for

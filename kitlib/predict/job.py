@@ -19,7 +19,7 @@ from kitlib.runtime.progress import Bar, Row
 
 RESTARTS = 5
 """Restarts of a child process that died while it predicted."""
-GRACE_SECONDS = 60.0
+_GRACE_SECONDS = 60.0
 """Time after ``until`` for a frame that takes longer than others."""
 
 
@@ -112,7 +112,7 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                     gpus=gpus,
                     progress=NAME,
                     on_row=show,
-                    until=None if job.until is None else job.until + GRACE_SECONDS,
+                    until=None if job.until is None else job.until + _GRACE_SECONDS,
                 )
                 return
             except KitError as error:

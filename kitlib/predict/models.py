@@ -73,10 +73,10 @@ def infer(model: GeneralizedRCNN, images: Sequence[NDArray[np.uint8]]) -> list[I
     detectron2's own post-processing, which makes a full-frame mask of each instance, is not used: memory does
     not grow with the number of cells beyond their own area.
     """
-    return model.inference([to_input(image) for image in images], do_postprocess=False)
+    return model.inference([_to_input(image) for image in images], do_postprocess=False)
 
 
-def to_input(image: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+def _to_input(image: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
     """The model's input: the grey levels three times, as in training."""
     return {"image": torch.from_numpy(np.array(image)).expand(3, -1, -1)}
 

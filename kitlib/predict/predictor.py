@@ -23,11 +23,11 @@ from kitlib.predict.views import View, views
 from kitlib.records import Frame
 from kitlib.runtime.gpus import ran_out_of_memory
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 Image = NDArray[np.uint8]
 #: What is tried when memory runs out even with one view at a time: the share of proposals and detections
 #: that is left, and the divisor of the sides of tiles, or of frames where there are no tiles.
-REDUCTIONS = ((0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
+_REDUCTIONS = ((0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
 
 
 class Predictor:
@@ -91,13 +91,13 @@ class Predictor:
         for batch, share, smaller in [
             (config.batch, 1.0, 1),
             *one_by_one,
-            *((1, *reduction) for reduction in REDUCTIONS),
+            *((1, *reduction) for reduction in _REDUCTIONS),
         ]:
             looks = views(config, height, width, smaller)
             found = self._try(image, looks, replace(config, batch=batch), share)
             if found is not None:
                 break
-            logger.warning("out of memory: batch %d, %g of the proposals", batch, share)
+            _logger.warning("out of memory: batch %d, %g of the proposals", batch, share)
         else:
             raise KitError(
                 f"an image of {width} x {height} pixels needs more memory than there is, "

@@ -13,8 +13,8 @@ from kitlib.records import Frame
 from kitlib.runtime.progress import parse_row
 
 NAME = "progress.jsonl"
-ASSIGNED = "assigned.json"
-MAX_DEATHS = 2
+_ASSIGNED = "assigned.json"
+_MAX_DEATHS = 2
 """Processes that may die while they predict one frame. The first death may have had another cause."""
 
 
@@ -69,12 +69,12 @@ class Progress:
         processes."""
         died, skipped = self.deaths(), self.last("skipped")
         ids = {i: frames[i].id for i in self.unfinished(frames)}
-        return [i for i, name in ids.items() if died[name] < MAX_DEATHS and name not in skipped]
+        return [i for i, name in ids.items() if died[name] < _MAX_DEATHS and name not in skipped]
 
     def assign(self, frames: Sequence[Frame]) -> None:
         """Write down the frames that the processes share which start now."""
         died = self.deaths()
-        files.write_json(self.folder / ASSIGNED, [(i, died[frames[i].id]) for i in self.remaining(frames)])
+        files.write_json(self.folder / _ASSIGNED, [(i, died[frames[i].id]) for i in self.remaining(frames)])
 
     def assigned(self, rank: int, world: int) -> list[int]:
         """The numbers of one process's frames, of ``world`` processes.
@@ -82,7 +82,7 @@ class Progress:
         Frames of which a process died come last and all to the first process: else other processes might die
         of them as well.
         """
-        assigned = sorted(files.read_json(self.folder / ASSIGNED), key=lambda frame: frame[1])
+        assigned = sorted(files.read_json(self.folder / _ASSIGNED), key=lambda frame: frame[1])
         return [i for i, died in assigned if (0 if died else i % world) == rank]
 
     def deaths(self) -> Counter[str]:

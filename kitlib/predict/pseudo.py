@@ -30,16 +30,16 @@ class Report:
     """What became of the unlabelled images.
 
     Attributes:
-        kept: ids of the images that were kept.
+        labelled: ids of the images that became training images.
         dropped: ids of the images that were dropped, by reason.
-        cells: number of cells kept, by category.
-        images: number of images kept, by category.
+        cells: number of their cells, by category.
+        images: number of these images, by category.
         doubtful: instances in these images that were not confident enough, too small or covered by others.
         ignored: share of these images' pixels that training ignores.
         relabelled: cells of these images that got the image's type in place of the predicted one.
     """
 
-    kept: tuple[str, ...]
+    labelled: tuple[str, ...]
     dropped: dict[str, tuple[str, ...]]
     cells: dict[str, int]
     images: dict[str, int]
@@ -55,7 +55,7 @@ def select(
 
     An image holds one type of cell. Where the file name says which (``Frame.category``) and another one is
     predicted, the image is dropped: the model has hardly outlined cells well that it takes for others. In an
-    image that is kept, all cells get the predicted type.
+    image that is labelled, all cells get the predicted type.
 
     Args:
         unlabelled: frames with their image files, in the order in which the new frames come.
@@ -103,7 +103,7 @@ def select(
         ignore = _uncertain_area(maybe, [c.mask for c in same])
         frames.append(replace(frame, cells=same, weight=float(weight), ignore=ignore))
     report = Report(
-        kept=tuple(f.id for f in frames),
+        labelled=tuple(f.id for f in frames),
         dropped={reason: tuple(ids) for reason, ids in dropped.items()},
         cells=dict(Counter(c.category for f in frames for c in f.cells)),
         images=dict(Counter(f.category for f in frames if f.category)),
@@ -117,7 +117,7 @@ def select(
 def _fault(
     bare: Frame, found: Frame, agreed: Sequence[Cell], labels: int, config: PseudoConfig
 ) -> str | None:
-    """Why an image is dropped; None if it is kept."""
+    """Why an image is dropped; None if it is labelled."""
     if agreed and bare.category not in (None, found.category):
         return OTHER_CATEGORY
     return TOO_FEW if labels < max(config.min_cells, 1) else None

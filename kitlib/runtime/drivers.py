@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
-AMD_DRIVER = Path("/dev/kfd")
+_AMD_DRIVER = Path("/dev/kfd")
 
 #: The first driver that runs programs built with a major version of CUDA, whatever the minor one; drivers run
 #: what was built with older versions as well. Source: https://docs.nvidia.com/deploy/cuda-compatibility/,
@@ -39,7 +39,7 @@ class TorchBuild:
 
 #: Source: ``PYTORCH_RELEASES_CODE_CC`` in torch/cuda/__init__.py of PyTorch 2.14, which is the last release
 #: with CUDA 12 (https://github.com/pytorch/pytorch/issues/190385).
-TORCH_BUILDS = (TorchBuild("default", 13, 75, 129), TorchBuild("cu126", 12, 50, 90))
+_TORCH_BUILDS = (TorchBuild("default", 13, 75, 129), TorchBuild("cu126", 12, 50, 90))
 
 
 def may_have_gpus() -> bool:
@@ -47,7 +47,7 @@ def may_have_gpus() -> bool:
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return AMD_DRIVER.exists()
+        return _AMD_DRIVER.exists()
     return True
 
 
@@ -81,7 +81,7 @@ def is_too_old(driver: str, cuda: str) -> bool:
 
 def torch_build_for(driver: str, capabilities: Sequence[int]) -> TorchBuild | None:
     """The build for a driver and GPUs of these compute capabilities (75 for 7.5), or None."""
-    for build in TORCH_BUILDS:
+    for build in _TORCH_BUILDS:
         has_kernels = all(build.lowest <= capability <= build.highest for capability in capabilities)
         if has_kernels and not is_too_old(driver, str(build.cuda)):
             return build

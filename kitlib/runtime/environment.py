@@ -19,19 +19,19 @@ from urllib.request import url2pathname
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
-ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-def missing() -> list[str]:
+def _missing() -> list[str]:
     """What this Python lacks: kitlib itself (installed from this folder), or requirements of it."""
-    kit = installed_from(ROOT)
+    kit = _installed_from(_ROOT)
     if kit is None:
         return ["kitlib"]
     extras = kit.metadata.get_all("Provides-Extra") or []
     return unmet(kit.requires or [], extras)
 
 
-def installed_from(folder: Path) -> metadata.Distribution | None:
+def _installed_from(folder: Path) -> metadata.Distribution | None:
     """kitlib's metadata, where `pip install -e` put it in for ``folder``."""
     for kit in metadata.distributions(name="kitlib"):
         origin = json.loads(kit.read_text("direct_url.json") or "{}").get("url", "")
@@ -63,6 +63,6 @@ def _has(name: str, versions: SpecifierSet) -> bool:
 
 
 if __name__ == "__main__":
-    lacking = missing()
+    lacking = _missing()
     print(", ".join(lacking))
     sys.exit(bool(lacking))

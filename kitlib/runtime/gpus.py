@@ -22,10 +22,10 @@ from kitlib.runtime import drivers, launch
 if TYPE_CHECKING:
     import torch
 
-FIRST_WITH_BF16 = (8, 0)
+_FIRST_WITH_BF16 = (8, 0)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 # For PyTorch's import and the start of CUDA, on a slow disk.
-SECONDS = 180
+_SECONDS = 180
 # What cuBLAS and the CPU's allocator say when memory ran out; torch raises a plain RuntimeError for them.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -72,10 +72,10 @@ def gpu_count(asked: int = -1, precisions: Mapping[str, str] | None = None) -> i
         KitError: more are asked for than there are, or one of them cannot be used: the driver is too old for
             the installed PyTorch, which may also have no kernels for it, or it has no bfloat16.
     """
-    return usable(survey(), asked, precisions or {}) if asked else 0
+    return _usable(survey(), asked, precisions or {}) if asked else 0
 
 
-def usable(found: Survey, asked: int, precisions: Mapping[str, str]) -> int:
+def _usable(found: Survey, asked: int, precisions: Mapping[str, str]) -> int:
     """``gpu_count`` on a host with these GPUs.
 
     Args:
@@ -99,7 +99,7 @@ def usable(found: Survey, asked: int, precisions: Mapping[str, str]) -> int:
         if found.architectures and found.cuda and not has_kernels(gpu.capability, found.architectures):
             raise KitError(_no_kernels(found, number))
         for name, precision in precisions.items():
-            if precision == "bf16" and found.cuda and gpu.capability < FIRST_WITH_BF16:
+            if precision == "bf16" and found.cuda and gpu.capability < _FIRST_WITH_BF16:
                 raise KitError(f"{name} is bf16, but {_title(number, gpu)} has no bfloat16; set it to fp16")
     return count
 
@@ -185,13 +185,13 @@ def survey() -> Survey:
     command, environment = [sys.executable, "-m", "kitlib.runtime.gpus"], launch.with_kit(os.environ)
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=True
+            command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=True
         )
         return read_survey(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         failure = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
     except subprocess.TimeoutExpired:
-        failure = f"it gave no answer for {SECONDS} s"
+        failure = f"it gave no answer for {_SECONDS} s"
     return Survey(driver=drivers.driver_version(), failure=failure)
 
 

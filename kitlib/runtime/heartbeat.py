@@ -25,7 +25,7 @@ INTERVAL_SECONDS = 1.0
 # A step is one layer of the network, one batch read, or one file written: none takes so long.
 LONGEST_STEP_SECONDS = 600.0
 # On a machine where steps do take minutes, a process hangs after this many times the slowest of them.
-SLOWEST_STEPS = 4
+_SLOWEST_STEPS = 4
 # More time than this between two checks means that the launcher, or the whole machine, was paused.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -177,7 +177,7 @@ def verdict(processes: Collection[_Watched]) -> str | None:
     A silent process is named before one without progress, which may only wait for an answer from the silent
     one. Of several, the one that hangs longest is named: the others went on until they needed it.
     """
-    longest_step = max([LONGEST_STEP_SECONDS, *(SLOWEST_STEPS * p.slowest for p in processes)])
+    longest_step = max([LONGEST_STEP_SECONDS, *(_SLOWEST_STEPS * p.slowest for p in processes)])
     silent = [p for p in processes if p.silent > LONGEST_STEP_SECONDS]
     if silent:
         worst = max(silent, key=lambda p: p.silent)

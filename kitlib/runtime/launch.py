@@ -28,15 +28,15 @@ from kitlib.offline import out_of_memory, reason
 from kitlib.runtime import heartbeat, lock
 from kitlib.runtime.progress import Row, follow
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 # Bytes of a log: what must be free on the disk for a child's messages, and what is read of their end.
 _LOG_BYTES = 1 << 16
 # Between asking the child to stop and killing it.
-GRACE_SECONDS = 15.0
-WATCH_SECONDS = 1.0
-SHARED_MEMORY = Path("/dev/shm")
+_GRACE_SECONDS = 15.0
+_WATCH_SECONDS = 1.0
+_SHARED_MEMORY = Path("/dev/shm")
 # Shared memory for a host's GPUs: the least that DeepSpeed's own check asks for.
 NCCL_BYTES = 512 << 20
 _ERROR_FILE = "KIT_ERROR_FILE"
@@ -124,7 +124,7 @@ def launch(
 
 def child(main: Callable[[], None]) -> None:
     """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
-    watch_parent(os.getppid(), lambda: os._exit(1))
+    _watch_parent(os.getppid(), lambda: os._exit(1))
     heartbeat.start(heartbeat.process_name())
     try:
         lock.join()
@@ -143,12 +143,12 @@ def gpus_asked() -> int | None:
     return int(os.environ[_GPUS]) if _GPUS in os.environ else None
 
 
-def watch_parent(parent: int, then: Callable[[], object]) -> None:
+def _watch_parent(parent: int, then: Callable[[], object]) -> None:
     """Call ``then`` from a background thread once process ``parent`` is no longer this process's parent."""
 
     def wait() -> None:
         while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(_WATCH_SECONDS)
         then()
 
     threading.Thread(target=wait, name="watch-parent", daemon=True).start()
@@ -197,13 +197,13 @@ def _variables(error_file: Path, gpus: int, processes: int, one_host: bool) -> d
 
 def _shared_memory(gpus: int) -> dict[str, str]:
     """The variable that makes NCCL do without shared memory, for several GPUs where there is too little."""
-    if gpus < 2 or not SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+    if gpus < 2 or not _SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
         return {}
-    free = shutil.disk_usage(SHARED_MEMORY).free
+    free = shutil.disk_usage(_SHARED_MEMORY).free
     if free >= NCCL_BYTES:
         return {}
     print(
-        f"{SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
+        f"{_SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
         "goes through sockets, more slowly; to avoid that, start the container with --shm-size=1g (docker)"
     )
     return {"NCCL_SHM_DISABLE": "1"}
@@ -228,7 +228,7 @@ def _follow_to_the_end(
     running = True
     while running and (until is None or time.monotonic() < until):
         try:
-            process.wait(POLL_SECONDS)
+            process.wait(_POLL_SECONDS)
             running = False
         except subprocess.TimeoutExpired:
             pass
@@ -248,7 +248,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         return
     process.terminate()
     try:
-        process.wait(GRACE_SECONDS)
+        process.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -279,7 +279,7 @@ def _tail(log: Path, start: int) -> str:
 
 def _fail(error: BaseException, sentence: str) -> NoReturn:
     """Report and leave at once: a normal exit can hang in a communication library whose peers are gone."""
-    logger.error("%s", sentence, exc_info=error)
+    _logger.error("%s", sentence, exc_info=error)
     _report(type(error).__name__, sentence)
     logging.shutdown()
     sys.stderr.flush()
@@ -296,12 +296,12 @@ def _report(kind: str, sentence: str) -> None:
         if path.name:
             files.write_json(path, {"kind": kind, "error": sentence})
     except KitError as error:
-        logger.error("%s", error)
+        _logger.error("%s", error)
 
 
 def _agent(parent: int, arguments: list[str]) -> None:
     """The torchrun process itself: stops its workers when the parent dies, says which was killed."""
-    watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     heartbeat.start("torchrun")
     # Imported by name, as of the launcher's processes only this one loads torch.
     run = import_module("torch.distributed.run")

@@ -40,7 +40,7 @@ _locked: dict[Path, IO[str]] = {}
 
 
 @dataclass(frozen=True)
-class Holder:
+class _Holder:
     """Who took a lock: a run of several notebooks, or one notebook that was started by hand."""
 
     kind: Literal["run", "notebook"]
@@ -120,7 +120,7 @@ def join() -> None:
 def _take(folder: Path, kind: Literal["run", "notebook"], title: str) -> None:
     path = files.make_folder(folder) / NAME
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = Holder(kind, title, os.getpid(), socket.gethostname(), since)
+    holder = _Holder(kind, title, os.getpid(), socket.gethostname(), since)
     leave(folder)
     file = _open(path)
     if _take_alone(file, holder):
@@ -135,7 +135,7 @@ def _take(folder: Path, kind: Literal["run", "notebook"], title: str) -> None:
     os.environ[_VARIABLE] = json.dumps({"path": str(path), **asdict(_read(path) or holder)})
 
 
-def _take_alone(file: IO[str], holder: Holder) -> bool:
+def _take_alone(file: IO[str], holder: _Holder) -> bool:
     """Lock a file for this process alone; False where notebooks share it, and this is a further one."""
     path, deadline = Path(file.name), time.monotonic() + WAIT_SECONDS
     while not _lock(file, fcntl.LOCK_EX):
@@ -157,16 +157,16 @@ def _in_use(path: Path) -> KitError:
     )
 
 
-def _inherited() -> tuple[Path, Holder] | tuple[None, None]:
+def _inherited() -> tuple[Path, _Holder] | tuple[None, None]:
     """The locked file and its holder, as the process that started this one had them."""
     values = json.loads(os.environ.get(_VARIABLE, "{}"))
-    return (Path(values.pop("path")), Holder(**values)) if values else (None, None)
+    return (Path(values.pop("path")), _Holder(**values)) if values else (None, None)
 
 
-def _read(path: Path) -> Holder | None:
+def _read(path: Path) -> _Holder | None:
     """Who took the lock last; None where that cannot be read."""
     try:
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+        return _Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

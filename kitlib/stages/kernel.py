@@ -19,9 +19,9 @@ from kitlib.runtime import launch
 
 # To import ipykernel on a busy machine or from a slow disk; a kernel that died is noticed at once.
 START_SECONDS = 300
-QUOTED = 80
+_QUOTED = 80
 NAME = "python3"
-MEND = "install it with: python -m ipykernel install --sys-prefix"
+_REMEDY = "install it with: python -m ipykernel install --sys-prefix"
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Kernel:
                 except OSError as error:
                     program = error.filename or (self.kernel_spec.argv[0] if self.kernel_spec else NAME)
                     raise KitError(
-                        f"the kernel '{NAME}' cannot be run ({program}: {error.strerror}); {MEND}"
+                        f"the kernel '{NAME}' cannot be run ({program}: {error.strerror}); {_REMEDY}"
                     ) from error
                 kernel.process = getattr(self.provisioner, "process", None)
 
@@ -56,7 +56,7 @@ class Kernel:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """For what runs a notebook: that the kernel could not be started or died is told with the reason.
+        """For the process that runs a notebook: an error says why the kernel did not start or died.
 
         Raises:
             KitError: that reason.
@@ -64,7 +64,7 @@ class Kernel:
         try:
             yield
         except NoSuchKernel:
-            raise KitError(f"there is no Jupyter kernel '{NAME}' here; {MEND}") from None
+            raise KitError(f"there is no Jupyter kernel '{NAME}' here; {_REMEDY}") from None
         except RuntimeError as error:
             if "died" in str(error):  # nbclient and jupyter_client tell it by the text alone
                 raise KitError(self._death()) from None
@@ -86,4 +86,4 @@ class Kernel:
         self.stderr.seek(0, os.SEEK_SET)
         lines = self.stderr.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
-        return said[-1][:QUOTED] if said else ""
+        return said[-1][:_QUOTED] if said else ""

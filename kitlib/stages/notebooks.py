@@ -82,7 +82,7 @@ def check_text(text: TextOrPath) -> TextOrPath:
 
 
 def default_out(name: str) -> Path:
-    """Where a run leaves its results unless told otherwise; ``name``: of its profile, or of the data."""
+    """Where a run leaves its results by default; ``name``: of its profile, or of the data."""
     return ROOT / "outputs" / name
 
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-import annotated_types
 from pydantic.fields import FieldInfo
 
 from kitlib import config
 from kitlib.config import Affects
 from kitlib.stages.parameters import MODELS
 
-WIDTH = 110
+_WIDTH = 110
 _PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text"}
-_BOUNDS = {
-    annotated_types.Ge: ">= {ge}",
-    annotated_types.Gt: "> {gt}",
-    annotated_types.Le: "<= {le}",
-    annotated_types.Lt: "< {lt}",
-    annotated_types.MinLen: "at least {min_length}",
-}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least"}
 _LEGEND = (
     "A change of what affects place or speed leaves all results as they are; of what comes after a training, "
     "the training; of evaluation or length, a training that was interrupted. After any other the stage runs "
@@ -55,7 +47,7 @@ def table(stage: str) -> str:
     for row in found:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row.kind]).rstrip())
-        lines += textwrap.wrap(row.help, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(row.help, _WIDTH, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 
@@ -118,6 +110,8 @@ def _listed(words: Sequence[str]) -> str:
 def _bounds(marks: Iterable[Any]) -> str:
     """Bounds as " (>= 0, < 1)"; empty where there are none."""
     inside = (m.metadata if isinstance(m, FieldInfo) else [m] for m in marks)
-    found = [m for metadata in inside for m in metadata if type(m) in _BOUNDS]
-    words = [_BOUNDS[type(m)].format(**dataclasses.asdict(m)) for m in found]
+    found = [m for metadata in inside for m in metadata]
+    words = [
+        f"{word} {getattr(m, name)}" for m in found for name, word in _BOUNDS.items() if hasattr(m, name)
+    ]
     return f" ({', '.join(words)})" if words else ""

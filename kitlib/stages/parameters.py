@@ -24,7 +24,7 @@ from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
 #: Former names of parameters, of keys in them and of values in lists: refused for one release.
-RENAMED = {
+_RENAMED = {
     "average": "ema_decay, a number: 0.999, or 0 for no average",
     "generation": "weights: name the files of the round that shall label",
     "limits": "post_processing",
@@ -116,7 +116,7 @@ class Pretraining(TrainingSettings, _Network, _LiveCell):
 @configuration
 @with_defaults(optim=_ADAMW, augment=_VIEWS, sampler=SamplerConfig(balance=1.0), checkpoint_every=50)
 class _Tuned(ValidatedSettings):
-    """A training whose predictions on held-out images are then tuned."""
+    """A training that is followed by post-processing, tuned on validation images."""
 
     score_kinds: Annotated[tuple[ScoreKind, ...], Field(min_length=1), Affects("after")] = ("box", "product")
     """What may rank instances: box, mask, product, learned."""
@@ -150,9 +150,9 @@ class _Tuned(ValidatedSettings):
 @configuration
 class _Labelled(_Computing):
     fold: Annotated[Int, Field(ge=-1)] = 0
-    """The fold that is held out; -1: train once for each fold."""
+    """The validation fold; -1: train once for each fold."""
     folds: Annotated[Int, Field(ge=2)] = 5
-    """5: 80 % train, 20 % are held out."""
+    """5: 80 % of the images train, 20 % validate."""
     weights: str = ""
     """Start from imagenet, coco, a file, an address or timm://NAME; empty: the weights of 02."""
 
@@ -198,7 +198,7 @@ class PseudoLabelling(PseudoConfig, _Unlabelled):
 @configuration
 class _Relabelled(_Computing):
     fold: Annotated[Int, Field(ge=-1)] = -1
-    """The fold that is held out, one of those of 03; -1: train once for each of them."""
+    """The validation fold, one of those of 03; -1: train once for each of them."""
     start_from: Literal["02_pretrain_livecell", "03_train"] = "03_train"
     """Go on from these weights: 03_train, or 02_pretrain_livecell as in the paper."""
     weights: str = ""
@@ -359,12 +359,12 @@ def _check_cell_types(tables: Mapping[str, Iterable[str]]) -> None:
 
 
 def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> None:
-    """Raise KitError if a name, a key in a dictionary or a text in a list is one of ``RENAMED``."""
+    """Raise KitError if a name, a key in a dictionary or a text in a list is one of ``_RENAMED``."""
     for key, value in values.items():
         name = f"{path}{key}"
         words = value if isinstance(value, list | tuple) else ()
         for former in (name, *(f"{name}.{word}" for word in words)):
-            if former in RENAMED:
-                raise KitError(f"{where}.{former} is now {RENAMED[former]}")
+            if former in _RENAMED:
+                raise KitError(f"{where}.{former} is now {_RENAMED[former]}")
         if isinstance(value, Mapping):
             _refuse_renamed(where, value, f"{name}.")

@@ -15,7 +15,7 @@ from kitlib.stages import notebooks, parameters
 from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
 #: Parameters that name files.
-FILES = ("weights", "post_processing")
+_FILES = ("weights", "post_processing")
 Device = Literal["cpu", "gpu"]
 
 
@@ -76,7 +76,7 @@ def _read_setting(setting: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
     if name in ("data", "out"):
         raise KitError(f"--set '{setting}': all stages have the same; give it as --{name}")
     value = text.strip() if isinstance(known[stage].get(name), str) else _value(setting, text)
-    value = _found_here(value) if name in FILES else value
+    value = _found_here(value) if name in _FILES else value
     for key in (*reversed(keys), name):
         value = {key: value}
     return {stage: value}

@@ -87,29 +87,29 @@ def data_fingerprint(data: Path, out: Path) -> str:
     return files.fingerprint(*sorted(seen))
 
 
-def set_aside(folder: Path, keep: str = "") -> Path | None:
+def set_aside(folder: Path, stays: str = "") -> Path | None:
     """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, or None.
 
     Args:
-        keep: a pattern of what stays in its place ("fold_*").
+        stays: a pattern of what stays in its place ("fold_*").
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    shelf = files.make_folder(folder.parent / "previous")
-    number = 1 + sum(1 for _ in shelf.glob(f"{folder.name}-*"))
-    while (shelf / f"{folder.name}-{number}").exists():
+    previous = files.make_folder(folder.parent / "previous")
+    number = 1 + sum(1 for _ in previous.glob(f"{folder.name}-*"))
+    while (previous / f"{folder.name}-{number}").exists():
         number += 1
-    place = shelf / f"{folder.name}-{number}"
+    moved = previous / f"{folder.name}-{number}"
     try:
-        if not keep:
-            return folder.rename(place)
-        place.mkdir()
+        if not stays:
+            return folder.rename(moved)
+        moved.mkdir()
         for path in folder.iterdir():
-            if not path.match(keep):
-                path.rename(place / path.name)
-        return place
+            if not path.match(stays):
+                path.rename(moved / path.name)
+        return moved
     except OSError as error:
-        raise files.cannot_write(shelf, error) from error
+        raise files.cannot_write(previous, error) from error
 
 
 # ---------------------------------------- the table at the end of a run

@@ -40,7 +40,7 @@ def run(
 
     Raises:
         KitError: this machine cannot do what is asked of it, or another run writes into ``out``; nothing was
-            done. Or a stage failed; what the stages before it wrote is kept.
+            done. Or a stage failed; what the stages before it wrote stays.
     """
     if STAGES.index(first) > STAGES.index(last):
         raise KitError(f"--from {first} comes after --to {last}; exchange them")
@@ -120,7 +120,7 @@ def _take(step: _Step, say: Callable[[str], None]) -> Row:
     elif step.is_same:
         say(f"{step.stage}: was interrupted, goes on")
     else:
-        moved_to = record.set_aside(step.folder, keep="fold_*")
+        moved_to = record.set_aside(step.folder, stays="fold_*")
         say(f"{step.stage}: the training stays; what was made of it moved to {moved_to}")
     return _run_stage(step.notebook, step.begun, step.folder, say)
 
@@ -220,7 +220,7 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
                 start_timeout=START_SECONDS,
                 cwd=path.parent,
                 progress_bar=False,
-                coalesce_streams=True,  # of a progress bar only its last state is kept
+                coalesce_streams=True,  # of a progress bar only the last state stays
                 extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,

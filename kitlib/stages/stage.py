@@ -48,7 +48,7 @@ class Stage:
 
     @property
     def cache(self) -> Path:
-        """Where files are kept that save reading the data a second time; it may be removed at any time."""
+        """Files that spare a second reading of the data; the folder may be removed at any time."""
         return self.out / "cache"
 
     def parameters(self, namespace: Mapping[str, Any]) -> Any:
@@ -100,16 +100,16 @@ class Stage:
         return folder
 
     def weights(self, earlier: str) -> tuple[Path, ...]:
-        """The weights that an earlier stage kept, one file a training; it is run first where it was not."""
+        """The weights that an earlier stage left, one file a training; it is run first where it was not."""
         folder = self.need(earlier)
-        kept = files.read_json(folder / record.METRICS)["weights"]
-        return tuple(folder / name for name in ([kept] if isinstance(kept, str) else kept))
+        names = files.read_json(folder / record.METRICS)["weights"]
+        return tuple(folder / name for name in ([names] if isinstance(names, str) else names))
 
     def folds(self, earlier: str, fold: int = -1) -> dict[str, Path]:
-        """An earlier stage's weights by the fold that was held out ("fold_0"): of all, or of one if given.
+        """An earlier stage's weights by their validation fold ("fold_0"): of all, or of one if given.
 
         Raises:
-            KitError: it was not trained with that fold held out.
+            KitError: it was not trained with that validation fold.
         """
         trained = {path.relative_to(self.out / earlier).parts[0]: path for path in self.weights(earlier)}
         if fold < 0:
@@ -128,7 +128,7 @@ class Stage:
 
     def views(self, name: str) -> dict[str, Any]:
         """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
-        held-out frames were predicted that its post-processing was tuned on."""
+        validation frames were predicted that its post-processing was tuned on."""
         path = bundles.trained(self.bundle) if self.bundle else self.out / name / "config.yaml"
         found = configs.read_yaml(path).get("predict", {}) if path and path.is_file() else {}
         return {key: value for key, value in found.items() if key != "candidate_mask_thresholds"}
@@ -142,7 +142,7 @@ class Stage:
 
     @contextmanager
     def extra(self) -> Iterator[None]:
-        """For what comes after the submission: on Kaggle its failure is told, and costs nothing else."""
+        """For what comes after the submission: on Kaggle a failure is printed and costs nothing else."""
         try:
             yield
         except Exception as error:
@@ -192,7 +192,7 @@ class Stage:
 def begin(name: str, data: str = "", out: str = "") -> Stage:
     """Begin a stage: find its data, make its folder, and lock the run's folder until the stage is finished.
 
-    Errors that the user can mend show as one sentence.
+    Errors that the user can correct show as one sentence.
 
     Args:
         data: the competition's folder, or one that holds it; empty: on Kaggle where it is attached there,
@@ -282,8 +282,8 @@ def write_bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundl
         best = dataclasses.replace(best, post=_named(values["post_processing"]))
     for path in (*best.weights, best.post):
         if not path.is_file():
-            mend = f"run {best.stage} again, or name another in {stage}'s weights and post_processing"
-            raise KitError(f"{path} does not exist; {mend}")
+            remedy = f"run {best.stage} again, or name another in {stage}'s weights and post_processing"
+            raise KitError(f"{path} does not exist; {remedy}")
     hours = values["hours"] or image.HOURS
     values |= {"data": "", "out": "", "gpus": -1, "weights": [], "post_processing": "", "hours": hours}
     return bundles.write(run, best, notebook(stage), values, user or bundles.NOBODY, half)

@@ -18,9 +18,9 @@ from kitlib.offline import SUFFIXES
 from kitlib.records import Frame
 
 COLUMNS = ("id", "predicted")
-MOST_OVERLAPS = 3
+_MOST_OVERLAPS = 3
 """Overlapping rows that are named of one row."""
-MIN_STEPS = 10
+_MIN_STEPS = 10
 """Steps from run to run without which the direction in which pixels were numbered is not clear."""
 
 
@@ -43,7 +43,7 @@ class _Image:
     named: bool = False
 
 
-Problem = tuple[int, str]
+_Problem = tuple[int, str]
 """A row's number; what is wrong with the row and what to do."""
 
 
@@ -101,7 +101,7 @@ def _header_problem(header: list[str]) -> str:
     return f"the columns are '{','.join(header)}'; {must}"
 
 
-def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[Problem]:
+def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[_Problem]:
     """Sort the rows into their images; yield what is wrong with ids and with the number of fields."""
     unknown: dict[str, list[int]] = {}
     aliases: dict[str, str | None] = {}
@@ -160,14 +160,14 @@ def _unknown_problem(name: str, meant: str | None) -> str:
         return f"id '{name}' has a file extension; write '{meant}'"
     if name.strip() == meant:
         return f"id '{name}' has blanks around it; write '{meant}'"
-    return f"id '{name}' is '{meant}' read as a number; read and write ids as text (dtype=str in pandas)"
+    return f"id '{name}' is '{meant}' turned into a number; read and write ids as text (dtype=str in pandas)"
 
 
-def _image_problems(image: _Image) -> list[Problem]:
+def _image_problems(image: _Image) -> list[_Problem]:
     return _superfluous(image) + _bad_masks(image) + _overlaps(image)
 
 
-def _superfluous(image: _Image) -> list[Problem]:
+def _superfluous(image: _Image) -> list[_Problem]:
     """Empty rows beside others; afterwards repeated rows are gone from the image."""
     surplus = image.empty if image.rows else image.empty[1:]
     problems = [(r.number, f"is empty but image {r.id} has other rows; delete it") for r in surplus]
@@ -179,7 +179,7 @@ def _superfluous(image: _Image) -> list[Problem]:
     return problems
 
 
-def _bad_masks(image: _Image) -> list[Problem]:
+def _bad_masks(image: _Image) -> list[_Problem]:
     """What is wrong with single annotations; afterwards the image holds the good ones only."""
     if _parse(image) is not None:
         return []
@@ -196,15 +196,15 @@ def _parse(image: _Image) -> Runs | None:
         return None
 
 
-def _overlaps(image: _Image) -> list[Problem]:
+def _overlaps(image: _Image) -> list[_Problem]:
     """Rows with pixels that an earlier row of the image has; the first row that has a pixel is named."""
     rows, runs = image.rows, _parse(image)
     if runs is None or disjoint([r.text for r in rows]):
         return []
     problems = []
     for row, taken in zip(rows, _taken(runs), strict=True):
-        for place, (earlier, pixels) in enumerate(taken[:MOST_OVERLAPS]):
-            others = len(taken) - MOST_OVERLAPS if place == MOST_OVERLAPS - 1 else 0
+        for place, (earlier, pixels) in enumerate(taken[:_MOST_OVERLAPS]):
+            others = len(taken) - _MOST_OVERLAPS if place == _MOST_OVERLAPS - 1 else 0
             more = f" (and {others} more rows)" if others > 0 else ""
             what = f"overlaps row {rows[earlier].number} of image {image.id} in {pixels} pixels"
             problems.append((row.number, f"{what}; give each pixel to one cell{more}"))
@@ -238,7 +238,7 @@ def _ranges(firsts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.in
     return np.repeat(firsts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
 
 
-def _column_major(images: Iterable[_Image]) -> list[Problem]:
+def _column_major(images: Iterable[_Image]) -> list[_Problem]:
     """Masks numbered down the columns: a cell's runs start a frame's height apart then, not its width."""
     width_apart = height_apart = 0
     first = None
@@ -250,7 +250,7 @@ def _column_major(images: Iterable[_Image]) -> list[Problem]:
         steps, near = _steps([r.text for r in image.rows]), abs(image.width - image.height) / 3
         width_apart += int((abs(steps - image.width) < near).sum())
         height_apart += int((abs(steps - image.height) < near).sum())
-    if first is None or height_apart < MIN_STEPS or height_apart <= 2 * width_apart:
+    if first is None or height_apart < _MIN_STEPS or height_apart <= 2 * width_apart:
         return []
     what = "the masks seem to be numbered down the columns; number pixels from left to right, then down"
     return [(first, what)]

@@ -27,7 +27,7 @@ from kitlib.train.processes import Processes
 from kitlib.train.sampler import TrainingSampler
 from kitlib.train.trainer import Trainer
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # Thresholds are tuned after a training: its evaluations only compare weights with one another.
 _POST_PROCESSING = PostConfig()
@@ -47,7 +47,7 @@ def build(config: TrainConfig, here: Processes) -> Trainer:
     batches = build_loader(config, here, train)
     evaluate = None
     if val:
-        evaluate = Evaluator(val, config.categories, config.predict, here, config.amp)
+        evaluate = _Evaluator(val, config.categories, config.predict, here, config.amp)
     _seed(config.seed + here.rank)
     return Trainer(config, here, model, batches, evaluate, resume.data_fingerprint(train, val), notes)
 
@@ -59,7 +59,7 @@ def build_model(config: TrainConfig, here: Processes) -> tuple[nn.Module, tuple[
     notes: tuple[str, ...] = ()
     if here.main and not resume.exists(config.out):  # one process downloads; the others take its weights
         report = weights.load(network, config.weights)
-        logger.info("%s", report)
+        _logger.info("%s", report)
         notes = (report.summary, *report.advice) if report.source else report.advice
     model = here.fit_batch_norm(network).to(here.device).train()
     return model.to(memory_format=memory_format(config, here.device)), notes
@@ -93,7 +93,7 @@ def build_loader(config: TrainConfig, here: Processes, frames: Sequence[Frame]) 
 
 
 @dataclass(frozen=True)
-class Evaluator:
+class _Evaluator:
     """Predicts, post-processes and scores the same frames again and again.
 
     Attributes:

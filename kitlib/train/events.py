@@ -13,7 +13,7 @@ import pandas as pd
 from kitlib import files
 
 Row = dict[str, Any]
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.csv"
@@ -59,7 +59,7 @@ class Events:
     def note(self, iteration: int, text: str, **more: Any) -> None:
         """Say something aloud: in the log, in the metrics and under the progress bar."""
         if self._file is not None:
-            logger.warning("iteration %d: %s", iteration, text)
+            _logger.warning("iteration %d: %s", iteration, text)
             self.write({"iteration": iteration, "note": text, **more})
 
     def write_curves(self) -> None:

@@ -83,10 +83,10 @@ def run(
             on_row=bar,
             torchrun=torchrun,
         )
-    return result(out)
+    return _result(out)
 
 
-def result(out: Path | str) -> Result:
+def _result(out: Path | str) -> Result:
     """The result of the finished training in a folder.
 
     Raises:

@@ -24,14 +24,14 @@ from kitlib.train.loader import TrainingLoader
 from kitlib.train.processes import Processes
 from kitlib.train.step import Outcome, Stepper
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _WINDOW = 100  # iterations among which skipped steps are counted
 _MAX_SKIPPED = 10  # of them; more end the training
 
 
 @dataclass(frozen=True)
-class Best:
+class _Best:
     """The best evaluation so far, and how many came after it."""
 
     map: float = -1.0
@@ -68,7 +68,7 @@ class Trainer:
         clip_norm = config.optim.clip_norm
         self.step = Stepper(model, optimizer, here, config.amp, config.accumulate, clip_norm)
         self.average = optim.MovingAverage(model, config.ema_decay) if config.ema_decay else None
-        self.iteration, self.best = 0, Best()
+        self.iteration, self.best = 0, _Best()
         self.skipped: deque[bool] = deque(maxlen=_WINDOW)
 
     @property
@@ -150,7 +150,7 @@ class Trainer:
         row = {"iteration": self.iteration, **scores, "eval_seconds": time.perf_counter() - start}
         self.events.write(row)
         if scores["map"] > self.best.map:
-            self.best = Best(scores["map"], self.iteration)
+            self.best = _Best(scores["map"], self.iteration)
             self._save_weights("weights_best.pth", scores["map"])
         else:
             self.best = replace(self.best, since=self.best.since + 1)
@@ -216,13 +216,13 @@ class Trainer:
             return notes
         state = found.training
         resume.check(state, self.config, self.data)
-        self.iteration, self.best = found.iteration, Best(**state["best"])
+        self.iteration, self.best = found.iteration, _Best(**state["best"])
         self.model.load_state_dict(state["model"])
         self.step.load_state_dict(state["step"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.loader.sampler.load_state_dict(state["sampler"])
-        logger.info("going on from iteration %d", self.iteration)
+        _logger.info("going on from iteration %d", self.iteration)
         if len(state["random"]) != self.here.world:
             began = f"begun with {len(state['random'])} processes, going on with {self.here.world}"
             return [*notes, f"{began}: proposals are sampled anew"]

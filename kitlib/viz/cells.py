@@ -23,13 +23,13 @@ from kitlib.records import Frame
 from kitlib.viz import style
 
 #: The most pixels along a side of a picture, in a panel 4 inches wide; larger frames lose rows and columns.
-PICTURE_SIDE = 1024
+_PICTURE_SIDE = 1024
 #: The flattest and the steepest panel, as height / width.
-ASPECTS = (0.25, 2.0)
+_ASPECTS = (0.25, 2.0)
 #: Opacity of the colour inside a cell.
 FILL = 0.22
 #: Masks decoded at once; each may be as large as the picture.
-MASKS_AT_ONCE = 32
+_MASKS_AT_ONCE = 32
 
 
 @style.styled
@@ -94,17 +94,17 @@ def overlay(axes: Axes, frame: Frame, colors: Sequence[ColorType]) -> None:
 
 def _drawn_cells(frame: Frame) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
     """Each cell's mask within its box, and the box, in pixels of the picture."""
-    step = step_of(frame)
-    for start in range(0, len(frame.cells), MASKS_AT_ONCE):
-        masks = [cell.mask for cell in frame.cells[start : start + MASKS_AT_ONCE]]
+    step = _step_of(frame)
+    for start in range(0, len(frame.cells), _MASKS_AT_ONCE):
+        masks = [cell.mask for cell in frame.cells[start : start + _MASKS_AT_ONCE]]
         masks = masks if step == 1 else [_every_nth(mask, step) for mask in masks]
         boxes = rle.boxes(masks)
         yield from zip(rle.crops(masks, boxes), boxes, strict=True)
 
 
-def step_of(frame: Frame) -> int:
+def _step_of(frame: Frame) -> int:
     """The n of which every n-th row and column of a frame is drawn."""
-    return -(-max(frame.height, frame.width) // PICTURE_SIDE)
+    return -(-max(frame.height, frame.width) // _PICTURE_SIDE)
 
 
 def _every_nth(mask: RLE, step: int) -> RLE:
@@ -127,7 +127,7 @@ def outlines(inside: NDArray[np.bool_], box: NDArray) -> list[NDArray]:
 
 def stretched(frame: Frame) -> NDArray[np.uint8]:
     """The drawn pixels of a frame's image, with stretched contrast; mid-grey if there is no image."""
-    step = step_of(frame)
+    step = _step_of(frame)
     if frame.path is None:
         return np.full((-(-frame.height // step), -(-frame.width // step)), 128, np.uint8)
     image = read_image(frame.path, frame.height, frame.width)[::step, ::step].astype(np.float32)
@@ -152,4 +152,4 @@ def _short(name: str) -> str:
 def _aspect(frames: Sequence[Frame]) -> float:
     """Height / width of the panels for frames."""
     steepest = max((f.height / f.width for f in frames), default=0.75)
-    return min(max(steepest, ASPECTS[0]), ASPECTS[1])
+    return min(max(steepest, _ASPECTS[0]), _ASPECTS[1])

@@ -22,11 +22,11 @@ OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999999", "#117733", "#88
 FOUND, WRONG, MISSED = "#2CA25F", "#E34A33", "#3182BD"
 
 #: The largest width or height of a figure, in inches.
-LONGEST = 60.0
+_LONGEST = 60.0
 
 INK = "#333333"
 
-RC: dict[RcKeyType, Any] = {
+_RC: dict[RcKeyType, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 10,
@@ -47,16 +47,16 @@ RC: dict[RcKeyType, Any] = {
 }
 
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 T = TypeVar("T")
 
 
-def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that draws, so that ``RC`` applies in it and nowhere else."""
+def styled(draw: Callable[_P, T]) -> Callable[_P, T]:
+    """Decorate a function that draws, so that ``_RC`` applies in it and nowhere else."""
 
     @wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> T:
-        with matplotlib.rc_context(RC):
+    def inside(*args: _P.args, **kwargs: _P.kwargs) -> T:
+        with matplotlib.rc_context(_RC):
             return draw(*args, **kwargs)
 
     return inside
@@ -66,12 +66,12 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     """A figure and its axes, row by row.
 
     Args:
-        width: in inches, at most ``LONGEST``; larger values are reduced to it.
+        width: in inches, at most ``_LONGEST``; larger values are reduced to it.
         height: as ``width``.
         rows: of axes.
         columns: of axes.
     """
-    made = Figure(figsize=(min(width, LONGEST), min(height, LONGEST)), layout="constrained")
+    made = Figure(figsize=(min(width, _LONGEST), min(height, _LONGEST)), layout="constrained")
     return made, list(made.subplots(rows, columns, squeeze=False).ravel())
 
 

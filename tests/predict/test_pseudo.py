@@ -38,7 +38,7 @@ def test_confident_cells_become_a_training_frame():
     assert [c.score for c in frame.cells] == [0.9, 0.7]
     assert (frame.path, frame.group, frame.category, frame.weight) == (Path("a.png"), "plate", "cort", 0.5)
     assert frame.pseudo
-    assert (report.kept, report.doubtful, report.relabelled) == (("a",), 2, 0)
+    assert (report.labelled, report.doubtful, report.relabelled) == (("a",), 2, 0)
     assert (report.cells, report.images) == ({"cort": 2}, {"cort": 1})
 
 
@@ -191,7 +191,7 @@ def test_cells_without_a_pixel_are_passed_over():
 
 def test_no_images_give_no_frames():
     frames, report = select([], [], CONFIG)
-    assert (frames, report.kept, report.ignored) == ([], (), 0.0)
+    assert (frames, report.labelled, report.ignored) == ([], (), 0.0)
 
 
 def test_predictions_of_unknown_images_are_refused():

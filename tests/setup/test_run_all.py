@@ -294,7 +294,7 @@ def test_help_explains_all_without_setting_up(project):
     page = project.call("--help").stdout
     options = {option for parameter in cli.kit.commands["run"].params for option in parameter.opts}
     assert options >= {"--profile", "--set", "--force"}
-    assert set(re.findall(r"--[a-z]+", page)) == options | {"--help"}
+    assert set(re.findall(r"--[a-z-]+", page)) == options | {"--help"}
     assert project.asked() == []
 
 

@@ -15,7 +15,7 @@ from kitlib.inputs.config import AugmentConfig
 from kitlib.runtime import launch
 from kitlib.train import events
 
-ROOT = Path(launch.__file__).parents[1]
+ROOT = Path(launch.__file__).parents[2]
 
 
 def in_container(megabytes: float, code: str, *arguments: str) -> str:
@@ -55,7 +55,7 @@ def test_two_processes_with_workers_train(make_config, tmp_path, megabytes):
 
 @pytest.mark.parametrize(("megabytes", "gpus", "disabled"), [(64, 2, True), (64, 1, False), (1024, 2, False)])
 def test_nccl_does_without_a_small_shared_memory(megabytes, gpus, disabled):
-    code = f"from kitlib import launch; print(launch._shared_memory({gpus}))"
+    code = f"from kitlib.runtime import launch; print(launch._shared_memory({gpus}))"
     said = in_container(megabytes, code)
     assert ("{'NCCL_SHM_DISABLE': '1'}" in said) == disabled
     assert ("/dev/shm has 64 MB free, too little for the traffic between 2 GPUs" in said) == disabled

@@ -19,13 +19,13 @@ from kitlib.data.synthetic.scene import LEAST_CELLS, populate, render
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 
-MIRRORS = ((False, False), (False, True), (True, False), (True, True))
+_MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 """Whether a frame is turned upside down, and whether left becomes right."""
 
-DENSITIES = (0.6, 1.0, 1.6, 2.5)
+_DENSITIES = (0.6, 1.0, 1.6, 2.5)
 """Cells of the drawn frames in units of the published mean; another frame is as full as the fullest image."""
 
-LARGEST_COVER = 0.4
+_LARGEST_COVER = 0.4
 """Share of a frame that its cells may cover when they are drawn; crowded cells are drawn smaller."""
 
 
@@ -77,12 +77,12 @@ class Drawings:
     ) -> None:
         self._published, self._scale = published, size[0] * size[1] / FULL_FRAME
         mean = published.cells / published.images
-        counts = [density * mean for density in DENSITIES if density * mean < published.most]
+        counts = [density * mean for density in _DENSITIES if density * mean < published.most]
         counts.append(published.most)
         culture = published.culture
         frames = [_draw(culture, count, size, rng, f"{name}/{index}") for index, count in enumerate(counts)]
         frames.sort(key=lambda drawing: len(drawing.masks))
-        self._frames = [[frame.mirrored(*mirror) for mirror in MIRRORS] for frame in frames]
+        self._frames = [[frame.mirrored(*mirror) for mirror in _MIRRORS] for frame in frames]
         self._counts = [len(frame.masks) for frame in frames]
 
     def show(self, images: int, rng: np.random.Generator) -> list[Shown]:
@@ -95,7 +95,7 @@ class Drawings:
 
     def _show(self, count: int, rng: np.random.Generator) -> Shown:
         fullness = int(np.searchsorted(self._counts, count))
-        drawing = self._frames[fullness][int(rng.integers(len(MIRRORS)))]
+        drawing = self._frames[fullness][int(rng.integers(len(_MIRRORS)))]
         return Shown(drawing, np.sort(rng.permutation(len(drawing.masks))[:count]))
 
 
@@ -152,7 +152,7 @@ class LinkedImages:
 def _draw(
     culture: Culture, count: float, size: tuple[int, int], rng: np.random.Generator, key: str
 ) -> Drawing:
-    area = min(culture.area, LARGEST_COVER * FULL_FRAME / count)
+    area = min(culture.area, _LARGEST_COVER * FULL_FRAME / count)
     culture = replace(culture, count=count, area=area)
     placed = populate(culture, size, rng)
     pixels = render(culture, size, placed, rng)

@@ -23,8 +23,8 @@ from kitlib.errors import KitError
 from kitlib.masks import rle
 
 STAMP = "synthetic.json"
-VERSION = 1  # of the drawing; a folder of another version is drawn again
-LEAST_OF_A_TYPE = 6  # labelled images, where there are enough of them
+_VERSION = 1  # of the drawing; a folder of another version is drawn again
+_LEAST_OF_A_TYPE = 6  # labelled images, where there are enough of them
 _WRITTEN = (
     *("train.csv", "test_truth.csv", "sample_submission.csv"),
     *("train", "test", "train_semi_supervised", "LIVECell_dataset_2021"),
@@ -71,14 +71,14 @@ def write(folder: Path | str, seed: int = 0, images: int = 24, size: tuple[int, 
 
 
 def _settings(seed: int, images: int, size: tuple[int, int]) -> dict[str, Any]:
-    return {"version": VERSION, "seed": seed, "images": images, "size": list(size)}
+    return {"version": _VERSION, "seed": seed, "images": images, "size": list(size)}
 
 
 def images_per_type(images: int) -> dict[str, int]:
     """How many of ``images`` show each type: as in the competition, but at least 6 where they suffice."""
     labelled = sum(published.images for published in TYPES.values())
     shares = {category: published.images / labelled for category, published in TYPES.items()}
-    return apportion(images, shares, LEAST_OF_A_TYPE)
+    return apportion(images, shares, _LEAST_OF_A_TYPE)
 
 
 def is_complete(folder: Path, settings: dict[str, Any]) -> bool:

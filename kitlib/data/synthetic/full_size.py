@@ -18,10 +18,10 @@ from kitlib.data.synthetic.frames import check, exposure, frame_id
 from kitlib.data.tables import ANNOTATION_COLUMNS
 from kitlib.errors import KitError
 
-VERSION = 1
+_VERSION = 1
 """Of the drawing; a folder of another version is drawn again."""
 
-SIZE = (520, 704)
+_SIZE = (520, 704)
 """Height and width of the published images, in pixels."""
 
 
@@ -29,7 +29,7 @@ def ensure(
     folder: Path | str,
     seed: int = 0,
     share: float = 1.0,
-    size: tuple[int, int] = SIZE,
+    size: tuple[int, int] = _SIZE,
     say: Callable[[str], None] = print,
 ) -> Path:
     """``write``, unless the folder holds the whole of that data set already."""
@@ -42,7 +42,7 @@ def write(
     folder: Path | str,
     seed: int = 0,
     share: float = 1.0,
-    size: tuple[int, int] = SIZE,
+    size: tuple[int, int] = _SIZE,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Write a folder like the competition's: as many images, cells and faults as were published.
@@ -72,7 +72,7 @@ def write(
 
 
 def _settings(seed: int, share: float, size: tuple[int, int]) -> dict[str, Any]:
-    return {"like": "competition", "version": VERSION, "seed": seed, "share": share, "size": list(size)}
+    return {"like": "competition", "version": _VERSION, "seed": seed, "share": share, "size": list(size)}
 
 
 def _write_competition(
@@ -93,13 +93,13 @@ def _write_competition(
     _write_unlabelled(folder / "train_semi_supervised", drawings, share, rng, images, say)
 
 
-Frames = dict[str, tuple[str, int, Shown]]
+_Frames = dict[str, tuple[str, int, Shown]]
 """By id: the type, the number among the images of that type, and the drawing with its annotated cells."""
 
 
 def _frames(
     drawings: dict[str, Drawings], images: dict[str, int], split: str, seed: int, rng: np.random.Generator
-) -> Frames:
+) -> _Frames:
     return {
         frame_id(seed, "full size", split, category, index): (category, index, shown)
         for category, number in images.items()
@@ -108,7 +108,7 @@ def _frames(
 
 
 def _write_annotated(
-    folder: Path, split: str, table: str, frames: Frames, images: LinkedImages, say: Callable[[str], None]
+    folder: Path, split: str, table: str, frames: _Frames, images: LinkedImages, say: Callable[[str], None]
 ) -> None:
     """Write images and the table of their cells, sorted by id."""
     files.make_folder(folder / split)
@@ -118,7 +118,7 @@ def _write_annotated(
     say(f"{table}: {len(frames):,} images, {rows:,} cells")
 
 
-def _rows(split: str, frames: Frames) -> Iterator[list]:
+def _rows(split: str, frames: _Frames) -> Iterator[list]:
     for name, (category, index, shown) in sorted(frames.items()):
         height, width = shown.drawing.pixels.shape
         taken = exposure(category, split, index)

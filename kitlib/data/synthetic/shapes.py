@@ -69,7 +69,7 @@ def draw(form: Form, area: float, rng: np.random.Generator, unevenness: NDArray)
     radius *= math.sqrt(area / (_SAMPLING**2 * max(int(np.count_nonzero(rough < 0)), 1)))
     segments = _segments(plan, form, radius)
     field, corner = _distance(segments, form.blend * radius)
-    field += form.rough * patch(unevenness, field.shape, rng)
+    field += form.rough * _patch(unevenness, field.shape, rng)
     mask = solid(field < 0)
     depth = np.where(mask, np.maximum(-field, 0.0), -np.abs(field))
     return Outline(mask, depth, _tips(plan, segments, corner))
@@ -203,7 +203,7 @@ def sensor_noise(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.
     return field / field.std()
 
 
-def patch(tile: NDArray, shape: tuple[int, int], rng: np.random.Generator) -> NDArray:
+def _patch(tile: NDArray, shape: tuple[int, int], rng: np.random.Generator) -> NDArray:
     """A random part, of ``shape``, of a tile that repeats endlessly."""
     rows = (rng.integers(tile.shape[0]) + np.arange(shape[0])) % tile.shape[0]
     columns = (rng.integers(tile.shape[1]) + np.arange(shape[1])) % tile.shape[1]

@@ -17,7 +17,7 @@ from kitlib.kaggle.bundle import Bundle
 
 LAYOUTS = ("old", "new")
 #: Parts of the competition's folder that do not change when the hidden test images are swapped in.
-UNCHANGED = ("train", "train.csv", "train_semi_supervised", "LIVECell_dataset_2021")
+_UNCHANGED = ("train", "train.csv", "train_semi_supervised", "LIVECell_dataset_2021")
 
 
 class Tree(NamedTuple):
@@ -62,8 +62,8 @@ def make(root: Path, layout: str, bundle: Bundle, pictures: Sequence[Path], coun
         files.make_folder(folder)
     for path in sorted(bundle.dataset.iterdir()):
         _place(path, tree.dataset / path.name)
-    swap_in(tree.competition, pictures, count)
-    seal(inputs)
+    _swap_in(tree.competition, pictures, count)
+    _seal(inputs)
     return tree
 
 
@@ -81,7 +81,7 @@ def _place(path: Path, target: Path) -> None:
             raise files.cannot_write(target, error) from error
 
 
-def swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -> list[str]:
+def _swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -> list[str]:
     """Copy pictures to ``test/`` under new ids, and list these in ``sample_submission.csv``.
 
     The other parts of a competition's folder are linked from the folder that the pictures come from.
@@ -102,7 +102,7 @@ def swap_in(folder: Path, pictures: Sequence[Path], count: int, seed: int = 6) -
     rows = ["id,predicted\n", *(f"{name},\n" for name in ids)]
     files.write_text(folder / "sample_submission.csv", "".join(rows))
     source = pictures[0].resolve().parent.parent
-    for name in UNCHANGED:
+    for name in _UNCHANGED:
         if (source / name).exists():
             (folder / name).symlink_to(source / name)
     return ids
@@ -137,7 +137,7 @@ def _images(data: Path | str) -> list[Path]:
     return [path for folder in folders for path in image_files(folder).values() if path.suffix == ".png"]
 
 
-def seal(folder: Path) -> None:
+def _seal(folder: Path) -> None:
     """Make a folder and its contents read-only, except files that are linked from elsewhere."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink() and (path.is_dir() or path.stat().st_nlink == 1):

@@ -15,7 +15,7 @@ import sys
 from importlib import metadata
 
 
-def distributions() -> list[dict]:
+def _distributions() -> list[dict]:
     """The installed distributions; editable ones, and those that list no files, are left out."""
     found = {}
     for one in metadata.distributions():
@@ -59,4 +59,4 @@ def _applies(marker: str) -> bool:
 if __name__ == "__main__":
     # This file's folder holds modules that are not part of that Python.
     del sys.path[0]
-    json.dump({"python": sys.version.split()[0], "distributions": distributions()}, sys.stdout)
+    json.dump({"python": sys.version.split()[0], "distributions": _distributions()}, sys.stdout)

@@ -40,13 +40,13 @@ def main() -> int:
     if job["namespace"]:
         enter_namespace()
         found["network"] = "network namespace"
-        if mount_read_only(job["read_only"]):
+        if _mount_read_only(job["read_only"]):
             found["inputs"] = "mounted read-only"
     # This process ends with the rehearsal, also where that is killed.
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     found["proof"] = prove_closed()
     start = time.monotonic()
-    found["error"] = run(job)
+    found["error"] = _run(job)
     found["seconds"] = time.monotonic() - start
     Path(job["result"]).write_text(json.dumps(found))
     return 1 if found["error"] else 0
@@ -65,10 +65,10 @@ def enter_namespace() -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    raise_loopback()
+    _raise_loopback()
 
 
-def raise_loopback() -> None:
+def _raise_loopback() -> None:
     """Bring ``lo`` up, over which a notebook talks to its kernel and torchrun to its workers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         asked = struct.pack("16sH22x", b"lo", 0)
@@ -76,7 +76,7 @@ def raise_loopback() -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | IFF_UP))
 
 
-def mount_read_only(folders: list[str]) -> bool:
+def _mount_read_only(folders: list[str]) -> bool:
     """Make folders read-only in this namespace, even for root, and return whether that was possible."""
     try:
         # These mounts must not propagate to the machine's own.
@@ -119,7 +119,7 @@ def prove_closed() -> str:
     raise RuntimeError(f"the network is not closed: connecting to {OUTSIDE[0]} met {met}")
 
 
-def run(job: dict) -> dict | None:
+def _run(job: dict) -> dict | None:
     """Execute the notebook as Kaggle does, and return the error that ended it, if any."""
     import papermill
 

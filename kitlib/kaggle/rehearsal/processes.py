@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-POLL_SECONDS = 0.5
-GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 10.0
 
 
 def watch(process: subprocess.Popen) -> int:
@@ -21,9 +21,9 @@ def watch(process: subprocess.Popen) -> int:
     peak = 0
     try:
         while process.poll() is None:
-            peak = max(peak, sum(map(memory, descendants(process.pid))))
+            peak = max(peak, sum(map(_memory, descendants(process.pid))))
             with suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_SECONDS)
+                process.wait(_POLL_SECONDS)
     finally:
         end(process)
     return peak
@@ -43,7 +43,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def memory(pid: int) -> int:
+def _memory(pid: int) -> int:
     """A process's share of memory in bytes, or its resident memory without such a figure; 0 after its end."""
     folder = Path(f"/proc/{pid}")
     with suppress(OSError):
@@ -62,11 +62,11 @@ def end(process: subprocess.Popen) -> None:
     found = descendants(process.pid)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_SECONDS)
+        process.wait(_GRACE_SECONDS)
     for pid in found[1:]:
         with suppress(OSError):
             os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + GRACE_SECONDS
+    until = time.monotonic() + _GRACE_SECONDS
     while any(map(_runs, found[1:])) and time.monotonic() < until:
         time.sleep(0.1)
     for pid in found:

@@ -27,9 +27,9 @@ from kitlib.kaggle.rehearsal.sandbox import Sandbox
 from kitlib.submission import writer
 
 RUNNER = Path(__file__).with_name("offline_run.py")
-REFUSING = Path(__file__).with_name("no_network.py")
+_REFUSING = Path(__file__).with_name("no_network.py")
 #: Beginnings of the environment variables that the notebook gets: no token, no setting of pip, no path.
-PASSED = ("LANG", "LC_", "TZ", "OMP_", "GOMP_", "MKL_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")
+_PASSED = ("LANG", "LC_", "TZ", "OMP_", "GOMP_", "MKL_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")
 
 
 def rehearse(
@@ -87,7 +87,7 @@ def _rehearse(
             tree = hidden.make(root, layout, bundle, pictures, images)
             say(f"layout {layout}: running {bundle.code_file} on {images} hidden images")
             executed = folder / f"rehearsal_{layout}.ipynb"
-            played.append(play(box, tree, bundle.notebook, executed, layout, namespace, hours))
+            played.append(_play(box, tree, bundle.notebook, executed, layout, namespace, hours))
             say("\n".join(played[-1].lines()))
     values = {"passed": True, "versions": found, "stand_ins": list(box.stand_ins)}
     files.write_json(folder / "rehearsal.json", {**values, "layouts": [one.values() for one in played]})
@@ -100,12 +100,12 @@ def close_network(box: Sandbox) -> bool:
     if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
         return True
     place = sandbox.site_packages(box.python)
-    shutil.copyfile(REFUSING, place / "kit_no_network.py")
+    shutil.copyfile(_REFUSING, place / "kit_no_network.py")
     (place / "kit_no_network.pth").write_text("import kit_no_network\n")
     return False
 
 
-def play(
+def _play(
     box: Sandbox,
     tree: Tree,
     kernel: Path,
@@ -143,7 +143,7 @@ def play(
         layout=layout,
         images=len(ids),
         seconds=ended["seconds"],
-        seconds_per_image=own_clock(tree.working) or ended["seconds"] / len(ids),
+        seconds_per_image=_own_clock(tree.working) or ended["seconds"] / len(ids),
         peak_bytes=peak,
         rows=len(rows),
         bare=len({name for name, text in rows if not text.strip()}),
@@ -156,7 +156,7 @@ def play(
 def execute(
     box: Sandbox, tree: Tree, kernel: Path, executed: Path, namespace: bool, hours: float | None = None
 ) -> tuple[dict[str, Any], int]:
-    """Run the notebook without a network; see ``play`` for the arguments.
+    """Run the notebook without a network; see ``_play`` for the arguments.
 
     Returns:
         How it ended, as ``offline_run`` writes it, and the peak memory of its processes in bytes.
@@ -198,13 +198,13 @@ def kernel_environment(box: Sandbox, tree: Tree, environment: Mapping[str, str])
     Args:
         box: the environment that it runs in.
         tree: stands for ``/kaggle``.
-        environment: of this process; variables of ``PASSED`` are taken over.
+        environment: of this process; variables of ``_PASSED`` are taken over.
     """
     beside = tree.root.parent
     own = str(Path(sys.prefix, "bin"))
     paths = [part for part in environment.get("PATH", os.defpath).split(os.pathsep) if part != own]
     return {
-        **{name: value for name, value in environment.items() if name.startswith(PASSED)},
+        **{name: value for name, value in environment.items() if name.startswith(_PASSED)},
         "PATH": os.pathsep.join([str(box.python.parent), *paths]),
         # Without the user's caches, settings and keys.
         "HOME": str(files.make_folder(beside.parent / "home")),
@@ -232,7 +232,7 @@ def injected(kernel: Path) -> dict[str, Any]:
     }
 
 
-def own_clock(working: Path) -> float | None:
+def _own_clock(working: Path) -> float | None:
     """Seconds an image by the notebook's own clock, from its metrics.json; None where that has none."""
     path = working / "metrics.json"
     found = files.read_json(path) if path.is_file() else {}

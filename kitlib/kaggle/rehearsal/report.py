@@ -8,8 +8,8 @@ from typing import Any
 
 from kitlib.kaggle import image
 
-HIDDEN_IMAGES = 240  # in Kaggle's hidden test set, about
-COMPARED = ("torch", "torchvision", "numpy")
+_HIDDEN_IMAGES = 240  # in Kaggle's hidden test set, about
+_COMPARED = ("torch", "torchvision", "numpy")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Played:
     def projected_hours(self) -> float:
         """Of a run over Kaggle's hidden test set: the time that is spent once, and each image's."""
         once = max(0.0, self.seconds - self.seconds_per_image * self.images)
-        return (once + self.seconds_per_image * HIDDEN_IMAGES) / 3600
+        return (once + self.seconds_per_image * _HIDDEN_IMAGES) / 3600
 
     def values(self) -> dict[str, Any]:
         return {**asdict(self), "projected_hours": self.projected_hours}
@@ -56,7 +56,7 @@ class Played:
             f"{self.seconds_per_image:.2f} s an image, peak memory {self.peak_bytes / 2**30:.2f} GiB",
             f"  submission.csv is valid: {self.rows} rows, {self.bare} images without a cell",
             f"  network: {self.network} ({self.proof}); inputs: {self.inputs}",
-            f"  {HIDDEN_IMAGES} images would take {_duration(self.projected_hours)} on this machine, "
+            f"  {_HIDDEN_IMAGES} images would take {_duration(self.projected_hours)} on this machine, "
             f"which {fits} Kaggle's {image.HOURS:g} h",
         ]
 
@@ -65,7 +65,7 @@ def versions(python: str, here: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Versions of Python and of packages in the rehearsal ("here") and on the image."""
     there = image.packages()
     pairs = {"python": {"here": python, "image": image.PYTHON}}
-    return pairs | {name: {"here": here[name], "image": there[name]} for name in COMPARED if name in here}
+    return pairs | {name: {"here": here[name], "image": there[name]} for name in _COMPARED if name in here}
 
 
 def versions_line(pairs: Mapping[str, Mapping[str, str]]) -> str:

@@ -24,12 +24,12 @@ from kitlib.files import stays_inside
 from kitlib.kaggle import image
 from kitlib.kaggle.image import normalised
 
-INVENTORY = Path(__file__).with_name("inventory.py")
+_INVENTORY = Path(__file__).with_name("inventory.py")
 #: Files of a .dist-info that describe the distribution; RECORD is left out on purpose, see above.
-METADATA = ("METADATA", "entry_points.txt", "top_level.txt", "WHEEL")
-NEEDED = ("pip", "papermill", "ipykernel")
+_METADATA = ("METADATA", "entry_points.txt", "top_level.txt", "WHEEL")
+_NEEDED = ("pip", "papermill", "ipykernel")
 #: Beginnings of the names of wheels that are a part of torch's build.
-PARTS_OF_TORCH = ("nvidia-", "cuda-", "triton")
+_PARTS_OF_TORCH = ("nvidia-", "cuda-", "triton")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def make(folder: Path, python: str = "") -> Sandbox:
     source = python or sys.executable
     version, installed = inventory(source)
     chosen, stand_ins = select(installed)
-    lacking = [name for name in NEEDED if name not in {one.name for one in chosen}]
+    lacking = [name for name in _NEEDED if name not in {one.name for one in chosen}]
     if lacking:
         raise KitError(
             f"{source} has no {', '.join(lacking)}, which every Kaggle image has; install it there, or "
@@ -113,7 +113,7 @@ def inventory(python: str) -> tuple[str, list[Installed]]:
     Raises:
         KitError: the interpreter cannot be run, or is no Python.
     """
-    printed = _run([python, str(INVENTORY)], f"{python} cannot be run")
+    printed = _run([python, str(_INVENTORY)], f"{python} cannot be run")
     try:
         found = json.loads(printed)
     except ValueError:
@@ -141,7 +141,7 @@ def select(
     listed = image.packages() if listed is None else listed
     by_name = {one.name: one for one in installed}
     names = [name for name in by_name if name in listed]
-    stand_ins = [name for name in by_name if name not in listed and name.startswith(PARTS_OF_TORCH)]
+    stand_ins = [name for name in by_name if name not in listed and name.startswith(_PARTS_OF_TORCH)]
     queue = [name for name in names if by_name[name].version != listed[name]]
     while queue:
         for need in by_name[queue.pop()].requires:
@@ -202,7 +202,7 @@ def _inside(one: Installed) -> Iterable[PurePosixPath]:
 
 
 def _copy_metadata(folder: Path, path: PurePosixPath, target: Path) -> None:
-    if len(path.parts) == 2 and path.name in METADATA and (folder / path).is_file():
+    if len(path.parts) == 2 and path.name in _METADATA and (folder / path).is_file():
         (target / path.parent).mkdir(exist_ok=True)
         shutil.copyfile(folder / path, target / path)
         (target / path.parent / "INSTALLER").write_text("the Kaggle image\n")

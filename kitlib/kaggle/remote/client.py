@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SITE = "https://www.kaggle.com"
-NEW_TOKEN = (
+_NEW_TOKEN = (
     f"make a token at {SITE}/settings/api and set KAGGLE_API_TOKEN to it or save it in "
     "~/.kaggle/access_token (an older ~/.kaggle/kaggle.json works as well)"
 )
-BROKEN_CONNECTION = (
+_BROKEN_CONNECTION = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
 )
-OLDEST = (2, 2)  # of the client: earlier versions lack what is called here
-PAGE_SIZE = 200  # the most entries of a list that Kaggle gives at once
-FAILURES = 10  # failed queries in a row after which waiting ends
-REMINDER = 300.0  # seconds between two lines while the state does not change
+_OLDEST = (2, 2)  # of the client: earlier versions lack what is called here
+_PAGE_SIZE = 200  # the most entries of a list that Kaggle gives at once
+_FAILURES = 10  # failed queries in a row after which waiting ends
+_REMINDER = 300.0  # seconds between two lines while the state does not change
 
 
 class Client:
@@ -95,7 +95,7 @@ class Client:
         """
         token = None
         while True:
-            answer = self.call(doing, self.api.with_retry(function), name, token, PAGE_SIZE, page=page)
+            answer = self.call(doing, self.api.with_retry(function), name, token, _PAGE_SIZE, page=page)
             yield answer
             token = answer.next_page_token
             if not token:
@@ -143,7 +143,7 @@ def _check_version() -> None:
         version = metadata.version("kaggle")
     except metadata.PackageNotFoundError:
         raise _unusable("it is not installed") from None
-    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _OLDEST:
         raise _unusable(f"it is version {version}")
 
 
@@ -160,7 +160,9 @@ def _sign_in(api: KaggleApi) -> None:
     except SystemExit:
         unknown = "Kaggle does not know the token in KAGGLE_API_TOKEN"
         missing = "no Kaggle credentials that are valid were found"
-        raise KitError(f"{unknown if os.environ.get('KAGGLE_API_TOKEN') else missing}; {NEW_TOKEN}") from None
+        raise KitError(
+            f"{unknown if os.environ.get('KAGGLE_API_TOKEN') else missing}; {_NEW_TOKEN}"
+        ) from None
 
 
 def wait_while(
@@ -192,9 +194,9 @@ def wait_while(
             state, failures = query(), 0
         except Unavailable as error:
             state, failures = str(error), failures + 1
-            if failures == FAILURES:
+            if failures == _FAILURES:
                 raise
-        if state != said or now - said_at >= REMINDER:
+        if state != said or now - said_at >= _REMINDER:
             say(f"{what}: {state}" + (f" ({(now - begun) / 60:.0f} min)" if now - begun >= 60 else ""))
             said, said_at = state, now
         if not failures and state not in pending:
@@ -240,7 +242,7 @@ def explain(
                 f"cannot {doing}: the certificate of the connection cannot be verified; check the clock, and "
                 "set REQUESTS_CA_BUNDLE to the certificate of your proxy if it has its own"
             )
-        if isinstance(cause, BROKEN_CONNECTION):
+        if isinstance(cause, _BROKEN_CONNECTION):
             return Unavailable(f"cannot {doing}: the connection to Kaggle failed; check the network, {again}")
     if isinstance(error, json.JSONDecodeError):
         return KitError(
@@ -270,7 +272,7 @@ def _refused(
     said = hide(_message(response))
     answer = f"{code}: {said}" if said else str(code)
     if code == 401:
-        return KitError(f"{failed}: Kaggle does not accept your credentials ({answer}); {NEW_TOKEN}")
+        return KitError(f"{failed}: Kaggle does not accept your credentials ({answer}); {_NEW_TOKEN}")
     if code == 403:
         return KitError(f"{failed}: Kaggle refuses it ({answer}); {_permission(said, page)}")
     if code == 404:

@@ -15,10 +15,10 @@ from kitlib.errors import KitError
 from kitlib.files import cannot_write, make_folder
 from kitlib.kaggle.remote.client import SITE, Client, connect
 
-IMAGES = {"train": 606, "train_semi_supervised": 1972, "test": 3}
+_IMAGES = {"train": 606, "train_semi_supervised": 1972, "test": 3}
 """PNG images that the folders of the Sartorius competition hold."""
 RESERVE = 100_000_000  # bytes of the disk to leave free
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def download(
@@ -129,7 +129,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         with zipfile.ZipFile(archive) as file:
             file.extractall(folder)
-    except DAMAGED as error:
+    except _DAMAGED as error:
         archive.unlink()
         raise KitError(
             f"{archive} is not a whole zip ({error}); it was removed, run again to download it anew"
@@ -167,7 +167,7 @@ def check(folder: Path, competition: str = FOLDER) -> None:
         raise KitError(
             f"{folder} has no train.csv, though the whole archive was unpacked; see {_page(FOLDER)}/data"
         )
-    for name, expected in IMAGES.items():
+    for name, expected in _IMAGES.items():
         count = sum(1 for _ in (folder / name).glob("*.png"))
         if count != expected:
             advice = (

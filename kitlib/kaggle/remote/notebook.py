@@ -15,10 +15,10 @@ from kitlib.kaggle.remote.client import Client, wait_while
 
 FILE = "submission.csv"
 RUNNING = ("queued", "running", "new_script", "cancel_requested")
-HOURS = 14.0  # to wait at most: a notebook may be queued, and then run for 9 h
-TAIL = 12  # lines of a failed run's log that are shown
-REASON = re.compile(r"Error|Exception|Killed|killed|No space left|exceeded|Traceback")
-BELOW = r"(?s)^(?!/)(?!(.*/)?\.\.(/|$))"  # file names that stay below the folder they are written to
+_HOURS = 14.0  # to wait at most: a notebook may be queued, and then run for 9 h
+_TAIL = 12  # lines of a failed run's log that are shown
+_REASON = re.compile(r"Error|Exception|Killed|killed|No space left|exceeded|Traceback")
+_BELOW = r"(?s)^(?!/)(?!(.*/)?\.\.(/|$))"  # file names that stay below the folder they are written to
 
 
 def state_of(client: Client, bundle: Bundle) -> tuple[str, str]:
@@ -43,7 +43,7 @@ def wait_for_end(client: Client, bundle: Bundle, every: float, is_new: bool) -> 
     def query() -> str:
         return state_of(client, bundle)[0]
 
-    return wait_while(RUNNING, query, f"notebook {bundle.kernel_id}", every, HOURS, client.say)
+    return wait_while(RUNNING, query, f"notebook {bundle.kernel_id}", every, _HOURS, client.say)
 
 
 def fetch_output(client: Client, bundle: Bundle) -> str:
@@ -62,7 +62,7 @@ def fetch_output(client: Client, bundle: Bundle) -> str:
         client.api.kernels_output,
         bundle.kernel_id,
         str(bundle.output),
-        file_pattern=BELOW,
+        file_pattern=_BELOW,
         force=True,
         page_size=100,
         page=bundle.kernel_page,
@@ -132,6 +132,6 @@ def tail(log: str) -> list[str]:
     """The last lines of a log, up to the last one with an error; what follows it is of no use to the user."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
     found = [line.rstrip() for line in plain.splitlines() if line.strip()]
-    ends = [number for number, line in enumerate(found, 1) if REASON.search(line)]
+    ends = [number for number, line in enumerate(found, 1) if _REASON.search(line)]
     end = ends[-1] if ends else len(found)
-    return found[max(0, end - TAIL) : end]
+    return found[max(0, end - _TAIL) : end]

@@ -15,7 +15,7 @@ from kitlib.kaggle.bundle import NOBODY, Bundle
 from kitlib.kaggle.remote import notebook
 from kitlib.kaggle.remote.client import Client, connect, wait_while
 
-ABSENT = "absent"
+_ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,22 @@ def _send_dataset(client: Client, bundle: Bundle, every: float) -> None:
     """Send the dataset where it is new, or another version is on Kaggle, and wait until it is ready there."""
     pushed, digest = read_pushed(bundle), _sum_of(bundle.dataset)
     state, version = _dataset_state(client, bundle)
-    if state != ABSENT and pushed.dataset_sum == digest and version <= pushed.dataset_version:
+    if state != _ABSENT and pushed.dataset_sum == digest and version <= pushed.dataset_version:
         client.say(f"dataset {bundle.dataset_id}: version {pushed.dataset_version} was sent before")
     else:
-        _upload(client, bundle, is_new=state == ABSENT)
+        _upload(client, bundle, is_new=state == _ABSENT)
         # A version that was sent before may not be ready yet, and must not be taken for this one.
-        newest = 0 if state == ABSENT else max(version, pushed.dataset_version)
+        newest = 0 if state == _ABSENT else max(version, pushed.dataset_version)
         _write_pushed(bundle, dataset_sum=digest, dataset_version=newest + 1)
     try:
         _wait_until_ready(client, bundle, every)
         _check_files(client, bundle)
-    except DatasetError:
+    except _DatasetError:
         _write_pushed(bundle, dataset_sum="", dataset_version=0)  # the next push sends it again
         raise
 
 
-class DatasetError(KitError):
+class _DatasetError(KitError):
     """The dataset on Kaggle is not what was sent."""
 
 
@@ -127,7 +127,7 @@ def _upload(client: Client, bundle: Bundle, is_new: bool) -> None:
         doing,
         create,
         str(bundle.dataset),
-        *(() if is_new else (version_notes(bundle),)),
+        *(() if is_new else (_version_notes(bundle),)),
         quiet=client.quiet,
         convert_to_csv=False,
         dir_mode="zip",
@@ -145,7 +145,9 @@ def _wait_until_ready(client: Client, bundle: Bundle, every: float) -> None:
         return state if state == "failed" or (state == "ready" and version >= expected) else "processing"
 
     if wait_while(("processing",), query, f"dataset {bundle.dataset_id}", every, 1.0, client.say) == "failed":
-        raise DatasetError(f"Kaggle could not take in the dataset; see {bundle.dataset_page}, and push again")
+        raise _DatasetError(
+            f"Kaggle could not take in the dataset; see {bundle.dataset_page}, and push again"
+        )
 
 
 def _check_files(client: Client, bundle: Bundle) -> None:
@@ -156,7 +158,7 @@ def _check_files(client: Client, bundle: Bundle) -> None:
     sent = {path.name for path in bundle.dataset.iterdir() if path.is_file()} - {bundles.DATASET}
     missing = ", ".join(sorted(sent - there))
     if missing:
-        raise DatasetError(f"{missing} did not arrive in the dataset at {bundle.dataset_page}; push again")
+        raise _DatasetError(f"{missing} did not arrive in the dataset at {bundle.dataset_page}; push again")
 
 
 def _dataset_state(client: Client, bundle: Bundle) -> tuple[str, int]:
@@ -168,7 +170,7 @@ def _dataset_state(client: Client, bundle: Bundle) -> tuple[str, int]:
         answer = getattr(error.__cause__, "response", None)
         # Kaggle answers 403 where there is no such dataset.
         if answer is not None and answer.status_code in (403, 404):
-            return ABSENT, 0
+            return _ABSENT, 0
         raise
     values = json.loads(text)
     return values["status"], values["current_version_number"] or 0
@@ -208,7 +210,7 @@ def _sum_of(folder: Path) -> str:
     return fingerprint(*(part for path in paths for part in (path.relative_to(folder).as_posix(), path)))
 
 
-def version_notes(bundle: Bundle) -> str:
+def _version_notes(bundle: Bundle) -> str:
     """The notes of a dataset's version."""
     return f"kit bundle of {bundle.run.resolve().name}"
 
@@ -232,7 +234,7 @@ def commands(run: Path | str) -> list[str]:
         "# where that fails, as there is none yet:",
         shlex.join(("kaggle", "datasets", "create", *options)),
         "# otherwise:",
-        shlex.join(("kaggle", "datasets", "version", *options, "-m", version_notes(bundle))),
+        shlex.join(("kaggle", "datasets", "version", *options, "-m", _version_notes(bundle))),
         '# again until it is "ready", in a later version than before:',
         shlex.join(status_of),
         "# it must list every file: the client leaves one out whose upload failed",

@@ -79,7 +79,7 @@ def _send(client: Client, bundle: Bundle, version: int, message: str) -> int:
         f"submit version {version} of {bundle.kernel_id} to {bundle.competition}",
         client.api.competition_submit_code,
         notebook.FILE,
-        message or submission_message(bundle, version),
+        message or _submission_message(bundle, version),
         bundle.competition,
         bundle.kernel_id,
         version,
@@ -95,7 +95,7 @@ def _page(bundle: Bundle) -> str:
     return f"{bundle.competition_page}/submissions"
 
 
-def submission_message(bundle: Bundle, version: int | str) -> str:
+def _submission_message(bundle: Bundle, version: int | str) -> str:
     """A submission's description where the user gives none."""
     return f"{bundle.run.resolve().name}, version {version}"
 
@@ -131,7 +131,7 @@ def commands(run: Path | str, message: str = "", version: int = 0) -> list[str]:
     """
     bundle = bundles.load(run)
     number = str(version or read_pushed(bundle).kernel_version or "VERSION")
-    text = message or submission_message(bundle, number)
+    text = message or _submission_message(bundle, number)
     options = ("-k", bundle.kernel_id, "-v", number, "-f", notebook.FILE, "-m", text)
     lines = user_lines(bundle)
     if number == "VERSION":

@@ -26,7 +26,7 @@ from kitlib.post.tuning.frame import FrameScorer
 from kitlib.post.tuning.search import Tuning
 from kitlib.records import Frame
 
-MIN_FOLDS = 2
+_MIN_FOLDS = 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def cross_validate(
     kinds: Sequence[ScoreKind] = SCORE_KINDS,
     methods: Sequence[TuningMethod] = THRESHOLD_METHODS,
 ) -> Validation:
-    """Tune on all folds but one, judge on that one, in turns; the best method is then tuned on everything.
+    """Tune on all folds but one and judge on that one, for each fold; then tune the best method on all.
 
     The rows are no tuning at all, and for each kind of score each method: one score threshold for all types
     and nothing else (``search.tune_score_threshold``), all thresholds alike for all types (the best method
@@ -98,7 +98,7 @@ def cross_validate(
         KitError: no frames, predictions for none of them, or no kind of score or method.
     """
     study = _Study(truth, predictions, min(folds, len(truth)), seed)
-    if len(set(study.fold.values())) < MIN_FOLDS:
+    if len(set(study.fold.values())) < _MIN_FOLDS:
         return _on_the_same_images(study, methods)
     rows = [_row("untuned", truth, study.judge(lambda _: study.start))]
     best: tuple[Row, list[Frame], _Fits, TuningMethod] | None = None

@@ -29,10 +29,10 @@ CHOICES: dict[str, Sequence[Any]] = {
     "max_area": (None, 4000, 2000, 1000),
 }
 #: Masks as the model gives them, made disjoint as a submission must be: a shared pixel is the better cell's.
-DISJOINT = CategoryConfig(min_area=1, max_clipped=1.0, split="keep_all")
-FEW = 100
+_DISJOINT = CategoryConfig(min_area=1, max_clipped=1.0, split="keep_all")
+_FEW = 100
 """Instances that are too few to calibrate on."""
-TOLERANCE = 0.004
+_TOLERANCE = 0.004
 """Score thresholds within this share of the best count as equally good."""
 
 
@@ -105,22 +105,22 @@ def tune_by_category(frames: Sequence[FrameScorer], start: PostConfig) -> Tuning
     """``tune``, with scorers that may serve several times."""
     # The default is for types that are not among these frames.
     found = {"default": _score_and_area(frames, _available(frames, start.for_category(None)))}
-    groups = by_category(frames).items()
-    found |= {name: search(group, start.for_category(name)) for name, group in groups if name != "default"}
+    groups = _by_category(frames).items()
+    found |= {name: _search(group, start.for_category(name)) for name, group in groups if name != "default"}
     return _tuning(frames, start, found)
 
 
 def tune_score_threshold(frames: Sequence[FrameScorer], start: PostConfig) -> Tuning:
     """One score threshold for all types, the middle of its plateau, and nothing else: masks are cut at 0.5
     and made disjoint, whatever their size and shape."""
-    config = _available(frames, DISJOINT)
+    config = _available(frames, _DISJOINT)
     best = SCORE_THRESHOLDS[plateau_centre(curve(frames, config))]
     return _tuning(frames, start, {"default": replace(config, score_threshold=best)})
 
 
 def _tuning(frames: Sequence[FrameScorer], start: PostConfig, found: Mapping[str, CategoryConfig]) -> Tuning:
     """What tuning found, from the configuration of each type; other types have the default's."""
-    config, groups = replace(start, **tables(found)), by_category(frames)
+    config, groups = replace(start, **tables(found)), _by_category(frames)
     configs = {name: found.get(name, found["default"]) for name in groups}
     return Tuning(
         config=config,
@@ -132,7 +132,7 @@ def _tuning(frames: Sequence[FrameScorer], start: PostConfig, found: Mapping[str
     )
 
 
-def by_category(frames: Sequence[FrameScorer]) -> dict[str, list[FrameScorer]]:
+def _by_category(frames: Sequence[FrameScorer]) -> dict[str, list[FrameScorer]]:
     """The frames by predicted type, and all of them as ``default``."""
     names = sorted({f.category for f in frames if f.category})
     return {"default": list(frames)} | {name: [f for f in frames if f.category == name] for name in names}
@@ -151,11 +151,11 @@ def calibrated(frames: Sequence[FrameScorer], config: PostConfig) -> PostConfig:
     A type with too few instances takes the calibration of all together.
     """
     calibrations: dict[str, Calibration] = {}
-    for name, group in by_category(frames).items():
+    for name, group in _by_category(frames).items():
         curves = [f.curve(config.for_category(f.category)) for f in group]
         scores = np.concatenate([c.scores for c in curves])
         best_iou = np.concatenate([c.best_iou for c in curves])
-        if len(scores) >= (FEW if calibrations else 1):
+        if len(scores) >= (_FEW if calibrations else 1):
             matched = best_iou[:, None] > metric.THRESHOLDS
             calibrations[name] = calibrate(scores, matched, sum(f.cells for f in group))
     return replace(config, calibrations=calibrations)
@@ -173,7 +173,7 @@ def curve(frames: Sequence[FrameScorer], config: CategoryConfig) -> NDArray[np.f
     return np.mean([f.curve(config).at(SCORE_THRESHOLDS) for f in frames], axis=0)
 
 
-def search(frames: Sequence[FrameScorer], start: CategoryConfig) -> CategoryConfig:
+def _search(frames: Sequence[FrameScorer], start: CategoryConfig) -> CategoryConfig:
     """The best post-processing of frames of one type: score threshold and least area together, then each
     other field."""
     config = first = _score_and_area(frames, _available(frames, start))
@@ -182,7 +182,7 @@ def search(frames: Sequence[FrameScorer], start: CategoryConfig) -> CategoryConf
     return config if config == first else _score_and_area(frames, config)
 
 
-def plateau_centre(curve: NDArray[np.float64], tolerance: float = TOLERANCE) -> int:
+def plateau_centre(curve: NDArray[np.float64], tolerance: float = _TOLERANCE) -> int:
     """The index in the middle of the unbroken run, around the maximum, of values within ``tolerance`` (a
     share) of it."""
     good = curve >= curve.max() * (1 - tolerance)
@@ -205,7 +205,7 @@ def _score_and_area(frames: Sequence[FrameScorer], config: CategoryConfig) -> Ca
     peaks = np.array([c.max() for c in curves])
     if peaks.max() == 0:
         return config
-    area = int(np.flatnonzero(peaks >= peaks.max() * (1 - TOLERANCE / 2))[0])
+    area = int(np.flatnonzero(peaks >= peaks.max() * (1 - _TOLERANCE / 2))[0])
     best = SCORE_THRESHOLDS[plateau_centre(curves[area])]
     return replace(config, score_threshold=best, min_area=MIN_AREAS[area])
 
@@ -218,6 +218,6 @@ def _best_choice(
     options = [replace(config, **{name: choice}) for choice in choices]
     curves = [curve(frames, option) for option in options]
     winner = int(np.argmax([c.max() for c in curves]))
-    if curves[winner].max() <= curve(frames, config).max() * (1 + TOLERANCE / 2):
+    if curves[winner].max() <= curve(frames, config).max() * (1 + _TOLERANCE / 2):
         return config
     return replace(options[winner], score_threshold=SCORE_THRESHOLDS[plateau_centre(curves[winner])])
