@@ -32,9 +32,9 @@ from kitlib.records import Cell, Frame
 _log = logging.getLogger(__name__)
 
 # Annotations that a process turns into masks before it hands them over.
-_CHUNK = 4_000
+CHUNK = 4_000
 # Annotations; fewer are read before other processes would have started.
-_PARALLEL_FROM = 20_000
+PARALLEL_FROM = 20_000
 # Of the annotations. With more crowds than this, the program that wrote the file marks every cell as one.
 _CROWD_SHARE = 0.9
 
@@ -167,7 +167,7 @@ class CocoFile:
         """
         total = sum(map(len, self._annotations.values()))
         parallel = joblib.Parallel(
-            n_jobs=-1 if total > _PARALLEL_FROM else 1, return_as="generator", max_nbytes=None
+            n_jobs=-1 if total > PARALLEL_FROM else 1, return_as="generator", max_nbytes=None
         )
         chunks = [list(group) for _, group in groupby(self._images, self._chunk_numbers())]
         strict = self._findings is None
@@ -193,13 +193,13 @@ class CocoFile:
         return len(self._annotations[key(image.id)])
 
     def _chunk_numbers(self) -> Callable[[tuple[ListedImage, Path]], int]:
-        """A function of one image after the other that rises by 1 at ``_CHUNK`` annotations."""
+        """A function of one image after the other that rises by 1 with each ``CHUNK`` annotations."""
         seen = 0
 
         def number(entry: tuple[ListedImage, Path]) -> int:
             nonlocal seen
             seen += self._count(entry[0]) + 1
-            return seen // _CHUNK
+            return seen // CHUNK
 
         return number
 

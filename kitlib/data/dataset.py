@@ -172,13 +172,15 @@ def _frame(
     if entry.annotation is None:
         return frame, ""
     category = folder or _CATEGORY
-    masks = _masks(entry.annotation, frame, reading, findings)
+    masks = _masks(entry, entry.annotation, height, width, reading, findings)
     cells = tuple(Cell(mask, category) for mask in masks)
     return replace(frame, cells=cells, category=category), entry.annotation.kind
 
 
-def _masks(annotation: Annotation, frame: Frame, reading: ReadingConfig, findings: Findings) -> list[RLE]:
-    path, height, width = annotation.files[0], frame.height, frame.width
+def _masks(
+    entry: Entry, annotation: Annotation, height: int, width: int, reading: ReadingConfig, findings: Findings
+) -> list[RLE]:
+    path = annotation.files[0]
     if annotation.kind == "roi":
         return rois.read_rois(path, height, width, reading.plane, findings)
     if annotation.kind == "cells":
@@ -187,9 +189,7 @@ def _masks(annotation: Annotation, frame: Frame, reading: ReadingConfig, finding
             raise KitError(f"has no file in {path.parent.name} that can be read")
         return masks
     read = cellpose.read_seg if annotation.kind == "seg" else labels.read_labels
-    numbers = read(path, reading)
-    assert frame.path is not None
-    fitted = labels.fitted(numbers, frame.path, height, width, findings, path)
+    fitted = labels.fitted(read(path, reading), entry.image, height, width, findings, path)
     return labels.cells(fitted, path, reading.relabel, findings)
 
 
