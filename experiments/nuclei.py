@@ -17,7 +17,8 @@ import numpy as np
 from ablation import LEVELS, predicted, show
 
 from kitlib import config, files, metric, records, train
-from kitlib.data import folds, own
+from kitlib.data import folds
+from kitlib.data.dataset import open_folder
 from kitlib.data.images import image_files, whole_size
 from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
@@ -34,7 +35,7 @@ LOOKS = PredictConfig(scales=(1.0, 1.4), tta=("none", "flip_h"), candidate_mask_
 
 def split(data: Path) -> tuple[list[Frame], list[Frame]]:
     """The images that train, and those that are kept aside."""
-    return folds.split(own.from_labels(data / "train/images", data / "train/labels"), 0, 8)
+    return folds.split(open_folder(data).labelled, 0, 8)
 
 
 def fit(frames: list[Frame], aside: list[Frame], out: Path, iterations: int, seed: int) -> Path:

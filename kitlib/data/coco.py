@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import mmap
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -23,7 +22,9 @@ from msgspec import Raw, Struct
 from pycocotools import mask as coco_mask
 
 from kitlib import files
-from kitlib.data.images import SUFFIXES, check_size, first_few
+from kitlib.data.coco_images import Id, ListedImage, find_images, key
+from kitlib.data.config import Findings
+from kitlib.data.images import check_size, first_few
 from kitlib.errors import KitError
 from kitlib.masks import rle, runs
 from kitlib.records import Cell, Frame
@@ -34,31 +35,25 @@ _log = logging.getLogger(__name__)
 CHUNK = 4_000
 # Annotations; fewer are read before other processes would have started.
 PARALLEL_FROM = 20_000
-_Id = int | str
-
-
-class _Image(Struct, gc=False):
-    id: _Id
-    file_name: str
-    height: int | float
-    width: int | float
+# Of the annotations. With more crowds than this, the program that wrote the file marks every cell as one.
+_CROWD_SHARE = 0.9
 
 
 class _Annotation(Struct, gc=False):
-    image_id: _Id
-    category_id: _Id
-    id: _Id = "?"
+    image_id: Id
+    category_id: Id
+    id: Id = "?"
     iscrowd: int | float | bool | None = None
     segmentation: Raw = Raw(b"null")
 
 
 class _Category(Struct):
-    id: _Id
-    name: _Id
+    id: Id
+    name: Id
 
 
 class _Images(Struct):
-    images: list[_Image]
+    images: list[ListedImage]
 
 
 class _Document(_Images):
@@ -70,15 +65,22 @@ _D = TypeVar("_D", bound=_Images)
 _SEGMENTATION = msgspec.json.Decoder(list[float | list[float]] | dict[str, Any] | None)
 
 
+class _Drawn(NamedTuple):
+    """The masks of an image's outlines as their counts, b"" for one without a pixel, and what was wrong."""
+
+    texts: list[bytes]
+    faults: list[str]
+
+
 class _Outlined(NamedTuple):
     """An image with the outlines of its cells, as a process takes it: id and JSON text of each."""
 
-    id: _Id
+    id: Id
     file_name: str
     place: Path
     height: int
     width: int
-    outlines: list[tuple[_Id, bytes]]
+    outlines: list[tuple[Id, bytes]]
 
 
 def read(
@@ -110,31 +112,45 @@ class CocoFile:
     """A COCO file whose lists are checked; its outlines are read by ``frames``.
 
     Of an image that is listed more than once, the entry with the most annotations is taken. Crowd regions
-    (``iscrowd`` 1) are left out, their number logged. ``annotations`` may be a list or a dict keyed by id.
+    (``iscrowd`` 1) are left out, their number logged, unless nearly every annotation is one: then it is how a
+    program marks masks. ``annotations`` may be a list or a dict keyed by id; ids may be text in one list and
+    numbers in another; file names may have the separators of Windows and either form of accented letters.
+
+    Args:
+        path: the JSON file.
+        images: the folder with its images, searched with all sub-folders.
+        findings: where faults are added, and the image or annotation left out; None: the first one is raised,
+            and images are refused that have another size than stated or the name of another one.
 
     Attributes:
         path: the JSON file.
         listed_twice: file names of the images that are listed more than once.
 
     Raises:
-        KitError: the JSON is cut short or lacks a key, an image is missing, two different images share a
-            name, or an annotation belongs to an image or a category that is not listed.
+        KitError: the JSON is cut short or lacks a key. Without ``findings`` also: an image is missing, two
+            different images share a name, or an annotation belongs to an image or a category that is not
+            listed.
     """
 
-    def __init__(self, path: Path | str, images: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, images: Path | str, findings: Findings | None = None) -> None:
+        self.path, self._findings = Path(path), findings
         document = _decode(self.path, _Document)
-        self._names = {str(c.id): str(c.name) for c in document.categories or ()}
-        places = _places(self.path, document.images, Path(images))
+        self._names = {key(c.id): str(c.name) for c in document.categories or ()}
+        places = find_images(self.path, document.images, Path(images), findings)
         self._annotations = self._by_image(document)
-        chosen: dict[Path, _Image] = {}
+        chosen: dict[Path, ListedImage] = {}
         twice: dict[str, None] = {}
         for image in document.images:
+            if image.file_name not in places:
+                continue
             other = chosen.setdefault(places[image.file_name], image)
             if other is not image:
                 twice[image.file_name] = None
                 chosen[places[image.file_name]] = max(other, image, key=self._count)
         self.listed_twice = list(twice)
+        if findings is not None:
+            for name in twice:
+                findings.add(places[name], "is listed more than once", "the fuller annotation taken")
         self._images = [(image, place) for place, image in chosen.items()]
 
     def frames(self, category: Callable[[str, str], str] = lambda file_name, name: name) -> Iterator[Frame]:
@@ -154,48 +170,58 @@ class CocoFile:
             n_jobs=-1 if total > PARALLEL_FROM else 1, return_as="generator", max_nbytes=None
         )
         chunks = [list(group) for _, group in groupby(self._images, self._chunk_numbers())]
-        masks = parallel(joblib.delayed(_masks)(self.path, self._outlined(chunk)) for chunk in chunks)
+        strict = self._findings is None
+        drawn = parallel(joblib.delayed(_masks)(self.path, self._outlined(chunk), strict) for chunk in chunks)
         empty = 0
-        for chunk, found in zip(chunks, masks, strict=True):
-            for (image, place), texts in zip(chunk, found, strict=True):
-                empty += texts.count(b"")
+        for chunk, found in zip(chunks, drawn, strict=True):
+            for (image, place), (texts, faults) in zip(chunk, found, strict=True):
+                empty += texts.count(b"") - len(faults)
+                for fault in faults:
+                    self._report(place, fault)
                 yield self._frame(image, place, texts, category)
         if empty:
-            _log.warning("%s: %d annotations cover no pixel and are left out", self.path, empty)
+            self._report(self.path, f"has {empty} annotations that cover no pixel")
 
-    def _count(self, image: _Image) -> int:
-        return len(self._annotations[str(image.id)])
+    def _report(self, file: Path, fault: str, action: str = "left out") -> None:
+        """Note a fault that leaves the rest of the file usable."""
+        if self._findings is None:
+            _log.warning("%s %s: %s", file, fault, action)
+        else:
+            self._findings.add(file, fault, action)
 
-    def _chunk_numbers(self) -> Callable[[tuple[_Image, Path]], int]:
-        """A function of one image after the other that rises by 1 whenever ``CHUNK`` annotations are full."""
+    def _count(self, image: ListedImage) -> int:
+        return len(self._annotations[key(image.id)])
+
+    def _chunk_numbers(self) -> Callable[[tuple[ListedImage, Path]], int]:
+        """A function of one image after the other that rises by 1 with each ``CHUNK`` annotations."""
         seen = 0
 
-        def number(entry: tuple[_Image, Path]) -> int:
+        def number(entry: tuple[ListedImage, Path]) -> int:
             nonlocal seen
             seen += self._count(entry[0]) + 1
             return seen // CHUNK
 
         return number
 
-    def _outlined(self, chunk: Sequence[tuple[_Image, Path]]) -> list[_Outlined]:
+    def _outlined(self, chunk: Sequence[tuple[ListedImage, Path]]) -> list[_Outlined]:
         result = []
         for image, place in chunk:
-            outlines = [(a.id, bytes(a.segmentation)) for a in self._annotations[str(image.id)]]
+            outlines = [(a.id, bytes(a.segmentation)) for a in self._annotations[key(image.id)]]
             size = int(image.height), int(image.width)
             result.append(_Outlined(image.id, image.file_name, place, *size, outlines))
         return result
 
     def _frame(
-        self, image: _Image, place: Path, texts: list[bytes], category: Callable[[str, str], str]
+        self, image: ListedImage, place: Path, texts: list[bytes], category: Callable[[str, str], str]
     ) -> Frame:
         height, width = int(image.height), int(image.width)
         size = [width, height]
-        annotations = self._annotations[str(image.id)]
+        annotations = self._annotations[key(image.id)]
         names = {
-            i: category(image.file_name, self._names[i]) for i in {str(a.category_id) for a in annotations}
+            i: category(image.file_name, self._names[i]) for i in {key(a.category_id) for a in annotations}
         }
         cells = tuple(
-            Cell(rle.RLE(size=size, counts=text), names[str(annotation.category_id)])
+            Cell(rle.RLE(size=size, counts=text), names[key(annotation.category_id)])
             for annotation, text in zip(annotations, texts, strict=True)
             if text
         )
@@ -204,29 +230,40 @@ class CocoFile:
         return Frame(place.stem, place, height, width, cells, common)
 
     def _by_image(self, document: _Document) -> Mapping[str, list[_Annotation]]:
-        """The annotations of each image, by its id as text: some files have it as text in one list only."""
-        known = {str(image.id) for image in document.images}
+        """The annotations of each image by the key of its id."""
+        listed = document.annotations
+        annotations = list(listed.values()) if isinstance(listed, dict) else listed
+        known = {key(image.id) for image in document.images}
+        lone = [a for a in annotations if key(a.image_id) not in known]
+        self._check_known(lone, "image_id", "image", "the file")
+        unnamed = [a for a in annotations if key(a.category_id) not in self._names]
+        self._check_known(unnamed, "category_id", "category", "'categories'")
+        crowds = sum(bool(a.iscrowd) for a in annotations)
+        all_crowds = crowds > _CROWD_SHARE * len(annotations)
+        if all_crowds:
+            self._report(self.path, f"marks {crowds} of {len(annotations)} cells as crowds", "read as cells")
+        elif crowds:
+            self._report(self.path, f"has {crowds} crowd regions, which outline no single cell")
         result: dict[str, list[_Annotation]] = defaultdict(list)
-        crowds, listed = 0, document.annotations
-        for annotation in listed.values() if isinstance(listed, dict) else listed:
-            where = f"{self.path} annotation {annotation.id}"
-            if str(annotation.image_id) not in known:
-                raise KitError(
-                    f"{where} belongs to image_id {annotation.image_id}, which the file does not list; "
-                    "add the image or take the annotation out"
-                )
-            if str(annotation.category_id) not in self._names:
-                raise KitError(
-                    f"{where} has category_id {annotation.category_id}, which 'categories' does not list; "
-                    "add the category or correct the number"
-                )
-            if annotation.iscrowd:
-                crowds += 1
-            else:
-                result[str(annotation.image_id)].append(annotation)
-        if crowds:
-            _log.warning("%s: %d crowd regions are left out, they outline no single cell", self.path, crowds)
+        for a in annotations:
+            usable = key(a.image_id) in known and key(a.category_id) in self._names
+            if usable and (all_crowds or not a.iscrowd):
+                result[key(a.image_id)].append(a)
         return result
+
+    def _check_known(self, wrong: list[_Annotation], field: str, kind: str, where: str) -> None:
+        """Report, or raise, annotations with an id that is not listed."""
+        if not wrong:
+            return
+        ids = sorted({str(getattr(a, field)) for a in wrong})
+        if self._findings is None:
+            verb = "belongs to" if kind == "image" else "has"
+            raise KitError(
+                f"{self.path} annotation {wrong[0].id} {verb} {field} {getattr(wrong[0], field)}, "
+                f"which {where} does not list; add the {kind} or correct the number"
+            )
+        fault = f"has {len(wrong)} annotations whose {field} it does not list: {first_few(ids)}"
+        self._report(self.path, fault)
 
 
 def write(path: Path | str, frames: Sequence[Frame]) -> Path:
@@ -284,73 +321,38 @@ def _decode(path: Path, parts: type[_D]) -> _D:
         ) from error
 
 
-def _places(path: Path, images: Sequence[_Image], folder: Path) -> dict[str, Path]:
-    """The file of each ``file_name``: that path in the folder, else a file of that name anywhere below it."""
-    if not folder.is_dir():
-        raise KitError(
-            f"{folder}, the images of {path}, is not a folder; check the path or download the data again"
-        )
-    by_name: dict[str, Path] = {}
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                by_name.setdefault(name, Path(root, name))
-    places: dict[str, Path | None] = {}
-    for image in images:
-        name = image.file_name
-        places[name] = folder / name if (folder / name).is_file() else by_name.get(Path(name).name)
-    missing = [name for name, place in places.items() if place is None]
-    if missing:
-        raise KitError(
-            f"{len(missing)} of the images in {path} are not under {folder}: {first_few(missing)}; "
-            "copy or download them, or take them out of the JSON file"
-        )
-    found = {name: place for name, place in places.items() if place is not None}
-    _check_images(path, images, found)
-    return found
-
-
-def _check_images(path: Path, images: Sequence[_Image], places: Mapping[str, Path]) -> None:
-    """Refuse an impossible size, one id of two images, and two images of one name."""
-    by_id: dict[str, Path] = {}
-    by_stem: dict[str, Path] = {}
-    for image in images:
-        place = places[image.file_name]
-        if not all(
-            math.isfinite(side) and side >= 1 and side == int(side) for side in (image.height, image.width)
-        ):
-            raise KitError(
-                f"{path} image {image.id} has width {image.width} and height {image.height}; "
-                "write the image's size in pixels"
-            )
-        if by_id.setdefault(str(image.id), place) != place:
-            raise KitError(f"{path} has two images with id {image.id}; give one of them another id")
-        if by_stem.setdefault(place.stem, place) != place:
-            raise KitError(f"{path} has two images with the name '{place.stem}'; rename one")
-
-
 # ------------------------------------------------------------------------------------------ the outlines
 
 
-def _masks(path: Path, images: Sequence[_Outlined]) -> list[list[bytes]]:
-    """The masks of each image as their counts; b"" for one without a pixel. Runs in a process of its own."""
-    return [_masks_of(path, image) for image in images]
+def _masks(path: Path, images: Sequence[_Outlined], strict: bool) -> list[_Drawn]:
+    """The masks of each image. Runs in a process of its own; raises the first fault where ``strict``."""
+    return [_masks_of(path, image, strict) for image in images]
 
 
-def _masks_of(path: Path, image: _Outlined) -> list[bytes]:
-    check_size(image.place, image.height, image.width, f"{path} image {image.id} ({image.file_name})")
-    shapes = [_shape(path, image, name, text) for name, text in image.outlines]
+def _masks_of(path: Path, image: _Outlined, strict: bool) -> _Drawn:
+    if strict:
+        check_size(image.place, image.height, image.width, f"{path} image {image.id} ({image.file_name})")
+    shapes: list[list[list[float]] | rle.RLE] = []
+    faults = []
+    for name, text in image.outlines:
+        try:
+            shapes.append(_shape(path, image, name, text))
+        except KitError as error:
+            if strict:
+                raise
+            faults.append(str(error).removeprefix(f"{path} "))
+            shapes.append([])
     polygons = [index for index, shape in enumerate(shapes) if isinstance(shape, list)]
     masks: list[Any] = list(shapes)
     drawn = rle.from_polygons([masks[index] for index in polygons], image.height, image.width)
     for index, mask in zip(polygons, drawn, strict=True):
         masks[index] = mask
     areas = rle.areas(masks)
-    return [mask["counts"] if area else b"" for mask, area in zip(masks, areas, strict=True)]
+    texts = [mask["counts"] if area else b"" for mask, area in zip(masks, areas, strict=True)]
+    return _Drawn(texts, faults)
 
 
-def _shape(path: Path, image: _Outlined, name: _Id, text: bytes) -> list[list[float]] | rle.RLE:
+def _shape(path: Path, image: _Outlined, name: Id, text: bytes) -> list[list[float]] | rle.RLE:
     """The polygons of an annotation, or the mask that its run lengths make."""
     try:
         segmentation = _SEGMENTATION.decode(text)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from kitlib.errors import KitError
 from kitlib.offline import SUFFIXES as SUFFIXES
@@ -18,55 +19,69 @@ from kitlib.offline import is_image, out_of_memory
 # Names that a message lists.
 _SHOWN = 3
 #: What Pillow raises for files that are cut short, damaged, or whose headers claim too many pixels.
-_UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, struct.error),
+    *(EOFError, IndexError, Image.DecompressionBombError),
+)
+#: The tag of Exif and TIFF that says how a picture is turned for showing, 1 to 8; from 5 on, its sides swap.
+ORIENTATION = 0x0112
 
 
 def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> NDArray[np.uint8]:
     """The grey levels of an image, (H, W) uint8.
 
     Colours become luminance. Images of more than 8 bits are stretched: their 0.1st and 99.9th percentiles
-    become black and white.
+    become black and white. What is not finite becomes the smallest or, above all numbers, the largest number.
 
     Args:
-        path: PNG, TIFF, JPEG or anything else that Pillow reads.
+        path: PNG, TIFF, JPEG or anything else that Pillow reads; ``kitlib.data.planes`` reads more.
         height: rows that the image must have, if given.
         width: columns that the image must have, if given.
 
     Raises:
-        KitError: the file is missing, no image, cut short, or of another size.
+        KitError: the file is missing, no image, cut short, of several pages, or of another size.
     """
-    pixels = read_pixels(path)
-    if pixels.ndim == 3:
-        luminance = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
-        pixels = luminance.round().astype(pixels.dtype)
+    pixels = luminance(read_pixels(path))
     if (height or pixels.shape[0], width or pixels.shape[1]) != pixels.shape:
         raise KitError(
             f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels but its table says {width} x {height}; "
             "correct the table's width and height or replace the image"
         )
-    return pixels if pixels.dtype == np.uint8 else _stretch(pixels)
+    return to_8_bit(pixels, path)
+
+
+def luminance(pixels: NDArray) -> NDArray:
+    """(H, W) grey levels, in the same type, of (H, W, 3 or 4) colours; grey stays as it is."""
+    if pixels.ndim == 2:
+        return pixels
+    grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
+    return (grey.round() if pixels.dtype.kind in "iu" else grey).astype(pixels.dtype)
 
 
 def read_pixels(path: Path | str) -> NDArray:
-    """The pixels of an image file as they are stored, (H, W) or (H, W, channels); palettes are resolved.
+    """The pixels of an image file, (H, W) or (H, W, channels), turned as its Exif orientation says.
+
+    Palettes are resolved.
 
     Raises:
-        KitError: the file is missing, no image, or cut short.
+        KitError: the file is missing, no image, cut short, or of several pages.
     """
     try:
         with Image.open(path) as image:
-            if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-                return np.asarray(image.convert("RGB"))
-            if image.mode in ("1", "LA"):
-                return np.asarray(image.convert("L"))
+            # A phone's photograph (MPO) has a small copy as its second page.
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise KitError(f"{path} holds {image.n_frames} pages; choose one with plane, or a projection")
             if image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
-                return _read_16_bit_colours(path)
-            return np.asarray(image)
+                return _read_16_bit_colours(path, _orientation(image))
+            if image.format == "TIFF" and _orientation(image) > 1:
+                # Pillow turns TIFF by itself, but takes the sides of uncompressed ones for swapped.
+                return turned(_by_tifffile(path), _orientation(image))
+            return turned(_resolved(image), _orientation(image))
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
     except UnidentifiedImageError:
         raise KitError(f"{path} is not an image that can be read; replace it") from None
-    except (*_UNREADABLE, MemoryError, cv2.error) as error:
+    except (*UNREADABLE, MemoryError, cv2.error) as error:
         if out_of_memory(error):
             raise KitError(f"there is not enough memory to read {path}; give it a smaller image") from error
         raise KitError(
@@ -74,32 +89,122 @@ def read_pixels(path: Path | str) -> NDArray:
         ) from error
 
 
-def _read_16_bit_colours(path: Path | str) -> NDArray:
+def _resolved(image: Image.Image) -> NDArray:
+    if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+        return np.asarray(image.convert("RGB"))
+    if image.mode in ("1", "LA"):
+        return np.asarray(image.convert("L"))
+    return np.asarray(image)
+
+
+def _by_tifffile(path: Path | str) -> NDArray:
+    import tifffile
+
+    try:
+        return tifffile.imread(path)
+    # A damaged file makes tifffile raise errors of any kind.
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_16_bit_colours(path: Path | str, orientation: int) -> NDArray:
     """(H, W, 3) red, green, blue, uint16; Pillow would read the high bytes alone."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("its pixels cannot be decoded")
-    return pixels[..., 2::-1]
+    return turned(pixels[..., 2::-1], orientation)
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width from an image's header, without reading its pixels.
+    """Height and width from an image's header, turned as ``read_pixels``, without reading its pixels.
 
     Raises:
         KitError: the file is missing or no image.
     """
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            return _shown_size(image)
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise KitError(f"{path} is not an image that can be read ({error}); replace it") from error
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    # The size of a TIFF may be swapped already, by the version of Pillow.
+    if isinstance(image, TiffImageFile):
+        tags = image.tag_v2
+        size = int(tags.get(IMAGELENGTH, image.height)), int(tags.get(IMAGEWIDTH, image.width))
+        return size[::-1] if _orientation(image) >= 5 else size
+    swapped = _orientation(image) >= 5
+    return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+def orientation(path: Path | str) -> int:
+    """How a picture is turned for showing, 1 to 8; 1 where its file does not say, or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return _orientation(image)
+    except UNREADABLE:
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    # Pillow would decode a PNG to look for what comes after its pixels.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+def turned(pixels: NDArray, orientation: int) -> NDArray:
+    """An (H, W, ...) array as stored, turned as its Exif orientation, 1 to 8, says.
+
+    Example:
+        >>> turned(np.array([[1, 2, 3]]), 6).tolist()
+        [[1], [2], [3]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return pixels[rows, columns]
+
+
+def to_8_bit(pixels: NDArray, source: Path | str) -> NDArray[np.uint8]:
+    """Grey levels as ``read_image`` gives them.
+
+    Args:
+        pixels: (H, W), of any type.
+        source: the file's name in an error.
+
+    Raises:
+        KitError: no number is finite.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    return _stretch(finite(pixels, source))
+
+
+def finite(pixels: NDArray, source: Path | str) -> NDArray:
+    """The pixels with NaN and minus infinity as the smallest finite number, infinity as the largest.
+
+    Raises:
+        KitError: no number is finite.
+    """
+    if pixels.dtype.kind != "f" or np.isfinite(pixels).all():
+        return pixels
+    good = pixels[np.isfinite(pixels)]
+    if not good.size:
+        raise KitError(f"{source} holds no finite number; replace it")
+    low, high = good.min(), good.max()
+    return np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
 
 
 def _stretch(pixels: NDArray) -> NDArray[np.uint8]:
     low, high = np.percentile(pixels, [0.1, 99.9])
-    scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
+    wide = pixels.astype(np.promote_types(pixels.dtype, np.float32))
+    scaled = (wide - low) * (255.0 / max(high - low, 1e-6))
     return np.clip(scaled.round(), 0, 255).astype(np.uint8)
 
 

@@ -20,6 +20,7 @@ import kitlib
 from kitlib import files, records
 from kitlib.data import cleaning, coco
 from kitlib.data.competition import FOLDER as COMPETITION
+from kitlib.data.config import Finding
 from kitlib.errors import KitError, unknown
 from kitlib.records import Frame
 
@@ -40,14 +41,6 @@ _TWIN_SHARE = 0.5
 _NAME = re.compile(
     r"(?P<line>[^_]+)_Phase_(?P<well>[A-Z]+\d+)_(?:\d+_(?P<day>\d+)d(?P<hour>\d+)h(?P<minute>\d+)m)?"
 )
-
-
-class Finding(NamedTuple):
-    """A fault of the data: the image's file name, what is wrong with it, and what was done about it."""
-
-    file: str
-    fault: str
-    action: str
 
 
 @dataclass(frozen=True)

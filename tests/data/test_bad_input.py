@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from kitlib.data import coco as coco_files
-from kitlib.data import competition, livecell, own
+from kitlib.data import competition, livecell
 from kitlib.data.images import read_image
 from kitlib.errors import KitError
 
@@ -358,23 +358,6 @@ def test_no_livecell(tmp_path, coco):
     )
     shutil.rmtree(path.parents[2] / "images")
     assert "images, the images of " in refused(livecell.load, path.parents[2])
-
-
-# ------------------------------------------------------------------------- images of one's own
-
-
-def test_no_images_of_ones_own(tmp_path):
-    assert f"{tmp_path / 'images'} is not a folder" in refused(own.from_labels, tmp_path / "images", tmp_path)
-    assert "holds no image; put PNG or TIFF images there" in refused(own.from_labels, tmp_path, tmp_path)
-
-
-def test_a_truncated_label_image(tmp_path, write_image):
-    write_image(tmp_path / "images" / "a.png")
-    path = write_image(tmp_path / "labels" / "a.png", 200, 200)
-    path.write_bytes(path.read_bytes()[:-200])
-    message = refused(own.from_labels, tmp_path / "images", tmp_path / "labels")
-    assert f"{path} is truncated or not a label image" in message
-    assert "save it as" in message
 
 
 def test_an_unwritable_export_names_the_path_and_keeps_the_old_file(tmp_path):

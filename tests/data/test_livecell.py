@@ -92,8 +92,8 @@ def test_crowds_and_shapes_without_pixels_are_left_out_aloud(folder, document, c
     document["annotations"][0]["iscrowd"] = 1
     document["annotations"][1]["segmentation"] = [[5, 5, 5, 5]]
     assert len(livecell.load(folder(document)).frames[0].cells) == 1
-    assert "1 crowd regions are left out" in caplog.text
-    assert "1 annotations cover no pixel" in caplog.text
+    assert "has 1 crowd regions, which outline no single cell: left out" in caplog.text
+    assert "has 1 annotations that cover no pixel: left out" in caplog.text
 
 
 def test_a_flat_polygon_counts_as_one(folder, document):

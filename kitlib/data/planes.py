@@ -1,0 +1,217 @@
+"""The one frame of an image of several channels and planes that a configuration chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kitlib import files
+from kitlib.data import images, tiff
+from kitlib.data.config import Finding, Findings, ReadingConfig
+from kitlib.data.tiff import Stack
+from kitlib.errors import KitError
+from kitlib.records import Frame
+
+LOSSY_LABELS = (
+    "is compressed lossily (JPEG or alike), which changes the numbers of cells; save label images as PNG, or "
+    "as TIFF without lossy compression"
+)
+
+
+class Grey(NamedTuple):
+    """The pixels of a frame in the file's numbers, (H, W), and how many numbers were not finite."""
+
+    pixels: NDArray
+    not_finite: int
+
+
+def size(path: Path, reading: ReadingConfig) -> tuple[int, int]:
+    """Height and width of the frame that ``read_frame`` reads, without reading its pixels.
+
+    Raises:
+        KitError: no image, cut short, or several planes or channels without a choice among them.
+    """
+    if not tiff.is_tiff(path):
+        return images.whole_size(path)
+    with tiff.opened(path) as series:
+        stack = tiff.stack(path, series)
+        _choice(path, stack, reading)
+        return stack.size
+
+
+def read_frame(path: Path, reading: ReadingConfig) -> Grey:
+    """The chosen plane and channel of an image; colours become luminance.
+
+    Numbers that are not finite are replaced, see ``images.finite``.
+
+    Raises:
+        KitError: as ``size``; or the package that reads the file's compression is missing.
+    """
+    if not tiff.is_tiff(path):
+        pixels = images.read_pixels(path)
+        return Grey(_from_colours(path, pixels, reading) if pixels.ndim == 3 else pixels, 0)
+    with tiff.opened(path) as series:
+        stack = tiff.stack(path, series)
+        plane, channel = _choice(path, stack, reading)
+        array = tiff.ordered(tiff.pixels(path, series, stack), stack)
+        not_finite = int(np.count_nonzero(~np.isfinite(array))) if array.dtype.kind == "f" else 0
+        array = _projected(images.finite(array, path), plane)
+        if stack.colour and "C" not in stack.axes:
+            array = _from_colours(path, array, reading)
+        else:
+            array = _projected(np.moveaxis(array, -1, 0), channel)
+        return Grey(images.turned(tiff.in_colours(array, series), stack.orientation), not_finite)
+
+
+def read_labels(path: Path, reading: ReadingConfig) -> NDArray:
+    """The numbers of a TIFF label image, (H, W) or (H, W, samples), turned as its orientation says.
+
+    Args:
+        path: a TIFF file.
+        reading: its ``plane`` is taken where there are several.
+
+    Raises:
+        KitError: lossy compression, several pages without a choice, or as ``read_frame``.
+    """
+    with tiff.opened(path) as series:
+        stack = tiff.stack(path, series)
+        if stack.lossy:
+            raise KitError(f"{path} {LOSSY_LABELS}")
+        pages = stack.count(stack.plane_axes + "C")
+        if pages > 1 and (reading.plane is None or reading.plane >= pages):
+            raise KitError(
+                f"{path} has {pages} pages; choose one with plane (0 to {pages - 1}), or save each as a "
+                "label image of its own"
+            )
+        array = tiff.ordered(tiff.pixels(path, series, stack), stack)
+        array = np.moveaxis(array, -1, 1).reshape(pages, -1, *array.shape[1:3]) if not stack.colour else array
+        array = array[reading.plane or 0 if pages > 1 else 0]
+        array = array if stack.colour else np.moveaxis(array, 0, -1)
+        return images.turned(array[..., 0] if array.shape[-1] == 1 else array, stack.orientation)
+
+
+def is_plain(path: Path, reading: ReadingConfig) -> bool:
+    """Whether ``images.read_image`` reads the chosen frame at once: 8 bits, one page, not turned."""
+    try:
+        with Image.open(path) as image:
+            grey = image.mode in ("1", "L", "P")
+            colour = image.mode in ("RGB", "RGBA") and not isinstance(reading.channel, int)
+            deep, pages = "16" in str(image.tile), getattr(image, "n_frames", 1)
+        return (grey or (colour and not deep)) and pages == 1 and images.orientation(path) == 1
+    except images.UNREADABLE:
+        return False
+
+
+# ------------------------------------------------------------------------------------------ choices
+
+
+def _choice(path: Path, stack: Stack, reading: ReadingConfig) -> tuple[int | str, int | str]:
+    """The plane, or the projection of all, and the channel, or "mean"; 0 where there is one alone.
+
+    Raises:
+        KitError: there are several, and the configuration chooses none or one that is not there.
+    """
+    planes, channels = stack.count(stack.plane_axes), stack.count(stack.channel_axes)
+    plane: int | str | None = reading.plane if reading.plane is not None else reading.projection
+    channel: int | str | None = "mean" if reading.channel == "grey" else reading.channel
+    # Pages of unknown meaning may be channels.
+    unknown = channels == 1 and not stack.colour and set(stack.plane_axes) <= set("IQ")
+    if plane is None and unknown:
+        plane = channel
+    plane, channel = (0 if planes == 1 else plane), (0 if channels == 1 else channel)
+    wanted = []
+    if channels > 1 and not _is_among(channel, channels):
+        wanted.append(f"channel (0 to {channels - 1}, or grey)")
+    if planes > 1 and not _is_among(plane, planes):
+        wanted.append(f"plane (0 to {planes - 1}) or projection (max or mean)")
+        wanted += ["channel, if they are channels"] if unknown else []
+    if wanted or plane is None or channel is None:
+        raise KitError(f"{path} holds several pictures (axes: {stack}); choose by {', and '.join(wanted)}")
+    return plane, channel
+
+
+def _is_among(choice: int | str | None, count: int) -> bool:
+    return isinstance(choice, str) or (choice is not None and choice < count)
+
+
+def _from_colours(path: Path, pixels: NDArray, reading: ReadingConfig) -> NDArray:
+    """(H, W) of (H, W, channels): the chosen channel, or luminance."""
+    if not isinstance(reading.channel, int):
+        return images.luminance(pixels)
+    if reading.channel >= pixels.shape[2]:
+        raise KitError(f"{path} has {pixels.shape[2]} channels; choose channel 0 to {pixels.shape[2] - 1}")
+    return pixels[..., reading.channel]
+
+
+def _projected(array: NDArray, choice: int | str) -> NDArray:
+    """One of the arrays along the first axis, or the "max" or "mean" of all, in their type."""
+    if isinstance(choice, int):
+        return array[choice]
+    if choice == "max":
+        return array.max(axis=0)
+    mean = array.mean(axis=0)
+    return (mean.round() if array.dtype.kind in "iu" else mean).astype(array.dtype)
+
+
+# ------------------------------------------------------------------------------------------ for training
+
+
+class Prepared(NamedTuple):
+    """Frames whose images training reads at once, and the faults that their pixels had."""
+
+    frames: list[Frame]
+    findings: list[Finding]
+
+
+def prepare(frames: Sequence[Frame], reading: ReadingConfig, cache: Path) -> Prepared:
+    """The frames with images of 8 bits, one page and one channel, which ``images.read_image`` reads.
+
+    Other images are converted once, to PNG files in ``cache``, from which a second call takes them. An image
+    that cannot be read is left out.
+
+    Args:
+        frames: as ``dataset.open_folder`` gives them.
+        reading: as there.
+        cache: a folder; is made.
+
+    Raises:
+        KitError: no image of any frame can be read, or the folder cannot be written.
+    """
+    findings = Findings(Path())
+    prepared = []
+    for frame in frames:
+        if frame.path is None or is_plain(frame.path, reading):
+            prepared.append(frame)
+            continue
+        with findings.leaving_out(frame.path):
+            path = _converted(frame, frame.path, reading, cache, findings)
+            prepared.append(replace(frame, path=path))
+    if frames and not prepared:
+        raise KitError(f"no image can be read: {findings.first_few()}")
+    return Prepared(prepared, findings)
+
+
+def _converted(frame: Frame, source: Path, reading: ReadingConfig, cache: Path, findings: Findings) -> Path:
+    status = source.stat()
+    choice = repr((reading.channel, reading.plane, reading.projection))
+    made_of = files.fingerprint(str(source.resolve()), str(status.st_size), str(status.st_mtime_ns), choice)
+    path = cache / f"{frame.id[:40]}-{made_of}.png"
+    noted = path.with_suffix(".txt")
+    if not path.is_file():
+        pixels, not_finite = read_frame(source, reading)
+        if pixels.shape != (frame.height, frame.width):
+            raise KitError(f"{source} is {pixels.shape[1]} wide, {pixels.shape[0]} high, unlike its header")
+        if not_finite:
+            files.write_text(noted, str(not_finite))
+        with files.atomic(path) as temporary:
+            Image.fromarray(images.to_8_bit(pixels, source)).save(temporary)
+    if noted.is_file():
+        count = int(noted.read_text())
+        findings.add(source, f"holds {count} numbers that are not finite", "the smallest or largest taken")
+    return path
