@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from kitlib import train
-from kitlib.data import competition, own
+from kitlib.data import competition
+from kitlib.data.dataset import open_folder
 from kitlib.data.images import read_image
 from kitlib.inputs.config import AugmentConfig
 from kitlib.masks import rle
@@ -32,7 +33,7 @@ BAR = 0.8
 def choose(data: Path) -> list[Frame]:
     """Four frames with few cells."""
     if (data / "labels").is_dir():
-        frames = own.from_labels(data / "images", data / "labels")
+        frames = open_folder(data).labelled
         few = [f for f in frames if 10 <= len(f.cells) <= 30 and max(f.height, f.width) <= 300]
         return sorted(few, key=lambda f: (-rle.areas([c.mask for c in f.cells]).min(), f.id))[:4]
     frames = [f for f in competition.labelled(data) if f.category == "cort"]

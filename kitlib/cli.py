@@ -85,7 +85,11 @@ class _FormatOption(click.Option):
 @click.option("--out", required=True, help="The folder for the results.")
 @click.option("--format", "formats", default="", cls=_FormatOption)
 @click.option("--gpus", default=-1, type=click.IntRange(min=-1), help="Left out: all there are; 0: the CPU.")
-@click.option("--pixel-size", type=click.FloatRange(0, min_open=True), help="Micrometres, for the tables.")
+@click.option(
+    "--pixel-size",
+    type=click.FloatRange(0, min_open=True),
+    help="Micrometres, for the tables; left out: what the file of an image says.",
+)
 def predict(
     run_or_weights: str, images: tuple[str, ...], out: str, formats: str, gpus: int, pixel_size: float | None
 ) -> None:

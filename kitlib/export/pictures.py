@@ -12,6 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from kitlib import files
+from kitlib.data import images
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post import overlap
@@ -118,18 +119,10 @@ def grey(image: NDArray) -> NDArray[np.uint8]:
     """
     if image.ndim not in (2, 3) or not image.size:
         raise KitError(f"an image is (height, width) or (height, width, channels), not {image.shape}")
-    if image.ndim == 3:
-        colours = image.shape[2] in (3, 4)
-        mean = image[..., :3] @ np.array([0.299, 0.587, 0.114]) if colours else image.mean(axis=2)
+    if image.ndim == 3 and image.shape[2] not in (3, 4):
+        mean = image.mean(axis=2)
         image = (mean.round() if image.dtype.kind in "iu" else mean).astype(image.dtype)
-    if image.dtype == np.uint8:
-        return image
-    finite = image[np.isfinite(image)]
-    if not finite.size:
-        raise KitError("the image has no finite pixel; give another one")
-    low, high = np.percentile(finite, [0.1, 99.9])
-    scaled = (np.nan_to_num(image.astype(np.float32), nan=low) - low) * (255.0 / max(high - low, 1e-6))
-    return np.clip(scaled.round(), 0, 255).astype(np.uint8)
+    return images.to_8_bit(images.luminance(image), "the image")
 
 
 def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kitlib import config as configs
 from kitlib import export, files, predict, records
-from kitlib.data import images
+from kitlib.data import images, tiff
 from kitlib.errors import KitError
 from kitlib.export.pictures import grey
 from kitlib.offline import is_image
@@ -191,7 +191,7 @@ def segment(
         out: the folder; ``export.write`` says which files an image gets, ``export.join`` which all get.
         formats: names out of ``export.FORMATS``; None for all.
         gpus: how many to use, with a process each; 0: the CPU; -1: all there are.
-        pixel_size: micrometres, for the tables; None where it is not known.
+        pixel_size: micrometres, for the tables; None takes what an image's file says, if anything.
 
     Raises:
         KitError: no such format, a missing or damaged file of weights, a folder that cannot be written, or
@@ -289,7 +289,8 @@ def _write(
     assert frame.path is not None
     (found,) = records.read_frames(state.instances(frame))
     final = thresholds.apply(replace(found, path=frame.path), state.recipe.post)
-    paths = export.write(final, images.read_pixels(frame.path), out, formats, pixel_size)
+    size = tiff.pixel_size(frame.path) if pixel_size is None else pixel_size
+    paths = export.write(final, images.read_pixels(frame.path), out, formats, size)
     places = {name: path.relative_to(out).as_posix() for name, path in paths.items()}
     stamp = {"key": key, "cells": len(final.cells), "files": places}
     state.finish(frame, stamp)

@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 
-from kitlib.data import own
+from kitlib.data.dataset import open_folder
 from kitlib.data.images import read_image
 from kitlib.errors import KitError
 from kitlib.export import pictures, to_labels
@@ -58,7 +58,7 @@ def test_label_images_come_in_again(crowded, tmp_path):
     pictures.write_labels(frame, tmp_path / "labels" / "a")
     (tmp_path / "images").mkdir()
     Image.fromarray(np.zeros((120, 150), np.uint8)).save(tmp_path / "images" / "a.png")
-    (read,) = own.from_labels(tmp_path / "images", tmp_path / "labels")
+    (read,) = open_folder(tmp_path).labelled
     assert [cell.mask for cell in read.cells] == [cell.mask for cell in frame.cells]
 
 
@@ -106,5 +106,5 @@ def test_what_is_no_image_is_refused(shape):
 
 
 def test_an_image_without_a_finite_pixel_is_refused():
-    with pytest.raises(KitError, match="no finite pixel"):
+    with pytest.raises(KitError, match="no finite number"):
         pictures.grey(np.full((3, 3), np.nan))
