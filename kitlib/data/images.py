@@ -55,7 +55,12 @@ def luminance(pixels: NDArray) -> NDArray:
     if pixels.ndim == 2:
         return pixels
     grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
-    return (grey.round() if pixels.dtype.kind in "iu" else grey).astype(pixels.dtype)
+    return in_type(grey, pixels.dtype)
+
+
+def in_type(values: NDArray, dtype: np.dtype) -> NDArray:
+    """The values in a type of numbers, rounded where that holds whole numbers."""
+    return (values.round() if dtype.kind in "iu" else values).astype(dtype)
 
 
 def read_pixels(path: Path | str) -> NDArray:

@@ -155,8 +155,7 @@ def _projected(array: NDArray, choice: int | str) -> NDArray:
         return array[choice]
     if choice == "max":
         return array.max(axis=0)
-    mean = array.mean(axis=0)
-    return (mean.round() if array.dtype.kind in "iu" else mean).astype(array.dtype)
+    return images.in_type(array.mean(axis=0), array.dtype)
 
 
 # ------------------------------------------------------------------------------------------ for training

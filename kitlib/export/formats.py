@@ -124,7 +124,7 @@ def _write_table(result: Result, path: Path) -> Path:
         "image": measures.image_row(frame, image, pixel_size),
         "cells": measures.cell_rows(frame, image, pixel_size),
     }
-    return files.write_json(path.with_name(f"{path.name}.json"), rows)
+    return files.write_json(pictures.with_suffix(path, ".json"), rows)
 
 
 def _join_tables(paths: Sequence[Path], folder: Path) -> None:
@@ -143,7 +143,7 @@ def _write_coco(result: Result, path: Path) -> Path:
     # Imported here, as it needs an optional package.
     from kitlib.data import coco
 
-    return coco.write(path.with_name(f"{path.name}.json"), [result.frame])
+    return coco.write(pictures.with_suffix(path, ".json"), [result.frame])
 
 
 def _join_coco(paths: Sequence[Path], folder: Path) -> None:

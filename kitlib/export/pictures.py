@@ -63,14 +63,14 @@ def write_labels(frame: Frame, path: Path) -> Path:
     """
     labels = to_labels(frame)
     is_tiff = labels.dtype == np.uint32
-    target = _with_suffix(path, ".tif" if is_tiff else ".png")
+    target = with_suffix(path, ".tif" if is_tiff else ".png")
     if is_tiff:
         with files.atomic(target) as temporary:
             tifffile.imwrite(temporary, labels, compression="zlib")
     else:
         _write_png(target, labels)
     # An earlier result of the same image may have had more cells, or fewer.
-    _with_suffix(path, ".png" if is_tiff else ".tif").unlink(missing_ok=True)
+    with_suffix(path, ".png" if is_tiff else ".tif").unlink(missing_ok=True)
     return target
 
 
@@ -88,7 +88,7 @@ def write_outlines(frame: Frame, image: NDArray, path: Path) -> Path:
     for cell, (x0, y0, x1, y1) in zip(frame.cells, boxes.tolist(), strict=True):
         inside = rle.crop(cell.mask, (x0, y0, x1, y1))
         picture[y0:y1, x0:x1][_rim(inside)] = colors[cell.category]
-    target = _with_suffix(path, ".png")
+    target = with_suffix(path, ".png")
     _write_png(target, picture[..., ::-1])
     return target
 
@@ -120,8 +120,7 @@ def grey(image: NDArray) -> NDArray[np.uint8]:
     if image.ndim not in (2, 3) or not image.size:
         raise KitError(f"an image is (height, width) or (height, width, channels), not {image.shape}")
     if image.ndim == 3 and image.shape[2] not in (3, 4):
-        mean = image.mean(axis=2)
-        image = (mean.round() if image.dtype.kind in "iu" else mean).astype(image.dtype)
+        image = images.in_type(image.mean(axis=2), image.dtype)
     return images.to_8_bit(images.luminance(image), "the image")
 
 
@@ -139,7 +138,7 @@ def _rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return inside & ~core
 
 
-def _with_suffix(path: Path, suffix: str) -> Path:
+def with_suffix(path: Path, suffix: str) -> Path:
     """``path.with_suffix`` would take what follows a full stop in an image's name for an extension."""
     return path.with_name(path.name + suffix)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kitlib import files
-from kitlib.export.pictures import category_colors
+from kitlib.export.pictures import category_colors, with_suffix
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.records import Cell, Frame
@@ -58,6 +59,14 @@ def polygons(mask: RLE) -> list[Polygon]:
     return sorted(found, key=lambda polygon: -polygon.area)
 
 
+def _outlined(frame: Frame) -> Iterator[tuple[int, Cell, list[Polygon]]]:
+    """The number, from 1, of each cell whose mask is not empty, the cell and its polygons."""
+    for number, cell in enumerate(frame.cells, 1):
+        parts = polygons(cell.mask)
+        if parts:
+            yield number, cell, parts
+
+
 def _rings(part: NDArray[np.bool_], x: int, y: int) -> list[Ring]:
     """The outer ring and then the holes of a 4-connected part whose top left pixel is (x, y)."""
     # OpenCV's contours run through the centres of the outermost pixels. With every pixel doubled, these are
@@ -95,16 +104,13 @@ def write_rois(frame: Frame, path: Path) -> Path:
 
     colors = category_colors([frame])
     rois = []
-    for number, cell in enumerate(frame.cells, 1):
-        parts = polygons(cell.mask)
-        if not parts:
-            continue
+    for number, cell, parts in _outlined(frame):
         roi = roifile.ImagejRoi.frompoints(parts[0].outer, name=f"{number:05d} {_safe(cell.category)}")
         roi.roitype = roifile.ROI_TYPE.TRACED
         roi.stroke_color = bytes((255, *colors[cell.category]))
         roi.props = _properties(cell, parts)
         rois.append(roi)
-    target = path.with_name(f"{path.name}.zip")
+    target = with_suffix(path, ".zip")
     with files.atomic(target) as temporary:
         roifile.roiwrite(temporary, rois, mode="w")
     return target
@@ -135,12 +141,11 @@ def write_geojson(frame: Frame, path: Path) -> Path:
         path: the file without its extension, which this function adds.
     """
     colors = category_colors([frame])
-    features = []
-    for number, cell in enumerate(frame.cells, 1):
-        parts = polygons(cell.mask)
-        if parts:
-            features.append(_feature(frame, number, cell, parts, colors[cell.category]))
-    target = path.with_name(f"{path.name}.geojson")
+    features = [
+        _feature(frame, number, cell, parts, colors[cell.category])
+        for number, cell, parts in _outlined(frame)
+    ]
+    target = with_suffix(path, ".geojson")
     return files.write_text(target, json.dumps({"type": "FeatureCollection", "features": features}))
 
 

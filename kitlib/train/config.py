@@ -88,7 +88,7 @@ class TrainingSettings:
 
 @configuration
 class ValidatedSettings(TrainingSettings):
-    """What may be set besides where frames of several types train and others are held out."""
+    """What may be set besides, where frames of several types train and other frames validate."""
 
     sampler: SamplerConfig = SamplerConfig()
     """How often each image is seen."""
