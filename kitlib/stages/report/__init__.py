@@ -1,0 +1,1 @@
+"""What runs left, for people: the report of a run, the list of runs, their comparison, notebooks as HTML."""
