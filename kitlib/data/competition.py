@@ -141,7 +141,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def has_truth(data: Path | str) -> bool:
-    """Whether the true cells of the test images lie in the competition's folder, as those of synthetic data."""
+    """Whether the true cells of the test images lie in the competition's folder (synthetic data)."""
     return (Path(data) / _TRUTH).is_file()
 
 

@@ -1,4 +1,4 @@
-"""How good the results of a stage are, against what, and what to try next, in sentences from the figures at hand."""
+"""How good the results of a stage are, against what, and what to try next: sentences made of its figures."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ def _pretraining(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Adv
         f"{_count(iterations, 'iteration')}, in which each of {_count(images, 'image')} was seen {seen:.1f} "
         "times; nothing validates this stage, 03_train shows what it is worth."
     )
-    short = seen < 1
-    return Advice(verdict, ("Raise 02.max_iter: it is too low for every image to be seen once.",) if short else ())
+    if seen < 1:
+        return Advice(verdict, ("Raise 02.max_iter: it is too low for every image to be seen once.",))
+    return Advice(verdict)
 
 
 def _training(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advice:
@@ -120,11 +121,13 @@ def _training_steps(stage: StageResults, given: Mapping[str, Any], tuned: Tuned 
     lowest = min(by_type, key=by_type.__getitem__, default=None)
     if lowest is not None and by_type[lowest] < _LOW_SHARE * score:
         steps.append(
-            f"Type {lowest} is far below the others ({by_type[lowest]:.3f}): its cells may need a scale of their "
-            "own, augment.scale_by_type and predict_config.scales_by_type."
+            f"Type {lowest} is far below the others ({by_type[lowest]:.3f}): its cells may need a scale of "
+            "their own, augment.scale_by_type and predict_config.scales_by_type."
         )
     if given.get("preset") == "tiny":
-        steps.append("The network 'tiny' is made for a CPU: with a GPU, the profile t4 or gold has a larger one.")
+        steps.append(
+            "The network 'tiny' is made for a CPU; the profiles t4 and gold have larger ones for GPUs."
+        )
     return steps
 
 
@@ -132,7 +135,9 @@ def _pseudo_labelling(run: Run, stage: StageResults, given: Mapping[str, Any]) -
     images, cells = stage.metrics.get("images", {}), stage.metrics.get("cells", {})
     labelled, total = images.get("pseudo-labelled", 0), sum(images.values())
     kinds = ", ".join(f"{number:,} {name}" for name, number in cells.items())
-    verdict = f"{labelled:,} of {_count(total, 'unlabelled image')} became pseudo labels ({kinds or 'no cells'})."
+    verdict = (
+        f"{labelled:,} of {_count(total, 'unlabelled image')} became pseudo labels ({kinds or 'no cells'})."
+    )
     if not labelled:
         return Advice(
             verdict,
@@ -151,13 +156,15 @@ def _retraining(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advi
     before, after = found.get("map_before", 0.0), stage.score or 0.0
     verdict = f"{after:.3f} after retraining, {before:.3f} before, on the same images; {gate_sentence(run)}."
     if not found.get("accepted"):
-        return Advice(verdict, ("More unlabelled images, or pseudo labels of better models, may pass the gate.",))
+        return Advice(
+            verdict, ("More unlabelled images, or better models to label them, may pass the gate.",)
+        )
     if not found.get("pseudo_images", 0):
         return Advice(
             verdict,
             ("No pseudo labels took part, so that the gain comes of longer training: try 03.max_iter.",),
         )
-    return Advice(verdict, ("The retrained weights can make a further round of pseudo labels, see the README.",))
+    return Advice(verdict, ("The new weights can make a further round of pseudo labels, see the README.",))
 
 
 def _submission(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advice:
@@ -173,10 +180,10 @@ def _submission(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advi
         verdict += f", and {stage.score:.3f} is what the known truth of the test images says"
     steps = []
     if found.get("skipped"):
-        steps.append(f"{_count(len(found['skipped']), 'image')} could not be predicted, and stay without cells.")
+        steps.append(f"{_count(len(found['skipped']), 'image')} could not be predicted and have no cells.")
     if found.get("reduced"):
         steps.append("The time limit left views or models out: raise 06.hours, or predict with fewer.")
-    steps.append(f"The command kit bundle {run.folder} packs this for Kaggle, kit rehearse runs it as Kaggle would.")
+    steps.append(f"`kit bundle {run.folder}` packs this for Kaggle, `kit rehearse` runs it as Kaggle would.")
     return Advice(f"{verdict}.", tuple(steps))
 
 

@@ -1,4 +1,4 @@
-"""Runs beside each other: what differs in their parameters, their scores, and whether that is more than noise."""
+"""Runs beside each other: parameters that differ, scores, and whether their difference is more than noise."""
 
 from __future__ import annotations
 
@@ -84,14 +84,17 @@ class Comparison:
     def sentences(self) -> list[str]:
         """What the figures say."""
         said = [f"{self.images:,} validation images are in common, annotated alike."]
-        if any(self.left_out):
-            left = ", ".join(f"{n:,} of {label}" for n, label in zip(self.left_out, self.labels, strict=True) if n)
+        numbers = zip(self.left_out, self.labels, strict=True)
+        left = ", ".join(f"{number:,} of {label}" for number, label in numbers if number)
+        if left:
             said.append(f"Left out, as not all runs have them: {left}.")
-        return said + [_verdict(self.labels[0], *pair) for pair in zip(self.labels[1:], self.gains, strict=True)]
+        first, *others = self.labels
+        return said + [_verdict(first, *pair) for pair in zip(others, self.gains, strict=True)]
 
     def table(self) -> Table:
         """A row a type; the scores of each run, then the gains over the first."""
-        head = ("mean and 90 % interval", *self.labels, *(f"{label} - {self.labels[0]}" for label in self.labels[1:]))
+        first, *others = self.labels
+        head = ("mean and 90 % interval", *self.labels, *(f"{label} - {first}" for label in others))
         rows = [
             (name, *(s[name].text() for s in self.scores), *(g[name].text("+.3f") for g in self.gains))
             for name in self.scores[0]
@@ -165,7 +168,7 @@ def _judge(folder: Path, label: str) -> _Judged:
     run = runs.read(folder)
     stage, missing = run.chosen, "out_of_fold.csv"
     if stage is None or not (stage.folder / missing).is_file():
-        raise KitError(f"{folder} has no {missing} of 03_train to compare; run ./run_all.sh --out {folder} first")
+        raise KitError(f"{folder} has no {missing} of 03_train to compare; run that stage first")
     trained = {Path(name).parts[0] for name in stage.metrics.get("weights", ())}
     files = [p for p in sorted(folder.glob("03_train/fold_*/val.npz")) if p.parent.name in trained]
     truth = {frame.id: frame for path in files for frame in records.read_frames(path)}
@@ -176,10 +179,12 @@ def _judge(folder: Path, label: str) -> _Judged:
 
 def _compare(judged: Sequence[_Judged]) -> Comparison:
     first = judged[0]
-    common = [name for name in first.truth if all(_is_annotated_alike(name, first, other) for other in judged)]
+    common = [name for name in first.truth if all(_are_alike(name, first, other) for other in judged)]
     if not common:
         names = ", ".join(each.label for each in judged)
-        raise KitError(f"{names} have no validation image in common, annotated alike; compare runs on the same data")
+        raise KitError(
+            f"{names} have no validation image in common, annotated alike; compare runs on the same data"
+        )
     by_image = [_scores(each, common) for each in judged]
     of_type = {name: first.truth[name].category or "unknown" for name in common}
     return Comparison(
@@ -192,15 +197,13 @@ def _compare(judged: Sequence[_Judged]) -> Comparison:
     )
 
 
-def _is_annotated_alike(name: str, first: _Judged, other: _Judged) -> bool:
-    if first is other:
-        return True
-    frames = [side.truth.get(name) for side in (first, other)]
-    if frames[0] is None or frames[1] is None:
-        return False
-    sizes = [(frame.height, frame.width) for frame in frames if frame is not None]
-    cells = [sorted(str(cell.mask) for cell in frame.cells) for frame in frames if frame is not None]
-    return sizes[0] == sizes[1] and cells[0] == cells[1]
+def _are_alike(name: str, first: _Judged, other: _Judged) -> bool:
+    """Whether two runs have a validation image in common, of one size and with the same true cells."""
+    return name in other.truth and _annotation(first.truth[name]) == _annotation(other.truth[name])
+
+
+def _annotation(frame: Frame) -> tuple[int, int, list[str]]:
+    return frame.height, frame.width, sorted(str(cell.mask) for cell in frame.cells)
 
 
 def _scores(judged: _Judged, names: Sequence[str]) -> pd.Series:
@@ -210,9 +213,10 @@ def _scores(judged: _Judged, names: Sequence[str]) -> pd.Series:
 
 
 def _by_type(values: pd.Series, of_type: dict[str, str]) -> dict[str, Interval]:
-    """Means and intervals for all images, then by type; a pair of scores stays together, as their difference."""
+    """Means and intervals for all images, then by type."""
     kinds = np.array([of_type[name] for name in values.index])
-    parts = {_ALL: values.to_numpy(), **{kind: values.to_numpy()[kinds == kind] for kind in sorted(set(kinds))}}
+    numbers = values.to_numpy()
+    parts = {_ALL: numbers, **{kind: numbers[kinds == kind] for kind in sorted(set(kinds))}}
     return {name: Interval(float(np.mean(v)), *metric.interval(v), len(v)) for name, v in parts.items()}
 
 
@@ -224,7 +228,9 @@ def _verdict(first: str, label: str, gains: dict[str, Interval]) -> str:
     if gain.images == 1:
         return f"{label} scores {gain.mean:+.3f} over {first} on a single image, which may be chance."
     if gain.low <= 0 <= gain.high:
-        return f"{label} scores {gain.text('+.3f')} over {first}: no more than noise, as the interval holds 0."
+        return (
+            f"{label} scores {gain.text('+.3f')} over {first}: no more than noise, as the interval holds 0."
+        )
     return f"{label} scores {gain.text('+.3f')} over {first}: more than noise, as the interval leaves 0 out."
 
 

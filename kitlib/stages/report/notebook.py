@@ -18,7 +18,15 @@ _TEMPLATE = """
 """
 _NAME = "self-contained.html.j2"
 # What is shown of an output that comes in several forms; nothing that runs in the browser.
-_FORMS = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/latex", "text/plain"]
+_FORMS = [
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/html",
+    "text/markdown",
+    "text/latex",
+    "text/plain",
+]
 
 
 def write_html(executed: Path) -> Path:

@@ -126,7 +126,9 @@ def _compressed(png: bytes) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.tests["number"] = lambda text: _NUMBER.fullmatch(text) is not None
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 

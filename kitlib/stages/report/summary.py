@@ -107,7 +107,7 @@ def _scores(run: Run) -> Section | None:
         rows.append([name, *("" if value is None else f"{value:.3f}" for value in values)])
     titles = {"06_submit": "test images, 06_submit"}
     head = ("", *(titles.get(stage.name, f"validation images, {stage.name}") for stage in found))
-    text = "The competition's metric, mean over images; 03_train is before the pseudo labels, 05_retrain after."
+    text = "The competition's metric, mean over images: 03_train before pseudo labels, 05_retrain after."
     return Section("Scores by type", (text,), tables=(Table(head, page.rows(rows)),))
 
 
@@ -129,7 +129,9 @@ def _submission(run: Run) -> Section | None:
     try:
         problems = checker.check(path, run.data)
     except KitError as error:
-        return Section("Submission", (f"It was valid when it was written, but cannot be checked again: {error}.",))
+        return Section(
+            "Submission", (f"It was valid when it was written, but cannot be checked again: {error}.",)
+        )
     if problems:
         text = f"{path.name} would be rejected: {len(problems):,} problems, the first of which follow."
         return Section("Submission", (text,), points=tuple(problems[:5]))
@@ -151,7 +153,10 @@ def _differing_parameters(run: Run) -> Section:
 
 def _all_parameters(run: Run) -> Section | None:
     tables = [
-        Table((stage.name, "value"), page.rows([(n, shown(v)) for n, v in flat(stage.record.parameters).items()]))
+        Table(
+            (stage.name, "value"),
+            page.rows([(n, shown(v)) for n, v in flat(stage.record.parameters).items()]),
+        )
         for stage in run.stages
         if stage.record is not None
     ]
