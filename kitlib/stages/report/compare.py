@@ -183,7 +183,7 @@ def _compare(judged: Sequence[_Judged]) -> Comparison:
     if not common:
         names = ", ".join(each.label for each in judged)
         raise KitError(
-            f"{names} have no validation image in common, annotated alike; compare runs on the same data"
+            f"{names} share no validation image with the same cells; compare runs on the same data"
         )
     by_image = [_scores(each, common) for each in judged]
     of_type = {name: first.truth[name].category or "unknown" for name in common}

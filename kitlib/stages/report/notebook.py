@@ -8,13 +8,15 @@ from kitlib import files
 from kitlib.errors import KitError
 
 # nbconvert's page as in JupyterLab, without the scripts that it would fetch: RequireJS, MathJax, Mermaid and
-# the widgets' manager. Formulas stay as they are written, a widget shows the picture that it was saved with.
+# the widgets' manager, whose state its last part holds. Formulas stay as they are written, and a widget shows
+# the picture that it was saved with.
 _TEMPLATE = """
 {%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block footer -%}</html>{%- endblock -%}
 """
 _NAME = "self-contained.html.j2"
 # What is shown of an output that comes in several forms; nothing that runs in the browser.

@@ -36,5 +36,4 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, 
 
 def shown(value: Any) -> str:
     """A value as a profile would have it."""
-    text = config.format_yaml([config.to_plain(value)]).strip()
-    return text[1:-1] if text.startswith("[") else text.removeprefix("- ")
+    return config.format_yaml([config.to_plain(value)], one_line=True).strip()[1:-1]

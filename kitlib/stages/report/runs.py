@@ -150,9 +150,8 @@ def table(outputs: Path) -> str:
 
 def _row(run: Run) -> tuple[str, ...]:
     done = [stage.name[:2] for stage in run.stages if stage.metrics]
-    stages = (
-        f"{done[0]}-{done[-1]}" if done == [s[:2] for s in STAGES[: len(done)]] and done else " ".join(done)
-    )
+    in_a_row = len(done) > 1 and done == [name[:2] for name in STAGES[: len(done)]]
+    stages = f"{done[0]}-{done[-1]}" if in_a_row else " ".join(done)
     scores = [run.score(stage) for stage in ("03_train", "05_retrain", "06_submit")]
     return (run.folder.name, stages or "none", *scores, duration(run.seconds), run.profile, run.data)
 
