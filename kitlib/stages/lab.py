@@ -72,7 +72,7 @@ def copy_notebooks(source: Path, folder: Path) -> list[str]:
 
 
 def check_kernel(say: Callable[[str], object] = print) -> None:
-    """See that the kernel of the notebooks runs in this Python; it is installed where it is missing.
+    """See that the kernel of the notebooks runs in this Python; it is installed where it does not.
 
     Raises:
         KitError: it cannot be installed.
@@ -96,8 +96,8 @@ def _kernel_fault() -> str:
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     try:
-        # A server would make one up for itself where there is none, which other programs do not see.
-        spec = KernelSpecManager(ensure_native_kernel=False).get_kernel_spec(NAME)
+        # Where no folder has it, this is the one that the package ipykernel brings for this Python.
+        spec = KernelSpecManager().get_kernel_spec(NAME)
     except NoSuchKernel:
         return "is missing"
     return "" if _same_python(spec.argv[0]) else f"belongs to {spec.argv[0]}"
