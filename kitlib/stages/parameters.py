@@ -164,7 +164,7 @@ class Training(_Tuned, _Network, _Labelled):
     """Of 03_train."""
 
     from_data: tuple[Fitted, ...] = ("scales", "crop", "anchors", "grey_levels")
-    """Of your own images: what their cells decide, see 01, in place of the parameters."""
+    """Of your own images: what the cells decide."""
     cleaning: CleaningConfig = CleaningConfig()
     """Cleaning of the masks that train, e.g. {"fill_holes": True, "keep_largest": True}."""
     predict_config: Annotated[PredictConfig, Affects("after", where="keeps_last_weights")] = PredictConfig(
@@ -243,7 +243,7 @@ class Submission(_Computing):
     hours: Annotated[Float, Field(ge=0)] = 0.0
     """Time limit; where it is short, fewer views and models predict. 0: no limit."""
     formats: tuple[ExportFormat, ...] = ("labels", "outlines", "rois", "coco", "geojson", "table")
-    """Of your own images: what is written besides."""
+    """For your own images: the files."""
 
     def __post_init__(self) -> None:
         if "mask_threshold" in self.predict_config:
@@ -299,7 +299,7 @@ def check(
     """
     found = {stage: read(stage, values, where) for stage, values in stages.items()}
     for stage, given in found.items():
-        check_cell_types(given, categories, f"{where}{stage}.")
+        check_cell_types(given, categories, f"{where}{stage}: ")
     pretraining, training, retraining = (found[s] for s in ("02_pretrain_livecell", "03_train", "05_retrain"))
     if training.fold >= 0 and retraining.fold not in (-1, training.fold):
         raise KitError(
