@@ -113,15 +113,19 @@ class Stage:
                 has read them.
 
         Raises:
-            KitError: as ``kitlib.data.dataset.open_folder``.
+            KitError: as ``kitlib.data.dataset.open_folder``; or ``reading`` is given and no image is labelled.
         """
-        if reading is None:
-            known = self.out / "03_train" / _READING
-            reading = configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig()
-        else:
+        known = self.out / "03_train" / _READING
+        chosen = reading or (configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig())
+        found = datasets.open_folder(self.data, chosen)
+        if reading is not None:
             configs.save(reading, self.folder / _READING)
-        found = datasets.open_folder(self.data, reading)
-        return datasets.prepared(found, reading, self.cache / "images") if self.is_own else found
+            if not found.labelled:
+                raise KitError(
+                    f"{self.data} holds no image with its cells (it is {found.layout}); put label images "
+                    "beside the images, or segment the images with the weights of a run: kit predict"
+                )
+        return datasets.prepared(found, chosen, self.cache / "images") if self.is_own else found
 
     def test(self) -> list[Frame]:
         """The images to predict, without cells."""

@@ -61,6 +61,7 @@ def ids(frames):
         ("a_img.png", "b_img.png", "a_masks.png", "b_masks.png"),
         ("a.png", "b.png", "a_label.png", "b_labels.png"),
         ("a.png", "b.png", "a_seg.png", "b_seg.png"),
+        ("a.ome.tif", "b.ome.tif", "a_masks.ome.tif", "b_masks.tif"),
         ("train/images/a.png", "train/images/b.png", "train/labels/a.png", "train/labels/b.png"),
         ("images/train/a.png", "images/train/b.png", "labels/train/a.png", "labels/train/b.png"),
         ("train/a.png", "val/b.png", "train/a_masks.png", "val/b_masks.png"),
