@@ -113,7 +113,7 @@ class Stage:
                 has read them.
 
         Raises:
-            KitError: as ``kitlib.data.dataset.open_folder``; or ``reading`` is given and no image is labelled.
+            KitError: as ``kitlib.data.dataset.open_folder``; or no image is labelled, with ``reading`` given.
         """
         known = self.out / "03_train" / _READING
         chosen = reading or (configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig())

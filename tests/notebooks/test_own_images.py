@@ -1,4 +1,4 @@
-"""The six notebooks on a folder of one's own: 16-bit images, types as folders, no LIVECell, none unlabelled."""
+"""The six notebooks on a folder of one's own: 16 bits, types as folders, no LIVECell, none unlabelled."""
 
 from __future__ import annotations
 
