@@ -48,6 +48,18 @@ class Proposal:
         """The range from which the factor of a training frame is drawn."""
         return round(0.75 * self.scale, 2), round(1.33 * self.scale, 2)
 
+    @property
+    def summary(self) -> str:
+        """A line for each proposal: what it is, and why."""
+        low, high = self.training_scales
+        values = {
+            "scales": f"{low} to {high}",
+            "crop": f"{self.crop} pixels or more",
+            "anchors": " ".join(f"{size:.0f}" for (size,) in self.anchor_sizes),
+            "grey_levels": f"{self.pixel_mean} and {self.pixel_std}",
+        }
+        return "\n".join(f"{name:12} {value:24} {self.reasons[name]}" for name, value in values.items())
+
     def scales(self, count: int) -> tuple[float, ...]:
         """So many factors for prediction, around ``scale``, each 1.4 times the one before."""
         middle = (count - 1) / 2

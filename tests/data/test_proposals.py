@@ -75,6 +75,12 @@ def test_grey_levels_are_those_within_images(tmp_path):
     assert (flat.pixel_mean, flat.pixel_std) == (9.0, 1.0)
 
 
+def test_the_summary_has_a_line_for_each(tmp_path):
+    lines = proposals.propose([frame(tmp_path, "a", [30])]).summary.splitlines()
+    assert [line.split()[0] for line in lines] == ["scales", "crop", "anchors", "grey_levels"]
+    assert lines[0].startswith("scales       0.75 to 1.33             the median cell is 34 pixels across")
+
+
 def test_without_cells_there_is_nothing_to_propose(tmp_path):
     with pytest.raises(KitError, match="no image has a cell"):
         proposals.propose([frame(tmp_path, "a", [])])
