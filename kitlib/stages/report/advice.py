@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import config as configs
-from kitlib.data.competition import CATEGORIES, has_truth
+from kitlib.data.competition import has_truth
 from kitlib.post.config import Tuned
 from kitlib.post.gate import Decision
 from kitlib.stages.report.runs import Run, StageResults
@@ -41,6 +41,8 @@ class Advice:
 
 def advise(run: Run, stage: StageResults) -> Advice:
     """What the figures of a finished stage say; each rule reads nothing but what the run left."""
+    if stage.idle:
+        return Advice(stage.idle)
     given = stage.record.parameters if stage.record is not None else {}
     return _RULES[stage.name](run, stage, given)
 
@@ -110,7 +112,7 @@ def _training(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advice
     verdict = f"{score:.3f} on {_count(images, 'validation image')}, cross-validated"
     if tuned is not None:
         verdict += f" (90 % interval {tuned.low:.3f} to {tuned.high:.3f})"
-    return Advice(f"{verdict}{_beside(run, stage)}.", tuple(_training_steps(stage, given, tuned)))
+    return Advice(f"{verdict}{_beside(run)}.", tuple(_training_steps(stage, given, tuned)))
 
 
 def _training_steps(stage: StageResults, given: Mapping[str, Any], tuned: Tuned | None) -> list[str]:
@@ -183,7 +185,10 @@ def _submission(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advi
         steps.append(f"{_count(len(found['skipped']), 'image')} could not be predicted and have no cells.")
     if found.get("reduced"):
         steps.append("The time limit left views or models out: raise 06.hours, or predict with fewer.")
-    steps.append(f"`kit bundle {run.folder}` packs this for Kaggle, `kit rehearse` runs it as Kaggle would.")
+    if _is_competition(run):
+        steps.append(
+            f"`kit bundle {run.folder}` packs this for Kaggle, `kit rehearse` runs it as Kaggle would."
+        )
     return Advice(f"{verdict}.", tuple(steps))
 
 
@@ -197,11 +202,16 @@ _RULES: dict[str, Callable[[Run, StageResults, Mapping[str, Any]], Advice]] = {
 }
 
 
-def _beside(run: Run, stage: StageResults) -> str:
+def _is_competition(run: Run) -> bool:
+    """Whether the data are the competition's, or made like them, and no images of the user's own."""
+    return bool(run.data) and Path(run.data, "train.csv").is_file()
+
+
+def _beside(run: Run) -> str:
     """What a score on validation images may be compared with; empty where nothing is known."""
     if run.data and has_truth(run.data):
         return "; these cells are synthetic, so that it compares with other runs on them alone"
-    if set(stage.metrics.get("by_type", {})) <= set(CATEGORIES):
+    if _is_competition(run):
         return f"; the paper's model reached {_PAPER} on Kaggle's private images, which are others"
     return ""
 

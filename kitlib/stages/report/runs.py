@@ -38,8 +38,15 @@ class StageResults:
         return self.metrics.get("map")
 
     @property
+    def idle(self) -> str:
+        """Why the stage had nothing to do; empty where it had."""
+        return self.metrics.get(record.IDLE, "")
+
+    @property
     def state(self) -> str:
         """In a word or two."""
+        if self.idle:
+            return "nothing to do"
         if self.metrics and self.record is not None and not self.record.done:
             return "runs again, or stopped"
         if self.metrics:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kitlib import records
 from kitlib.errors import KitError
 from kitlib.stages import notebooks
 from kitlib.stages.notebooks import STAGES
@@ -113,7 +114,7 @@ def _scores(run: Run) -> Section | None:
 
 def _pseudo_labels(run: Run) -> Section | None:
     labelled, decision = run.stage("04_pseudolabel"), gate_sentence(run)
-    if labelled is None and not decision:
+    if not decision and (labelled is None or labelled.idle):
         return None
     images = labelled.metrics.get("images", {}) if labelled is not None else {}
     rows = [(name, f"{number:,}") for name, number in images.items()]
@@ -127,13 +128,12 @@ def _submission(run: Run) -> Section | None:
     if run.stage("06_submit") is None or not path.is_file():
         return None
     try:
-        problems = checker.check(path, run.data)
+        problems = checker.check(path, records.read_frames(path.with_name("test.npz")), guess=False)
     except KitError as error:
-        return Section(
-            "Submission", (f"It was valid when it was written, but cannot be checked again: {error}.",)
-        )
+        text = f"It was valid when it was written, but cannot be checked again: {error}."
+        return Section("Submission", (text,))
     if problems:
-        text = f"{path.name} would be rejected: {len(problems):,} problems, the first of which follow."
+        text = f"{path.name} would be rejected ({len(problems):,} faults):"
         return Section("Submission", (text,), points=tuple(problems[:5]))
     return Section("Submission", (f"{path.name} is valid: every image is there, no cells overlap.",))
 

@@ -32,22 +32,36 @@ def told(runs):
     return tell
 
 
+@pytest.fixture
+def competition_folder(tmp_path: Path) -> Path:
+    """As much of it as it takes to be recognised."""
+    folder = tmp_path / "cells"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train.csv").write_text("id,annotation,width,height,cell_type\n")
+    return folder
+
+
 def steps(found: Advice) -> str:
     return " ".join(found.steps)
 
 
-def test_a_training_is_told_with_its_interval_and_against_the_paper(told) -> None:
-    found = told("03_train", {"map": 0.7, "by_type": {"cort": 0.7}, "validation_images": 7})
+def test_a_training_is_told_with_its_interval_and_against_the_paper(told, competition_folder: Path) -> None:
+    metrics = {"map": 0.7, "by_type": {"cort": 0.7}, "validation_images": 7}
+    found = told("03_train", metrics, data=str(competition_folder))
     assert found.verdict == (
         "0.700 on 7 validation images, cross-validated (90 % interval 0.400 to 1.000); the paper's model "
         "reached 0.338 on Kaggle's private images, which are others."
     )
 
 
-def test_synthetic_or_own_cells_are_not_compared_with_the_paper(told, tmp_path: Path) -> None:
+def test_synthetic_or_own_cells_are_not_compared_with_the_paper(
+    told, competition_folder: Path, tmp_path: Path
+) -> None:
     metrics = {"map": 0.7, "by_type": {"cort": 0.7}, "validation_images": 7}
-    (tmp_path / "test_truth.csv").write_text("")
-    assert "these cells are synthetic" in told("03_train", metrics, data=str(tmp_path)).verdict
+    own = told("03_train", metrics, data=str(tmp_path / "own"))
+    assert own.verdict.endswith("(90 % interval 0.400 to 1.000).")
+    (competition_folder / "test_truth.csv").write_text("")
+    assert "these cells are synthetic" in told("03_train", metrics, data=str(competition_folder)).verdict
     assert told("03_train", {**metrics, "by_type": {"HeLa": 0.7}}).verdict.endswith(
         "(90 % interval 0.400 to 1.000)."
     )
@@ -128,10 +142,15 @@ def test_retrained_weights_and_what_the_gate_said(told) -> None:
     assert "No pseudo labels took part" in steps(alone)
 
 
-def test_a_submission_is_told_beside_what_is_expected(told) -> None:
-    found = told(
-        "06_submit", {"map": 0.5, "cells": 982, "images": 16, "skipped": {"x": "broken"}, "reduced": {"x": 1}}
+def test_a_stage_that_had_nothing_to_do_says_why(told) -> None:
+    assert (
+        told("04_pseudolabel", {"nothing_to_do": "No image is unlabelled."}).text == "No image is unlabelled."
     )
+
+
+def test_a_submission_is_told_beside_what_is_expected(told, competition_folder: Path) -> None:
+    metrics = {"map": 0.5, "cells": 982, "images": 16, "skipped": {"x": "broken"}, "reduced": {"x": 1}}
+    found = told("06_submit", metrics, data=str(competition_folder))
     assert found.verdict == (
         "submission.csv is valid: 982 cells in 16 images; 0.700 is to be expected (0.400 to 1.000), and "
         "0.500 is what the known truth of the test images says."

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kitlib import files
+from kitlib import records
 from kitlib.errors import KitError
+from kitlib.records import Frame
 from kitlib.stages.record import Record
 from kitlib.stages.report import summary
 
@@ -102,22 +103,21 @@ def test_notebooks_are_linked_by_relative_paths(run: Path) -> None:
 
 
 def test_the_submission_is_checked(run: Path, runs) -> None:
-    data = runs.folder / "cells"
-    (data / "test").mkdir(parents=True)
-    for name in ("x", "y"):
-        Image.new("L", (40, 30)).save(data / "test" / f"{name}.png")
-    runs.finish(run, "06_submit", {"images": 2, "cells": 1}, {"data": str(data)})
-    runs.finish(run, "03_train", {"map": 0.7}, {"data": str(data)})
+    runs.finish(run, "06_submit", {"images": 2, "cells": 1})
     submission = run / "06_submit" / "submission.csv"
     submission.write_text("id,predicted\nx,1 5\ny,\n")
+    assert "cannot be checked again" in text_of(summary.write(run))
+    images = [Frame(name, None, 30, 40) for name in ("x", "y")]
+    records.write_frames(run / "06_submit" / "test.npz", images)
     assert "submission.csv is valid" in text_of(summary.write(run))
     submission.write_text("id,predicted\nx,1 5\n")
     said = text_of(summary.write(run))
-    assert "submission.csv would be rejected: 1 problem" in said
-    assert "image y has no row" in said
-    files.write_text(submission, "id,predicted\nx,1 5\ny,\n")
-    (data / "test").rename(data / "away")
-    assert "cannot be checked again" in text_of(summary.write(run))
+    assert "submission.csv would be rejected (1 faults): image y has no row" in said
+
+
+def test_a_stage_that_had_nothing_to_do_is_told(run: Path, runs) -> None:
+    runs.finish(run, "04_pseudolabel", {"nothing_to_do": "No image is unlabelled."})
+    assert "04_pseudolabel nothing to do 1 min 30 s No image is unlabelled." in text_of(summary.write(run))
 
 
 def test_a_report_is_whole_or_the_former_one(run: Path) -> None:
