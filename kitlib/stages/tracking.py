@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,8 +72,8 @@ def _begin(out: Path) -> tuple[MlflowClient, Any]:
     """A client and the parent run, in MLflow's words."""
     if find_spec("mlflow") is None:
         raise KitError(
-            "--track mlflow needs a package that is not installed; run: pip install mlflow-skinny, or "
-            "leave --track out"
+            "--track mlflow needs a package that is not installed; "
+            f"run: {sys.executable} -m pip install mlflow-skinny"
         )
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -40,9 +40,8 @@ def write_html(executed: Path) -> Path:
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
     from nbformat.reader import NotJSONError
-    from traitlets.config import Config
 
-    settings = Config()
+    settings = HTMLExporter().default_config
     settings.NbConvertBase.display_data_priority = _FORMS
     loader = DictLoader({_NAME: _TEMPLATE})
     exporter = HTMLExporter(settings, template_file=_NAME, extra_loaders=[loader])
