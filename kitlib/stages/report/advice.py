@@ -17,6 +17,8 @@ from kitlib.stages.report.runs import Run, StageResults
 _PAPER = 0.338
 # Fewer labelled images than this leave a score uncertain by several hundredths.
 _FEW_IMAGES = 50
+# A score below this says no more than that a network has learned next to nothing.
+_HARDLY_ANY = 0.05
 # A type whose score is below this share of the mean is worth a look of its own.
 _LOW_SHARE = 0.6
 
@@ -117,6 +119,10 @@ def _training(run: Run, stage: StageResults, given: Mapping[str, Any]) -> Advice
 
 def _training_steps(stage: StageResults, given: Mapping[str, Any], tuned: Tuned | None) -> list[str]:
     score, by_type = stage.score or 0.0, stage.metrics.get("by_type", {})
+    if score < _HARDLY_ANY:
+        return [
+            "Hardly any cell is matched: train for longer, 03.max_iter, and look at figures/predictions.png."
+        ]
     steps = []
     if tuned is not None and tuned.high - tuned.low > score / 3 and given.get("fold", 0) >= 0:
         steps.append("The interval is wide: 03.fold=-1 trains once a fold and judges on all labelled images.")

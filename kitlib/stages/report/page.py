@@ -60,8 +60,8 @@ class Section:
 
     Attributes:
         title: its heading.
-        text: paragraphs.
-        points: a list.
+        text: paragraphs; what stands between backticks is code.
+        points: a list, as ``text``.
         tables: below the text.
         pictures: below the tables.
         folded: whether only the heading shows until it is clicked.

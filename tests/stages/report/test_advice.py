@@ -83,6 +83,13 @@ def test_a_type_far_below_the_mean_is_named(told, low: float, named: bool) -> No
     assert (f"Type astro is far below the others ({low:.3f})" in steps(found)) == named
 
 
+@pytest.mark.parametrize(("score", "hopeless"), [(0.049, True), (0.05, False)])
+def test_a_network_that_learned_nothing_needs_training_first(told, score: float, hopeless: bool) -> None:
+    found = told("03_train", {"map": score, "by_type": {"astro": 0.0, "cort": 0.1}})
+    assert ("Hardly any cell is matched" in steps(found)) == hopeless
+    assert ("Type astro" in steps(found)) != hopeless
+
+
 def test_the_tiny_network_is_named_and_a_larger_one_is_not(told) -> None:
     assert "'tiny'" in steps(told("03_train", {"map": 0.7}))
     assert "'tiny'" not in steps(told("03_train", {"map": 0.7}, preset="r50"))

@@ -15,7 +15,7 @@ from kitlib import records
 from kitlib.errors import KitError
 from kitlib.records import Frame
 from kitlib.stages.record import Record
-from kitlib.stages.report import summary
+from kitlib.stages.report import page, summary
 
 #: Whatever a browser would fetch.
 FETCHED = re.compile(r"<script|<link|<iframe|@import|url\(|src=\"(?!data:)", re.IGNORECASE)
@@ -55,29 +55,35 @@ def test_the_report_gathers_what_the_run_left(run: Path) -> None:
 
 
 def test_parameters_that_are_the_defaults_stand_only_in_the_list_of_all(run: Path) -> None:
-    page = summary.write(run).read_text()
-    first, _, everything = page.partition("<summary>All parameters</summary>")
+    text = summary.write(run).read_text()
+    first, _, everything = text.partition("<summary>All parameters</summary>")
     assert "images_per_batch" not in first
     assert "images_per_batch" in everything
 
 
 def test_figures_are_in_the_page_and_nothing_is_fetched(run: Path) -> None:
-    page = summary.write(run).read_text()
-    (source,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', page)
+    text = summary.write(run).read_text()
+    (source,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', text)
     with Image.open(io.BytesIO(base64.b64decode(source))) as image:
         assert image.size == (60, 40)
-    assert not FETCHED.search(page)
-    assert "prefers-color-scheme: dark" in page
-    assert 'name="viewport"' in page
+    assert not FETCHED.search(text)
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
 
 
 def test_every_name_is_escaped(runs) -> None:
     run = runs("<script>alert(1)</script>", {"a": 0}, weights="<img src=x onerror=alert(2)>")
     runs.picture(run, "03_train", "<b>&")
     runs.finish(run, "04_pseudolabel", {"images": {"<i>reason</i>": 1}, "cells": {}})
-    page = summary.write(run).read_text()
-    assert not re.search(r"<script>|<img src=x|<b>|<i>", page)
-    assert "&lt;img src=x onerror=alert(2)&gt;" in page
+    text = summary.write(run).read_text()
+    assert not re.search(r"<script>|<img src=x|<b>|<i>", text)
+    assert "&lt;img src=x onerror=alert(2)&gt;" in text
+
+
+def test_commands_are_set_as_code_and_escaped(tmp_path: Path) -> None:
+    section = page.Section("next", points=("Then `kit <b> RUN` packs it.",))
+    path = page.write(page.Page("t", "", (), (section,)), tmp_path / "page.html")
+    assert "<li>Then <code>kit &lt;b&gt; RUN</code> packs it.</li>" in path.read_text()
 
 
 def test_a_run_without_records_has_a_report(runs) -> None:
@@ -98,8 +104,8 @@ def test_a_stage_that_runs_is_told_from_one_that_is_done(run: Path) -> None:
 
 def test_notebooks_are_linked_by_relative_paths(run: Path) -> None:
     (run / "03_train" / "03_train.html").write_text("")
-    page = summary.write(run).read_text()
-    assert re.findall(r"<nav>(.*)</nav>", page) == ['<a href="03_train/03_train.html">03_train</a>']
+    text = summary.write(run).read_text()
+    assert re.findall(r"<nav>(.*)</nav>", text) == ['<a href="03_train/03_train.html">03_train</a>']
 
 
 def test_the_submission_is_checked(run: Path, runs) -> None:
