@@ -288,6 +288,14 @@ def iou(a: Sequence[RLE], b: Sequence[RLE]) -> NDArray[np.float64]:
     return coco.iou(list(a), list(b), [0] * len(b))
 
 
+def shares(a: Sequence[RLE], b: Sequence[RLE]) -> NDArray[np.float64]:
+    """The share of each mask of ``a`` that lies in each of ``b``, (A, B); 0 of an empty mask."""
+    if not len(a) or not len(b):
+        return np.zeros((len(a), len(b)))
+    # The IoU with a crowd is the intersection over the area of the first mask.
+    return np.nan_to_num(coco.iou(list(a), list(b), [1] * len(b)))
+
+
 def merge(rles: Sequence[RLE]) -> RLE:
     """The union of masks of one frame; at least one."""
     return coco.merge(list(rles))
