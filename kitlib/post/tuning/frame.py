@@ -54,7 +54,7 @@ class FrameScorer:
             predicted: the predicted frame for each mask threshold; all have the same type.
             config: what is not tuned: which score ranks, and whether the best instance always stays.
         """
-        self.category = next(iter(predicted.values())).category
+        self.true_category, self.category = truth.category, next(iter(predicted.values())).category
         self.keep_best = config.keep_best
         self.predicted = {k: rescore(f, config.score_kind, config.forest) for k, f in predicted.items()}
         self.truth = _Truth(truth)
