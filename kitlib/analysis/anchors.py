@@ -74,7 +74,9 @@ def fit(boxes: NDArray, architecture: Architecture, scale: float = 1.0) -> Fit:
     return Fit(boxes, anchors[rows, best], iou[rows, best], kinds[best, 0].astype(int))
 
 
-def by_type(frames: Sequence[Frame], architecture: Architecture, scales: Mapping[str, float]) -> dict[str, Fit]:
+def by_type(
+    frames: Sequence[Frame], architecture: Architecture, scales: Mapping[str, float]
+) -> dict[str, Fit]:
     """The best anchors of the cells of each type.
 
     Args:

@@ -48,8 +48,8 @@ class Error:
         truth: indices of true cells in the true frame, each in one error at most: one missed, badly outlined,
             split or inexact cell, two or more merged ones, none of a duplicate or of background.
         predicted: indices of predicted cells in the predicted frame, each in one error at most.
-        iou: the best IoU of a true and a predicted cell that take part; for a duplicate and for background the
-            prediction's best with any true cell.
+        iou: the best IoU of a true and a predicted cell that take part; for a duplicate and for background
+            the prediction's best with any true cell.
         extent: pixels that belong to the true or to the predicted cells of the error but not to both, in
             median true cells of the frame: how large the fault is, whatever the type.
     """
@@ -137,9 +137,7 @@ def costs(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence
     return rows
 
 
-def corrected(
-    truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]
-) -> list[Frame]:
+def corrected(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]) -> list[Frame]:
     """The predicted frames with true cells in place of the predictions that take part in errors.
 
     Args:
@@ -164,10 +162,10 @@ def corrected(
 def counts(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]) -> pd.DataFrame:
     """How many cells take part in errors of each kind, by type and size.
 
-    Small, medium and large are thirds of the true cells of a type. Columns: ``type``, ``size``, ``up to`` (the
-    largest area of that third in pixels, None for the last), ``true cells``, ``found``, then the kinds of
-    errors; duplicates and background count predictions, by the predictions' size, the others true cells, so
-    that found, missed, merged, split and badly outlined add up to the true cells.
+    Small, medium and large are thirds of the true cells of a type. Columns: ``type``, ``size``, ``up to``
+    (the largest area of that third in pixels, None for the last), ``true cells``, ``found``, then the kinds
+    of errors; duplicates and background count predictions, by the predictions' size, the others true cells,
+    so that found, missed, merged, split and badly outlined add up to the true cells.
 
     Args:
         truth: frames with their true cells.

@@ -67,7 +67,9 @@ class Growth:
     def sentence(self) -> str:
         """The gain in words."""
         if self.gain is None:
-            return "Three or more numbers of training images are needed to say what further images would bring."
+            return (
+                "Three or more different numbers of training images are needed to say what more would bring."
+            )
         most = self.points[-1].images
         return (
             f"If the curve goes on as it does, {self.more} more annotated images would bring about "
@@ -142,7 +144,7 @@ def _power_laws(
 def _line(
     x: NDArray[np.float64], scores: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intercept, at most 1, and slope, at least 0, of the weighted least-squares line of each row of scores."""
+    """Intercept, at most 1, and slope, at least 0, of the weighted least-squares line of each row."""
     mean_x, means = x @ weight, scores @ weight
     slope = np.maximum((scores - means[:, None]) @ (weight * (x - mean_x)) / ((x - mean_x) ** 2 @ weight), 0)
     top = means - slope * mean_x

@@ -14,8 +14,8 @@ from kitlib.records import Frame
 
 # Side of the pictures that near duplicates are looked for with, in pixels.
 _THUMBNAIL = 48
-# Above this correlation two images show the same place: it is 0.5 where half of the structure is the same, while
-# different images of one culture stay below 0.1.
+# Above this correlation two images show the same place: it is about 0.5 where half of the structure is the
+# same, while different images of the competition stay below 0.1.
 _ALIKE = 0.5
 # Images whose correlations are in memory at a time.
 _ROWS_AT_ONCE = 1000
@@ -30,8 +30,8 @@ class Quality:
         focus: the variance of the Laplacian over that of the grey levels: of one scene, lower is less sharp
             (Pech-Pacheco et al. 2000). 0 of a blank image.
         contrast: the standard deviation of the grey levels.
-        gradient: the range of the illumination over its mean; the illumination is the mean of each sixteenth of
-            the image.
+        gradient: the range of the illumination over its mean; the illumination is the mean of each sixteenth
+            of the image.
         brightness: the mean grey level.
     """
 
@@ -124,8 +124,9 @@ def grey_levels(frames: Sequence[Frame]) -> NDArray[np.float64]:
 
 def _fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The structure of an image as a unit vector; zeros of a blank one."""
-    small = cv2.resize(image.astype(np.float32), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-    small -= cv2.GaussianBlur(small, (0, 0), _THUMBNAIL / 8)
+    reduced = cv2.resize(image.astype(np.float32), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    slow = cv2.GaussianBlur(reduced, (0, 0), _THUMBNAIL / 8)
+    small: NDArray[np.float32] = np.asarray(reduced, np.float32) - np.asarray(slow, np.float32)
     norm = float(np.linalg.norm(small))
     # Below a thousandth of a grey level there is rounding only.
     return (small / norm).ravel() if norm > 1e-3 * _THUMBNAIL else np.zeros(_THUMBNAIL**2, np.float32)

@@ -1,4 +1,4 @@
-"""What raw instances are worth before any threshold: how many cells they reach, and whether scores are right."""
+"""What raw instances are worth before any threshold: which cells they reach, and whether scores are right."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def recall(truth: Sequence[Frame], predictions: Sequence[Frame]) -> pd.DataFrame
         predictions: the same frames with all instances found in them, before any threshold; matched by id.
 
     Returns:
-        One row a type and a last one, "all", with the columns ``cells``, ``box recall at 0.5`` and ``at 0.7``,
-        ``mask recall at 0.5`` and ``at 0.7``, and ``mask IoU where the box reaches 0.7``: the median of these
-        cells' best mask IoU, NaN where there are none.
+        One row a type and, of several, a last one, "all", with the columns ``cells``, ``box recall at 0.5``
+        and ``at 0.7``, ``mask recall at 0.5`` and ``at 0.7``, and ``mask IoU where the box reaches 0.7``: the
+        median of these cells' best mask IoU, NaN where there are none.
     """
     predicted = {frame.id: [cell.mask for cell in frame.cells] for frame in predictions}
     best: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
@@ -44,7 +44,9 @@ def recall(truth: Sequence[Frame], predictions: Sequence[Frame]) -> pd.DataFrame
     rows = {name: np.concatenate(best[name]) for name in sorted(best)}
     if len(rows) > 1:
         rows["all"] = np.concatenate(list(rows.values()))
-    return pd.DataFrame.from_dict({name: _recalls(*values.T) for name, values in rows.items()}, orient="index")
+    return pd.DataFrame.from_dict(
+        {name: _recalls(*values.T) for name, values in rows.items()}, orient="index"
+    )
 
 
 def _best_ious(masks: Sequence[RLE], predicted: Sequence[RLE]) -> NDArray[np.float64]:
@@ -96,8 +98,9 @@ def reliability(truth: Sequence[Frame], predictions: Sequence[Frame], bins: int 
     """How often instances of a score match a true cell at an IoU above 0.5, in bins of equal width.
 
     Of a calibrated score, instances of score 0.7 match in 7 of 10 cases. The better instance of two on one
-    cell matches it, and an instance takes the free true cell with the highest IoU. Intervals are those of Wilson
-    (1927), as if instances were independent; those of one image are alike, so the truth is less certain.
+    cell matches it, and an instance takes the free true cell with the highest IoU. Intervals are those of
+    Wilson (1927), as if instances were independent; those of one image are alike, so the truth is less
+    certain.
 
     Args:
         truth: frames with their true cells.

@@ -72,7 +72,7 @@ def removed_by(removals: Sequence[Removal]) -> dict[str, dict[int, str]]:
 
 
 def table(removals: Sequence[Removal]) -> pd.DataFrame:
-    """One row a step: ``left``, ``removed``, ``of these found``, ``score`` and ``gain`` over the step before."""
+    """One row a step: ``left``, ``removed``, ``of these found``, ``score``, and ``gain`` by the step."""
     scores = [removal.score for removal in removals]
     return pd.DataFrame(
         {

@@ -53,11 +53,11 @@ def find(truth: Sequence[Frame], predictions: Sequence[Frame]) -> list[Suspect]:
 
     - not annotated: a prediction that has no IoU above 0.1 with a true cell; its score times the share of it
       that lies in no true cell.
-    - found by no model: a true cell without an IoU above 0.1 with any prediction; the share of it that lies in
-      no prediction, times the share of the true cells of its type that are found at that IoU: of a model that
-      overlooks half of the cells, one more says little.
-    - outline differs: the prediction that fits a true cell best; its score times the share by which the IoU is
-      below the type's median of such IoUs.
+    - found by no model: a true cell without an IoU above 0.1 with any prediction; the share of it that lies
+      in no prediction, times the share of the true cells of its type that are found at that IoU: of a model
+      that overlooks half of the cells, one more says little.
+    - outline differs: the prediction that fits a true cell best; its score times the share by which the IoU
+      is below the type's median of such IoUs.
     - in several parts, with holes: the share of pixels outside the largest part, or in the holes.
     - overlaps another cell: the share of the smaller one that lies in the larger.
 
@@ -76,7 +76,10 @@ def find(truth: Sequence[Frame], predictions: Sequence[Frame]) -> list[Suspect]:
         suspects += list(_faults(frame))
         if found is not None:
             name = frame.category or ""
-            suspects += [*_not_annotated(frame, found, iou), *_not_found(frame, found, iou, found_share[name])]
+            suspects += [
+                *_not_annotated(frame, found, iou),
+                *_not_found(frame, found, iou, found_share[name]),
+            ]
             suspects += list(_outlines(frame, found, iou, typical[name]))
     suspects = [suspect for suspect in suspects if suspect.score >= _LEAST_SCORE]
     return sorted(suspects, key=lambda s: (-s.score, s.frame_id, s.cell is None, s.cell or 0, s.reason))

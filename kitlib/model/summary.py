@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,18 +55,18 @@ def summarise(config: ModelConfig) -> list[Block]:
 
 def _backbone(model: WeightedRCNN) -> list[Block]:
     bottom_up = model.backbone.bottom_up
-    parts = dict(bottom_up.named_children())
-    outputs = bottom_up.output_shape()
-    known = [name for name in outputs if name in parts]
-    if not known:
-        # A timm model has no detectron2 stages; its outputs are what is known of it.
-        return [Block(name, "backbone", "", shape.channels, shape.stride, 0) for name, shape in outputs.items()]
+    parts, outputs = dict(bottom_up.named_children()), bottom_up.output_shape()
+    if not outputs.keys() <= parts.keys():
+        # The modules of a timm model have other names than its outputs.
+        size = _parameters(bottom_up)
+        blocks = [Block(n, "backbone", "", s.channels, s.stride, 0) for n, s in outputs.items()]
+        return [replace(blocks[0], parameters=size, detail="with all that follow"), *blocks[1:]]
     stem = parts["stem"]
-    first = Block("stem", "backbone", "7 x 7, pooled", stem.out_channels, stem.stride, _parameters(stem))
-    return [first, *(
-        Block(name, "backbone", f"{len(parts[name])} blocks", shape.channels, shape.stride, _parameters(parts[name]))
-        for name, shape in outputs.items()
-    )]  # fmt: skip
+    blocks = [Block("stem", "backbone", "7 x 7, pooled", stem.out_channels, stem.stride, _parameters(stem))]
+    for name, shape in outputs.items():
+        detail, size = f"{len(parts[name])} blocks", _parameters(parts[name])
+        blocks.append(Block(name, "backbone", detail, shape.channels, shape.stride, size))
+    return blocks
 
 
 def _pyramid(model: WeightedRCNN) -> list[Block]:
@@ -74,44 +74,31 @@ def _pyramid(model: WeightedRCNN) -> list[Block]:
     blocks = []
     for name, shape in model.backbone.output_shape().items():
         level = name.removeprefix("p")
-        own = [module for key, module in parts.items() if key in (f"fpn_lateral{level}", f"fpn_output{level}")]
-        detail = "" if own else "pooled"
-        blocks.append(
-            Block(name, "pyramid", detail, shape.channels, shape.stride, sum(map(_parameters, own)))
-        )
+        own = [parts[key] for key in (f"fpn_lateral{level}", f"fpn_output{level}") if key in parts]
+        detail, size = "" if own else "pooled", sum(map(_parameters, own))
+        blocks.append(Block(name, "pyramid", detail, shape.channels, shape.stride, size))
     return blocks
 
 
 def _proposals(model: WeightedRCNN) -> list[Block]:
     head = model.proposal_generator.rpn_head
-    anchors = head.anchor_deltas.out_channels // 4
-    return [
-        Block(
-            "proposals",
-            "proposals",
-            f"{anchors} anchors a position",
-            head.anchor_deltas.in_channels,
-            None,
-            _parameters(head),
-        )
-    ]
+    deltas = head.anchor_deltas
+    detail = f"{deltas.out_channels // 4} anchors"
+    return [Block("proposals", "proposals", detail, deltas.in_channels, None, _parameters(head))]
 
 
 def _heads(model: WeightedRCNN) -> list[Block]:
     roi = model.roi_heads
-    masks = [*roi.mask_head_stages, roi.mask_head]
     blocks = []
-    for number, (box, predictor, matcher) in enumerate(
-        zip(roi.box_head, roi.box_predictor, roi.proposal_matchers, strict=True), 1
-    ):
-        iou = matcher.thresholds[1]
-        size = _parameters(box) + _parameters(predictor)
-        blocks.append(Block(f"box {number}", "box", f"IoU {iou:g}", box.output_shape.channels, None, size))
-    first = len(blocks) - len(masks) + 1
-    for number, mask in enumerate(masks, first):
-        blocks.append(
-            Block(f"mask {number}", "mask", "28 x 28", mask.predictor.in_channels, None, _parameters(mask))
-        )
+    stages = zip(roi.box_head, roi.box_predictor, roi.proposal_matchers, strict=True)
+    for number, (box, predictor, matcher) in enumerate(stages, 1):
+        # The first threshold is minus infinity.
+        detail, size = f"IoU {matcher.thresholds[1]:g}", _parameters(box) + _parameters(predictor)
+        blocks.append(Block(f"box {number}", "box", detail, box.output_shape.channels, None, size))
+    masks = [*roi.mask_head_stages, roi.mask_head]
+    for number, mask in enumerate(masks, len(blocks) - len(masks) + 1):
+        channels, size = mask.predictor.in_channels, _parameters(mask)
+        blocks.append(Block(f"mask {number}", "mask", "28 x 28", channels, None, size))
     return blocks
 
 

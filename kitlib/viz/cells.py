@@ -53,8 +53,8 @@ def gallery(frames: Sequence[Frame], columns: int = 3) -> Figure:
 def before_after(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Figure:
     """Image, true cells and predicted cells of each frame in a row (the paper's figure 4c).
 
-    Predictions whose IoU with a true cell is above 0.5 are green, others orange; true cells that no prediction
-    matches are blue. The metric of each image stands above its predictions.
+    Predictions whose IoU with a true cell is above 0.5 are green, others orange; true cells that no
+    prediction matches are blue. The metric of each image stands above its predictions.
     """
     figure, axes = style.figure(12, max(1, len(truth)) * (0.3 + 4 * _aspect(truth)), max(1, len(truth)), 3)
     found = {frame.id: frame for frame in predictions}
@@ -186,7 +186,7 @@ def rainbow(number: int) -> list[tuple[float, float, float]]:
 
 
 def _titles(frames: Sequence[Frame]) -> list[str]:
-    """Type, name and number of cells of each frame, by which the frames are told apart; what is ignored below."""
+    """Type, name and number of cells of each frame, by which frames are told apart, and what is ignored."""
     names = style.short_names([frame.id for frame in frames])
     return [_title(frame, name) for frame, name in zip(frames, names, strict=True)]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class _Crop(NamedTuple):
 
 @style.styled
 def worst_errors(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]) -> Figure:
-    """The surroundings of errors: true cells in blue, predicted ones dashed in orange, others in faint colours.
+    """The surroundings of errors: true cells in blue, predicted ones dashed in orange, others faint.
 
     Args:
         truth: frames with their true cells and images.
@@ -112,7 +113,7 @@ def _sheet(crops: Sequence[_Crop], true: str, predicted: str) -> Figure:
     return figure
 
 
-_FAINT_TRUE, _FAINT_PREDICTED = style.tint(style.MISSED, 0.5), style.tint(style.WRONG, 0.5)
+_FAINT_TRUE, _FAINT_PREDICTED = (to_hex(style.tint(c, 0.5)) for c in (style.MISSED, style.WRONG))
 
 
 def _panel(axes: Axes, crop: _Crop, picture: NDArray[np.uint8]) -> None:
@@ -138,7 +139,12 @@ def _window(boxes: NDArray[np.int64], frame: Frame) -> tuple[int, int, int, int]
 
 
 def _outline(
-    axes: Axes, masks: Sequence[RLE], chosen: Sequence[int], strong: str, faint: tuple[float, ...], dashes: str
+    axes: Axes,
+    masks: Sequence[RLE],
+    chosen: Sequence[int],
+    strong: str,
+    faint: str,
+    dashes: str,
 ) -> None:
     """Outline all masks, the chosen ones strongly."""
     boxes = rle.boxes(masks)
@@ -148,8 +154,6 @@ def _outline(
         crops = rle.crops([masks[i] for i in places], boxes[places])
         # Pixels are squares from their number to the next one; an outline passes through their centres.
         lines = [
-            line + 0.5
-            for i, inside in zip(places, crops, strict=True)
-            for line in outlines(inside, boxes[i])
+            line + 0.5 for i, inside in zip(places, crops, strict=True) for line in outlines(inside, boxes[i])
         ]
         axes.add_collection(LineCollection(lines, colors=[color], linewidths=width, linestyles=dashes))

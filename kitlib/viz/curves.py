@@ -34,7 +34,9 @@ def learning_curves(metrics: Path) -> Figure:
     table = pd.read_json(metrics, lines=True)
     has_map = "map" in table and table["map"].notna().any()
     figure, axes = style.figure(10 if has_map else 8, 3, 1, 3 if has_map else 2)
-    figure.supxlabel("\n".join(wrap(_NORMAL, 130 if has_map else 105)), fontsize=8, color=style.INK, x=0.02, ha="left")
+    figure.supxlabel(
+        "\n".join(wrap(_NORMAL, 130 if has_map else 105)), fontsize=8, color=style.INK, x=0.02, ha="left"
+    )
     _line(axes[0], table, "total_loss", "total loss", style.INK)
     axes[0].set_title("Total loss")
     parts = [c for c in table.columns if c.startswith("loss_")]
@@ -53,9 +55,8 @@ def learning_curves(metrics: Path) -> Figure:
 
 
 _NORMAL = (
-    "Normal: the first few hundred iterations are steep, single values jump by half, and the total may rise while "
-    "the model improves, since better boxes are more positives for the later cascade stages, which add to the sum; "
-    "the validation score tells whether it improves."
+    "Normal: single values jump by half, and the total may rise while the model improves, since better "
+    "boxes are more positives for the later cascade stages, which add to the sum; the validation score tells."
 )
 
 

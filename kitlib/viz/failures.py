@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kitlib.analysis.errors import Cost
 from kitlib.analysis.steps import Removal
@@ -115,7 +116,7 @@ def post_steps(removals: Sequence[Removal]) -> Figure:
         text = style.count(removal.cells, "instance") if place == 0 else text
         right.annotate(text, (1.02, place), **style.MARGIN)
     right.set_title("Instances removed")
-    right.xaxis.get_major_locator().set_params(nbins=4, integer=True)
+    right.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axes, labels in ((left, [removal.name for removal in removals]), (right, [""] * len(removals))):
         axes.set_yticks(places, labels)
         axes.set_ylim(len(removals) - 0.5, -0.5)

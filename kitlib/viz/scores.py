@@ -88,8 +88,8 @@ def _whisker(axes: Axes, score: Score, where: float, value: float, images: Seque
 def tuning(found: Tuning) -> Figure:
     """The metric of the images of each true type along the score threshold, on the images that were tuned on.
 
-    What the chosen method uses is marked: a dot for each type where it has thresholds by type, a line where it
-    has one threshold, and nothing where the expected gain chooses, which has none.
+    What the chosen method uses is marked: a dot for each type where it has thresholds by type, a line where
+    it has one threshold, and nothing where the expected gain chooses, which has none.
     """
     figure, (axes,) = style.figure(6.5, 3)
     names = sorted(found.curves.keys() - {"default"})
@@ -108,7 +108,9 @@ def tuning(found: Tuning) -> Figure:
         axes.axvline(used["default"], color=style.INK, lw=1, ls="--")
         text = f" {used['default']:.2f} for all types"
         axes.annotate(text, (used["default"], 1), xycoords=("data", "axes fraction"), va="top", fontsize=8)
-    method = "the chosen method, expected gain, uses no threshold" if by_gain else "chosen thresholds are marked"
+    method = (
+        "the chosen method, expected gain, uses no threshold" if by_gain else "chosen thresholds are marked"
+    )
     axes.set_xlabel("score threshold")
     axes.set_title(f"Metric on the images that were tuned on, by true type;\n{method}")
     axes.set_ylim(0, 1.2 * max([max(curve) for curve in found.curves.values()] + [0.01]))
@@ -214,17 +216,18 @@ def leaderboard(expected: float, low: float, high: float, competition: bool = Tr
     values = [*_PAPER.values(), expected]
     axes.barh(names, values, 0.6, color=["#D0D0D0", "#D0D0D0", "#56B4E9"])
     for place, value in enumerate(values):
-        axes.annotate(f"{value:.3f}", (0, place), (5, 0), textcoords="offset points", va="center", weight="bold")
+        axes.annotate(
+            f"{value:.3f}", (0, place), (5, 0), textcoords="offset points", va="center", weight="bold"
+        )
     axes.errorbar([expected], [2], xerr=[[expected - low], [high - expected]], ecolor=style.INK, capsize=3)
     for name, (bound, color) in _MEDALS.items():
-        axes.axvline(bound, color=color, lw=1.6, ls="--")
-        text = {"rotation": 45, "annotation_clip": False, "fontsize": 8, "weight": "bold", "color": color}
-        axes.annotate(f"{name} {bound:.3f}", (bound, -0.65), **text)
+        axes.axvline(bound, color=color, lw=1.8, ls="--", label=f"{name}, {bound:.3f}")
     axes.set_ylim(2.5, -0.6)
     axes.grid(False, axis="y")
     note = f"others scored {_ABOVE_CV[0]} to {_ABOVE_CV[1]} more on the leaderboard than in cross-validation"
     if not competition:
         note = "these are not the competition's images: the scores do not compare"
-    axes.set_xlabel(f"private score; {note}")
-    axes.set_title("Leaderboard")
+    axes.set_xlabel(note, fontsize=8)
+    axes.set_title("Private score beside the lines of the medals")
+    style.legend(axes, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.3))
     return figure

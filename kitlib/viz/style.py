@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
@@ -101,9 +100,10 @@ def color(category: str, categories: Iterable[str] = ()) -> str:
     return OTHERS[known.index(category) % len(OTHERS)]
 
 
-def tint(color: str, strength: float) -> tuple[float, ...]:
+def tint(color: str, strength: float) -> tuple[float, float, float]:
     """An opaque colour mixed with white; a strength of 1 leaves it as it is."""
-    return tuple(1 - strength * (1 - part) for part in to_rgb(color))
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(color))
+    return red, green, blue
 
 
 def ink_on(color: str) -> str:
@@ -125,11 +125,19 @@ def short_names(names: Sequence[str], length: int = 24) -> list[str]:
     if max(map(len, names), default=0) <= length:
         return list(names)
     several = len(set(names)) > 1
-    begin = len(os.path.commonprefix(list(names))) if several else 0
-    end = len(os.path.commonprefix([name[begin:][::-1] for name in names])) if several else 0
+    begin = _common_start(names) if several else 0
+    end = _common_start([name[begin:][::-1] for name in names]) if several else 0
     shown = [_cut(name, begin, len(name) - end, length) for name in names]
     counts = Counter(shown)
     return [f"{text} #{place + 1}" if counts[text] > 1 else text for place, text in enumerate(shown)]
+
+
+def _common_start(names: Sequence[str]) -> int:
+    """How many characters all names begin with."""
+    # Names in between begin with what the first and the last share.
+    first, last = min(names), max(names)
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
 def _cut(name: str, first: int, last: int, length: int) -> str:

@@ -9,7 +9,7 @@ from kitlib import metric
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post import thresholds
-from kitlib.post.config import CategoryConfig, PostConfig, tables
+from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.tuning.search import MIN_AREAS, SCORE_THRESHOLDS, plateau_centre, tune
 from kitlib.records import Cell, Frame, voted_category
 
