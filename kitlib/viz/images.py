@@ -143,5 +143,5 @@ def compare_sets(sets: Mapping[str, Sequence[Frame]]) -> Figure:
         axes.set_ylim(0, 1)
         axes.set_title(f"{title}; share up to")
         axes.tick_params(axis="x", labelrotation=30)
-        style.legend(axes, fontsize=8, loc="upper left")
+        style.legend(axes, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return figure

@@ -66,7 +66,8 @@ def by_category(scores: Mapping[str, Score], frames: Sequence[Frame] = ()) -> Fi
     counts = [f"\n{style.count(len(images[n]), 'image')}" if images[n] else "" for n in names]
     axes.set_xticks(range(len(names) + 1), [*map("".join, zip(names, counts, strict=True)), "all"])
     axes.margins(y=0.15)
-    axes.set_title("Competition metric: " + ", then ".join(scores) + "; 90 % intervals over images")
+    axes.set_title("Competition metric, 90 % intervals over images")
+    axes.set_xlabel("\n".join(wrap("bars: " + ", then ".join(scores), 80)))
     axes.grid(False, axis="x")
     return figure
 

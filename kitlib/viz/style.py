@@ -115,8 +115,8 @@ def ink_on(color: str) -> str:
 def short_names(names: Sequence[str], length: int = 24) -> list[str]:
     """Names cut to a length that tell as many of them apart as the whole names do.
 
-    What all of them begin and end with goes first, then the middle of what is left; names that are equal even
-    so are numbered.
+    What all of them begin and end with goes first, then the middle of what is left; names of which several
+    would still be shown alike are numbered.
 
     Args:
         names: to be shown side by side.
@@ -128,8 +128,9 @@ def short_names(names: Sequence[str], length: int = 24) -> list[str]:
     begin = _common_start(names) if several else 0
     end = _common_start([name[begin:][::-1] for name in names]) if several else 0
     shown = [_cut(name, begin, len(name) - end, length) for name in names]
-    counts = Counter(shown)
-    return [f"{text} #{place + 1}" if counts[text] > 1 else text for place, text in enumerate(shown)]
+    # Each text once for every different name that was cut to it.
+    counts = Counter(text for text, _ in set(zip(shown, names, strict=True)))
+    return [f"{text} #{place}" if counts[text] > 1 else text for place, text in enumerate(shown, 1)]
 
 
 def _common_start(names: Sequence[str]) -> int:
