@@ -280,3 +280,14 @@ def test_labels_of_connected_parts_match_scikit_image() -> None:
     labels = label(noise, connectivity=1)
     found = rle.from_labels(labels)
     assert rle.areas(found).tolist() == [int(p.area) for p in regionprops(labels)]
+
+
+def test_shares_are_intersections_over_the_first_area() -> None:
+    """A block of 2 x 4, one of 2 x 2 in it, and one of 2 x 4 that shares two pixels with the first."""
+    blocks = [(0, 0, 4, 2), (1, 0, 2, 2), (3, 0, 4, 2)]
+    masks = [rle.from_crop(np.ones((h, w)), x, y, 6, 9) for x, y, w, h in blocks]
+    empty = rle.from_runs(np.zeros(0), np.zeros(0), 6, 9)
+    expected = [[1, 0.5, 0.25, 0], [1, 1, 0, 0], [0.25, 0, 1, 0], [0, 0, 0, 0]]
+    assert rle.shares([*masks, empty], [*masks, empty]).tolist() == expected
+    assert rle.shares([], masks).shape == (0, 3)
+    assert rle.shares(masks, []).shape == (3, 0)

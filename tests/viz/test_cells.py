@@ -165,7 +165,9 @@ def test_found_missed_and_wrong_cells_have_their_colours(drawn) -> None:
     assert outline_colors(left) == [style.FOUND, style.MISSED, style.MISSED]  # a ring has two outlines
     assert outline_colors(right) == [style.FOUND, style.WRONG]
     assert left.get_title(loc="left") == "truth: 2 cells, 1 missed (blue)"
-    assert right.get_title(loc="left") == "predicted: 2 cells, 1 wrong (orange), score 0.13"  # 4 thresholds of 1 / 3
+    assert (
+        right.get_title(loc="left") == "predicted: 2 cells, 1 wrong (orange), score 0.13"
+    )  # 4 thresholds of 1 / 3
 
 
 def outline_colors(axes) -> list[str]:
@@ -184,8 +186,14 @@ def test_predictions_are_drawn_on_the_true_frame_s_image(drawn, tmp_path: Path) 
 def test_frames_without_predictions_and_without_cells(drawn) -> None:
     axes = drawn(viz.before_after([frame(BLOCK), replace(frame(), id="b")], [])).axes
     titles = [each.get_title(loc="left") for each in axes]
-    assert titles[1:3] == ["truth: 1 cell, 1 missed (blue)", "predicted: 0 cells, 0 wrong (orange), score 0.00"]
-    assert titles[4:6] == ["truth: 0 cells, 0 missed (blue)", "predicted: 0 cells, 0 wrong (orange), score 1.00"]
+    assert titles[1:3] == [
+        "truth: 1 cell, 1 missed (blue)",
+        "predicted: 0 cells, 0 wrong (orange), score 0.00",
+    ]
+    assert titles[4:6] == [
+        "truth: 0 cells, 0 missed (blue)",
+        "predicted: 0 cells, 0 wrong (orange), score 1.00",
+    ]
 
 
 def test_colours_of_types_are_told_apart() -> None:

@@ -47,7 +47,9 @@ def test_samples_are_those_of_the_training_s_loader(drawn, frames: list[Frame]) 
 
     augment = AugmentConfig(scale=(1.5, 2.0), crop=(64, 64), brightness=0.2, copy_paste=0.5)
     job = config(augment=augment, seed=5)
-    batches = iter(loader(frames, augment, job.categories, TrainingSampler(frames, job.sampler, 5), 1, seed=5))
+    batches = iter(
+        loader(frames, augment, job.categories, TrainingSampler(frames, job.sampler, 5), 1, seed=5)
+    )
     panels = drawn(viz.training_samples(frames, job, count=5)).axes
     for panel in panels[:5]:
         (sample,) = next(batches)
