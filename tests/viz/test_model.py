@@ -37,7 +37,7 @@ def test_every_block_is_drawn_once_with_its_numbers(drawn) -> None:
     assert texts[::2] == [block.name for block in BLOCKS]
     assert texts[5] == "128 ch, stride 8\n2 blocks, 0.50 M"
     assert len(axes.patches) == len(BLOCKS)
-    # stem, res2 and res3 in a row, two laterals, one way down and one up, three to the proposals, and the heads.
+    # Stem, res2 and res3 in a row, two laterals, one way down and one up, three to the proposals, the heads.
     arrows = [text for text in axes.texts if not text.get_text()]
     assert len(arrows) == 2 + 2 + 2 + 3 + 2 + 1
     assert "1.2 M parameters" in axes.get_title(loc="left")

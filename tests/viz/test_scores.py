@@ -61,7 +61,7 @@ def test_any_number_of_scores(drawn, number: int) -> None:
 
 
 def test_the_chosen_threshold_lies_on_its_curve(drawn) -> None:
-    """Wrong bars score .3 or .1, right ones .8: every threshold between is best, and the middle one is taken."""
+    """Wrong bars score .3 or .1, right ones .8: all thresholds between are best; the middle one is taken."""
     truth = [frame(f"{c}{n}", c, 0, 50) for c in ("cort", "own") for n in range(4)]
     wrong = {"cort": 0.3, "own": 0.1}
     found = [frame(f.id, f.category, 0, 50, 20, scores=(0.8, 0.8, wrong[f.category])) for f in truth]
