@@ -4,7 +4,8 @@ The kinds are those of TIDE that need no class (Bolya, Foley, Hays and Hoffman, 
 Identifying Object Detection Errors", ECCV 2020), with its bounds: a cell is found at an IoU above 0.5, and a
 prediction that nowhere has an IoU above 0.1 lies on background. Merged and split cells, which TIDE does not
 know, stand beside them (Caicedo et al., "Evaluation of Deep Learning Strategies for Nucleus Segmentation in
-Fluorescence Images", Cytometry A, 2019).
+Fluorescence Images", Cytometry A, 2019). Half of a cell is their bound here, more than to touch two others,
+since each cell takes part in one error only.
 
 The cost is TIDE's oracle: the rise of the score if the errors of one kind, and nothing else, were corrected.
 To correct an error is to replace its predictions by its true cells, with their true outlines.

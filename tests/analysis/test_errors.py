@@ -186,9 +186,9 @@ def test_each_cell_is_in_one_error_and_all_corrections_make_the_score_one(true: 
 
 @given(st.lists(boxes, max_size=8), st.lists(boxes, max_size=8))
 def test_as_many_cells_are_found_as_the_metric_matches(true: list, found: list) -> None:
-    iou = rle.iou(*([cell.mask for cell in of(side, None).cells] for side in (true, found)))
-    pairs = errors.match(iou)
-    assert len(pairs) == metric.matches(iou)[0]
+    truth, predicted = of(true, None), of(found, 0.5)
+    pairs = errors.match(rle.iou(*([cell.mask for cell in side.cells] for side in (truth, predicted))))
+    assert len(pairs) == metric.score([truth], [predicted]).counts[0].tp
     assert len(set(pairs.values())) == len(pairs)
 
 
