@@ -1,4 +1,4 @@
-"""What goes wrong between predicted and true cells, by kind, and what each kind costs in the metric.
+"""What goes wrong between predicted and true cells, by kind.
 
 The kinds are those of TIDE that need no class (Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for
 Identifying Object Detection Errors", ECCV 2020), with its bounds: a cell is found at an IoU above 0.5, and a
@@ -6,9 +6,6 @@ prediction that nowhere has an IoU above 0.1 lies on background. Merged and spli
 know, stand beside them (Caicedo et al., "Evaluation of Deep Learning Strategies for Nucleus Segmentation in
 Fluorescence Images", Cytometry A, 2019). Half of a cell is their bound here, more than to touch two others,
 since each cell takes part in one error only.
-
-The cost is TIDE's oracle: the rise of the score if the errors of one kind, and nothing else, were corrected.
-To correct an error is to replace its predictions by its true cells, with their true outlines.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kitlib import metric
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.records import Frame
@@ -63,27 +59,6 @@ class Error:
     extent: float
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What the errors of one kind cost.
-
-    Attributes:
-        kind: see ``KINDS``.
-        errors: their number.
-        gain: the rise of the score if they were corrected, the mean over images.
-        low: the lower end of the gain's 90 % bootstrap interval over images.
-        high: its upper end.
-        by_category: the gain on the images of each type.
-    """
-
-    kind: Kind
-    errors: int
-    gain: float
-    low: float
-    high: float
-    by_category: dict[str, float]
-
-
 def find(truth: Sequence[Frame], predictions: Sequence[Frame]) -> list[Error]:
     """The errors of all frames, frame by frame; types of cells play no part, as in the metric.
 
@@ -110,54 +85,6 @@ def find(truth: Sequence[Frame], predictions: Sequence[Frame]) -> list[Error]:
         for frame in truth
         for error in _Sorting(frame, found.get(frame.id, replace(frame, cells=()))).errors()
     ]
-
-
-def costs(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]) -> list[Cost]:
-    """What each kind of error costs, in the order of ``KINDS``.
-
-    The gains do not add up to the distance from a perfect score, as the denominator of the precision changes
-    with each correction; after all of them together the score is 1.
-
-    Args:
-        truth: frames with their true cells.
-        predictions: the frames in which the errors were found.
-        errors: of ``find``.
-    """
-    before = metric.score(truth, predictions).by_image
-    rows = []
-    for kind in KINDS:
-        chosen = [error for error in errors if error.kind == kind]
-        score = metric.score(truth, corrected(truth, predictions, chosen))
-        gains = {frame.id: score.by_image[frame.id] - before[frame.id] for frame in truth}
-        by_category: dict[str, list[float]] = defaultdict(list)
-        for frame in truth:
-            by_category[frame.category or "unknown"].append(gains[frame.id])
-        values = list(gains.values())
-        means = {name: float(np.mean(by_category[name])) for name in sorted(by_category)}
-        rows.append(Cost(kind, len(chosen), float(np.mean(values)), *metric.interval(values), means))
-    return rows
-
-
-def corrected(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]) -> list[Frame]:
-    """The predicted frames with true cells in place of the predictions that take part in errors.
-
-    Args:
-        truth: frames with their true cells.
-        predictions: the frames in which the errors were found.
-        errors: those to correct.
-    """
-    found = {frame.id: frame for frame in predictions}
-    by_frame: dict[str, list[Error]] = defaultdict(list)
-    for error in errors:
-        by_frame[error.frame_id].append(error)
-    frames = []
-    for frame in truth:
-        cells = found[frame.id].cells if frame.id in found else ()
-        removed = {index for error in by_frame[frame.id] for index in error.predicted}
-        left = [cell for index, cell in enumerate(cells) if index not in removed]
-        added = [frame.cells[index] for error in by_frame[frame.id] for index in error.truth]
-        frames.append(replace(frame, cells=(*left, *added)))
-    return frames
 
 
 def counts(truth: Sequence[Frame], predictions: Sequence[Frame], errors: Sequence[Error]) -> pd.DataFrame:

@@ -81,8 +81,9 @@ def fit(points: Sequence[Point], more: int = 10, seed: int = 0) -> Growth:
     """Fit score = a - b n^-c, with a at most 1 and b not negative, and say what further images would bring.
 
     Points count by the inverse of their variance, which their intervals give. For the interval of the curve,
-    points are drawn again and again from normal distributions of that variance and fitted anew; what another
-    form than a power law would say is not in it, so the curve ends at twice the images that there are.
+    points are drawn again and again from normal distributions of that variance and fitted anew. What another
+    form than a power law would say is not in it, so the curve ends at twice the images that there are. Scores
+    on the same validation images rise and fall together, which makes the gain more certain than is said.
 
     Args:
         points: at least one, of trainings that differ in nothing but their images.

@@ -80,8 +80,8 @@ def near_duplicates(frames: Sequence[Frame]) -> list[Pair]:
     """Pairs of frames that show the same place, the most similar first.
 
     Each image is reduced to 48 x 48 pixels, slow changes of illumination are subtracted, and all pairs are
-    correlated: 2,600 images take a few seconds, most of them for reading. Images of one place hours apart are
-    found, flipped or shifted ones are not.
+    correlated, which takes a second for 2,600 images; to read them takes longer. Images of one place hours
+    apart are found, flipped or shifted ones are not.
 
     Args:
         frames: with image files.

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kitlib.analysis.errors import Cost
+from kitlib.analysis.oracle import Cost
 from kitlib.analysis.steps import Removal
 from kitlib.viz import style
 
@@ -28,7 +29,7 @@ def error_costs(costs: Sequence[Cost], score: float) -> Figure:
     """What the score would gain if the errors of one kind were corrected, with 90 % intervals over images.
 
     Args:
-        costs: of ``errors.costs``.
+        costs: of ``oracle.costs``.
         score: the metric as it is.
     """
     figure, (axes,) = style.figure(7.5, 0.9 + 0.32 * len(costs))
@@ -94,32 +95,42 @@ def post_steps(removals: Sequence[Removal]) -> Figure:
         removals: of ``steps.follow``.
     """
     figure, (left, right) = style.figure(10, 0.8 + 0.3 * len(removals), 1, 2)
-    places = np.arange(len(removals))
-    names = sorted({name for removal in removals for name in removal.by_category})
-    for name in names:
-        values = [removal.by_category[name] for removal in removals]
-        left.plot(values, places, "o-", ms=3, lw=1, color=style.color(name, names), label=name)
-    left.plot([r.score for r in removals], places, "D-", ms=4, color=style.INK, label="all")
-    before = removals[0].score
-    for place, removal in enumerate(removals):
-        gain = f" ({removal.score - before:+.3f})" if place else ""
-        left.annotate(f"{removal.score:.3f}{gain}", (1.02, place), **style.MARGIN)
-        before = removal.score
-    left.set_title("Metric after each step (change)")
-    left.margins(x=0.1)
-    removed = np.array([sum(map(len, removal.removed.values())) for removal in removals])
-    found = np.array([removal.found for removal in removals])
-    right.barh(places, removed - found, 0.62, color="#BBBBBB", label="wrong ones removed")
-    right.barh(places, found, 0.62, removed - found, color=style.WRONG, label="had found a cell")
-    for place, (number, lost, removal) in enumerate(zip(removed, found, removals, strict=True)):
-        text = f"{number:,} removed, {lost:,} had found a cell" if number else "-"
-        text = style.count(removal.cells, "instance") if place == 0 else text
-        right.annotate(text, (1.02, place), **style.MARGIN)
-    right.set_title("Instances removed")
-    right.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _scores_after(left, removals)
+    _removed(right, removals)
     for axes, labels in ((left, [removal.name for removal in removals]), (right, [""] * len(removals))):
-        axes.set_yticks(places, labels)
+        axes.set_yticks(range(len(removals)), labels)
         axes.set_ylim(len(removals) - 0.5, -0.5)
         axes.grid(False, axis="y")
         style.legend(axes, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     return figure
+
+
+def _scores_after(axes: Axes, removals: Sequence[Removal]) -> None:
+    """Draw the metric after each step, of each type and of all images."""
+    places, before = range(len(removals)), removals[0].score
+    names = sorted({name for removal in removals for name in removal.by_category})
+    for name in names:
+        values = [removal.by_category[name] for removal in removals]
+        axes.plot(values, places, "o-", ms=3, lw=1, color=style.color(name, names), label=name)
+    axes.plot([r.score for r in removals], places, "D-", ms=4, color=style.INK, label="all")
+    for place, removal in enumerate(removals):
+        change = f" ({removal.score - before:+.3f})" if place else ""
+        axes.annotate(f"{removal.score:.3f}{change}", (1.02, place), **style.MARGIN)
+        before = removal.score
+    axes.set_title("Metric after each step (change)")
+    axes.margins(x=0.1)
+
+
+def _removed(axes: Axes, removals: Sequence[Removal]) -> None:
+    """Draw how many instances each step removed, and how many of them had found a cell."""
+    places = range(len(removals))
+    removed = np.array([sum(map(len, removal.removed.values())) for removal in removals])
+    found = np.array([removal.found for removal in removals])
+    axes.barh(places, removed - found, 0.62, color="#BBBBBB", label="wrong ones removed")
+    axes.barh(places, found, 0.62, removed - found, color=style.WRONG, label="had found a cell")
+    for place, (number, lost) in enumerate(zip(removed, found, strict=True)):
+        text = f"{number:,} removed, {lost:,} had found a cell" if number else "-"
+        text = style.count(removals[0].cells, "instance") if place == 0 else text
+        axes.annotate(text, (1.02, place), **style.MARGIN)
+    axes.set_title("Instances removed")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

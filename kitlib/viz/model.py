@@ -136,27 +136,9 @@ def anchor_fit(fits: Mapping[str, Fit], architecture: Architecture) -> Figure:
     figure, (left, right) = style.figure(10, 3.2, 1, 2)
     names = sorted(name for name, fit in fits.items() if len(fit.iou))
     for name in names:
-        fit, color = fits[name], style.color(name, names)
-        sides = (fit.boxes[:, 2:] - fit.boxes[:, :2]).max(axis=1)
-        edges = np.geomspace(max(sides.min(), 1), sides.max() + 1, 8 + round(len(sides) ** 0.4))
-        heights = np.histogram(sides, edges)[0] / len(sides) / np.diff(np.log(edges))
-        left.stairs(heights, edges, color=color, lw=1.6, label=f"{name}, median {np.median(sides):.0f}")
-        values = np.sort(fit.iou)
-        share = (values >= anchors.FITS).mean()
-        label = f"{name}, {share:.0%} at {anchors.FITS} or more"
-        right.step(values, 1 - np.arange(len(values)) / len(values), color=color, label=label)
-    for stride in anchors.STRIDES:
-        left.axvline(stride, color="#BBBBBB", lw=0.8, ls=":", zorder=0)
-    sizes = sorted({size for level in architecture.anchor_sizes for size in level})
-    left.plot(sizes, np.zeros(len(sizes)), "^", ms=6, color=style.INK, clip_on=False, label="anchor sizes")
-    left.set_xscale("log")
-    left.set_xticks(sorted({*anchors.STRIDES, *sizes}))
-    left.xaxis.set_minor_locator(NullLocator())
-    left.xaxis.set_major_formatter(ScalarFormatter())
-    left.set_ylim(bottom=0)
-    left.set_yticks([])
-    left.set_title("Longer side of a cell in the network's input, pixels")
-    left.set_xlabel("dotted: strides of the feature maps")
+        _sizes(left, fits[name], name, style.color(name, names))
+        _shares_by_iou(right, fits[name], name, style.color(name, names))
+    _strides_and_sizes(left, sorted({size for level in architecture.anchor_sizes for size in level}))
     right.axvline(anchors.FITS, color=style.INK, lw=1, ls="--")
     right.set_xlim(0, 1)
     right.set_ylim(0, 1)
@@ -165,6 +147,36 @@ def anchor_fit(fits: Mapping[str, Fit], architecture: Architecture) -> Figure:
     for axes in (left, right):
         style.legend(axes, fontsize=8)
     return figure
+
+
+def _sizes(axes: Axes, fit: Fit, name: str, color: str) -> None:
+    """Draw a histogram of the cells' longer sides on a logarithmic axis."""
+    sides = (fit.boxes[:, 2:] - fit.boxes[:, :2]).max(axis=1)
+    edges = np.geomspace(max(sides.min(), 1), sides.max() + 1, 8 + round(len(sides) ** 0.4))
+    heights = np.histogram(sides, edges)[0] / len(sides) / np.diff(np.log(edges))
+    axes.stairs(heights, edges, color=color, lw=1.6, label=f"{name}, median {np.median(sides):.0f}")
+
+
+def _shares_by_iou(axes: Axes, fit: Fit, name: str, color: str) -> None:
+    """Draw the share of cells whose best anchor has at least each IoU."""
+    values = np.sort(fit.iou)
+    label = f"{name}, {(values >= anchors.FITS).mean():.0%} at {anchors.FITS} or more"
+    axes.step(values, 1 - np.arange(len(values)) / len(values), color=color, label=label)
+
+
+def _strides_and_sizes(axes: Axes, sizes: Sequence[float]) -> None:
+    """Mark the strides of the feature maps and the sizes of the anchors on the axis of cell sizes."""
+    for stride in anchors.STRIDES:
+        axes.axvline(stride, color="#BBBBBB", lw=0.8, ls=":", zorder=0)
+    axes.plot(sizes, np.zeros(len(sizes)), "^", ms=6, color=style.INK, clip_on=False, label="anchor sizes")
+    axes.set_xscale("log")
+    axes.set_xticks(sorted({*anchors.STRIDES, *sizes}))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_ylim(bottom=0)
+    axes.set_yticks([])
+    axes.set_title("Longer side of a cell in the network's input, pixels")
+    axes.set_xlabel("dotted: strides of the feature maps")
 
 
 @style.styled

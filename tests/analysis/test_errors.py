@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kitlib import metric
-from kitlib.analysis import errors
+from kitlib.analysis import errors, oracle
 from kitlib.analysis.errors import Error
 from kitlib.data import competition
 from kitlib.masks import rle
@@ -143,7 +143,7 @@ def test_corrections_raise_the_score_by_what_hand_says(frame, cell) -> None:
         frame(cell(0, 0, 10, 10, 0.9), cell(80, 40, 10, 10, 0.8)),
         frame(cell(0, 0, 9, 9, 1), name="b"),
     ]
-    costs = {cost.kind: cost for cost in errors.costs(truth, predicted, errors.find(truth, predicted))}
+    costs = {cost.kind: cost for cost in oracle.costs(truth, predicted, errors.find(truth, predicted))}
     # 2 / 3 in place of 1 / 3 on one of two images, or 1 / 2.
     assert costs["missed"].gain == pytest.approx((2 / 3 - 1 / 3) / 2)
     assert costs["missed"].by_category == pytest.approx({"astro": 0.0, "cort": 1 / 3})
@@ -156,7 +156,7 @@ def test_corrections_raise_the_score_by_what_hand_says(frame, cell) -> None:
 def test_a_bad_outline_costs_the_thresholds_that_it_does_not_reach(frame, cell) -> None:
     """An IoU of 0.72 passes five of ten thresholds."""
     truth, predicted = [frame(cell(0, 0, 25, 10))], [frame(cell(0, 0, 18, 10, 0.9))]
-    (cost,) = [c for c in errors.costs(truth, predicted, errors.find(truth, predicted)) if c.errors]
+    (cost,) = [c for c in oracle.costs(truth, predicted, errors.find(truth, predicted)) if c.errors]
     assert (cost.kind, cost.gain) == ("inexact outline", pytest.approx(0.5))
 
 
@@ -174,7 +174,7 @@ def test_each_cell_is_in_one_error_and_all_corrections_make_the_score_one(true: 
     every = errors.find([truth], [predicted])
     assert sorted(i for error in every for i in error.truth) == list(range(len(true)))
     assert sorted(i for error in every for i in error.predicted) == list(range(len(found)))
-    fixed = errors.corrected([truth], [predicted], every)
+    fixed = oracle.corrected([truth], [predicted], every)
     assert metric.score([truth], fixed).mean == 1.0
     for error in every:
         assert (len(error.truth), len(error.predicted)) == (

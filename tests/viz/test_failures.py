@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from kitlib import metric, viz
-from kitlib.analysis import errors, steps, suspects
+from kitlib.analysis import errors, oracle, steps, suspects
 from kitlib.masks import rle
 from kitlib.post.config import PostConfig
 from kitlib.records import Cell, Frame
@@ -38,7 +38,7 @@ def names(axes) -> list[str]:
 
 
 def test_costs_are_bars_with_counts_intervals_and_types(drawn) -> None:
-    costs = errors.costs(TRUTH, FOUND, ERRORS)
+    costs = oracle.costs(TRUTH, FOUND, ERRORS)
     (axes,) = drawn(viz.error_costs(costs, metric.score(TRUTH, FOUND).mean)).axes
     assert "score of 0.667" in axes.get_title(loc="left")
     assert names(axes)[0] == "missed  (1)"
