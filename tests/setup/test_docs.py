@@ -120,7 +120,8 @@ def refused(words):
 
 def check_settings(options):
     """Raise KitError for a profile or a parameter that does not exist; a value may be left open as "..."."""
-    stages.plan(options["profile"], [text for text in options["settings"] if not text.endswith("=...")])
+    settings = [text for text in options["settings"] if not text.endswith("=...")]
+    stages.plan(options["profile"], settings)
 
 
 def unknown_names(text):
