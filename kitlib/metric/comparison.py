@@ -121,7 +121,7 @@ def _comparison(images: Sequence[_Image], unpredicted: tuple[str, ...]) -> Compa
 
 
 def _groups(images: Sequence[_Image], types: Sequence[str], typed: bool) -> dict[str, list[Measured]]:
-    """What is measured of each type; nothing of a single one, nor of mixed cells that are predicted untyped."""
+    """What is measured of each type; nothing of a single type, nor of mixed cells predicted untyped."""
     if len(types) < 2:
         return {}
     if all(len(image.types) <= 1 for image in images):

@@ -119,7 +119,7 @@ def measure(truth: Sequence[Cell], predicted: Sequence[Cell]) -> Measured:
     true_masks, masks = [cell.mask for cell in truth], [cell.mask for cell in predicted]
     found = pairs(true_masks, masks)
     areas, predicted_areas = rle.areas(true_masks), rle.areas(masks)
-    covered = _covered(masks)
+    covered = rle.covered(masks)
     scores = np.array([cell.confidence for cell in predicted], float)
     parts = found.where(found.iou > _PART)
     return Measured(
@@ -130,7 +130,7 @@ def measure(truth: Sequence[Cell], predicted: Sequence[Cell]) -> Measured:
         seg=_seg(found, areas, predicted_areas),
         split=int((np.bincount(parts.true) > 1).sum()),
         merging=int((np.bincount(parts.predicted) > 1).sum()),
-        area=_covered(true_masks),
+        area=rle.covered(true_masks),
         predicted_area=covered,
         overlap=int(predicted_areas.sum()) - covered,
         detections=detections(found, scores, len(truth)),
@@ -145,10 +145,6 @@ def _seg(found: Pairs, areas: NDArray[np.int64], predicted_areas: NDArray[np.int
     best = np.zeros(len(areas))
     np.maximum.at(best, covering.true, covering.iou)
     return float(best.sum())
-
-
-def _covered(masks: Sequence[rle.RLE]) -> int:
-    return int(rle.areas([rle.merge(masks)])[0]) if masks else 0
 
 
 def summarize(images: Sequence[Measured], coco: AveragePrecision | None = None) -> Quality:
