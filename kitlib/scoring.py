@@ -70,17 +70,17 @@ def _notes(comparison: Comparison, predicted: Path, predicted_only: bool) -> lis
         )
         notes.append(f"{missing} of {total} images have no predictions: {remedy}")
     if comparison.scored and comparison.overlap:
-        final = predicted.with_name(_FINAL)
-        better = (
-            f"score {final}, which has"
-            if final.is_file()
-            else f"score {_FINAL} or submission.csv, which have"
-        )
-        notes.append(
-            f"{comparison.overlap:.1%} of the predicted area lies in several cells, as in instances before "
-            f"post-processing; {better} the cells after it"
-        )
+        notes.append(f"{comparison.overlap:.1%} of the predicted area lies in several cells{_final(predicted)}")
     return notes
+
+
+def _final(predicted: Path) -> str:
+    """What to score instead of a table of instances before post-processing."""
+    if not tables.is_table(predicted):
+        return ""
+    final = predicted.with_name(_FINAL)
+    named = f"{final}, which has" if final.is_file() else f"{_FINAL} or submission.csv, which have"
+    return f", as in instances before post-processing: score {named} the cells after it"
 
 
 # ------------------------------------------------------------------------------------------ for readers

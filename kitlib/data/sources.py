@@ -58,10 +58,9 @@ def open_source(path: Path) -> Source:
         from kitlib.data import annotations
 
         return annotations.open_annotations(path)
-    name = path.name.lower()
-    if name.endswith((".csv", ".csv.gz")):
+    if tables.is_table(path):
         return _Table(path)
-    if name.endswith(".json"):
+    if path.name.lower().endswith(".json"):
         from kitlib.data import coco
 
         return Frames(path, coco.read_alone(path))
