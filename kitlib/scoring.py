@@ -63,14 +63,12 @@ def _notes(comparison: Comparison, predicted: Path, predicted_only: bool) -> lis
     missing = len(comparison.unpredicted)
     if missing:
         total = comparison.all.images + (missing if predicted_only else 0)
-        remedy = (
-            "left out"
-            if predicted_only
-            else "all their cells count as missed; --predicted-only leaves them out"
-        )
-        notes.append(f"{missing} of {total} images have no predictions: {remedy}")
+        missed = "all their cells count as missed; --predicted-only leaves them out"
+        consequence = "they are left out" if predicted_only else missed
+        notes.append(f"{missing} of {total} images have no predictions: {consequence}")
     if comparison.scored and comparison.overlap:
-        notes.append(f"{comparison.overlap:.1%} of the predicted area lies in several cells{_final(predicted)}")
+        share = f"{comparison.overlap:.1%}"
+        notes.append(f"{share} of the predicted area lies in several cells{_final(predicted)}")
     return notes
 
 

@@ -20,6 +20,8 @@ from kitlib.errors import KitError
 _QUOTED = 80
 # Pixels. A file may claim any size, which then would be drawn.
 _LONGEST = 1 << 17
+# pycocotools counts the pixels of a run with 32 bits.
+_MOST_PIXELS = (1 << 32) - 1
 _OUTSIDE = "leads out of the folder of images"
 Id = int | float | str
 
@@ -143,10 +145,9 @@ def _checked_images(
         if place is None:
             continue
         fault = ""
-        if not all(
-            math.isfinite(side) and 1 <= side <= _LONGEST and side == int(side)
-            for side in (image.height, image.width)
-        ):
+        sides = image.height, image.width
+        whole = all(math.isfinite(side) and 1 <= side <= _LONGEST and side == int(side) for side in sides)
+        if not whole or math.prod(sides) > _MOST_PIXELS:
             fault = (
                 f"image {image.id} has width {image.width} and height {image.height}; "
                 "write the image's size in pixels"

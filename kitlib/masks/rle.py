@@ -336,7 +336,9 @@ def from_polygons(shapes: Sequence[Sequence[Sequence[float]]], height: int, widt
 def _union(parts: list[RLE], height: int, width: int) -> RLE:
     if len(parts) == 1:
         return parts[0]
-    return coco.merge(parts) if parts else coco.encode(np.zeros((height, width), np.uint8, order="F"))
+    if not parts:
+        return coco.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)
+    return coco.merge(parts)
 
 
 def _transposed(rles: Sequence[RLE]) -> list[RLE]:
