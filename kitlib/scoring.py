@@ -78,7 +78,7 @@ def _final(predicted: Path) -> str:
         return ""
     final = predicted.with_name(_FINAL)
     named = f"{final}, which has" if final.is_file() else f"{_FINAL} or submission.csv, which have"
-    return f", as in instances before post-processing: score {named} the cells after it"
+    return f", as in instances before post-processing; score {named} the final cells"
 
 
 # ------------------------------------------------------------------------------------------ for readers

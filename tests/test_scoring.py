@@ -132,12 +132,12 @@ def test_instances_before_post_processing_are_noticed(tmp_path: Path) -> None:
     found = tables.write_predictions(tmp_path / "predictions.csv", OVERLAPPING)
     (note,) = scoring.score(truth, found).notes
     assert note == (
-        "25.0% of the predicted area lies in several cells, as in instances before post-processing: "
-        "score out_of_fold.csv or submission.csv, which have the cells after it"
+        "25.0% of the predicted area lies in several cells, as in instances before post-processing; "
+        "score out_of_fold.csv or submission.csv, which have the final cells"
     )
     final = tables.write_predictions(tmp_path / "out_of_fold.csv", FOUND[:1])
     (note,) = scoring.score(truth, found).notes
-    assert f"score {final}, which has the cells after it" in note
+    assert f"score {final}, which has the final cells" in note
     assert scoring.score(truth, final).notes == []
     (note,) = scoring.score(truth, coco.write(tmp_path / "cells.json", OVERLAPPING)).notes
     assert note == "25.0% of the predicted area lies in several cells"

@@ -54,7 +54,7 @@ def open_annotations(folder: Path) -> Source:
 def _annotated(folder: Path) -> Frames:
     """The annotated images of a folder that holds images as well."""
     found = dataset.open_folder(folder)
-    frames = [*found.labelled, *(frame for frame in found.test if frame.cells)]
+    frames = [*found.labelled, *found.truth]
     faults = _sentences(found.findings)
     if not frames:
         why = f": {faults[0]}" if faults else ""
