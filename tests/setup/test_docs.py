@@ -207,7 +207,7 @@ def test_a_broken_link_is_noticed(text, found):
     ("text", "reason"),
     [
         ("```bash\nkit score a.csv b.csv --by category  # a comment's --option\n```", ""),
-        ("```bash\nkit score a.csv\n```", "Missing parameter: predictions"),
+        ("```bash\nkit score a.csv\n```", "Missing parameter: predicted"),
         ("```bash\ncd x && kit score a.csv b.csv --per type\n```", "No such option"),
         ("`kit rehearse RUN --layout newest`", "'newest' is not one of"),
         ("`kit judge RUN now`", "no command 'judge'"),
