@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
+from kitlib.metric import matching
 from kitlib.records import Frame
 
 Kind = Literal["missed", "merged", "split", "badly outlined", "duplicate", "background", "inexact outline"]
@@ -29,7 +30,6 @@ KINDS: tuple[Kind, ...] = (
     *("missed", "merged", "split", "badly outlined", "duplicate", "background", "inexact outline"),
 )
 SIZES = ("small", "medium", "large")
-_FOUND_IOU = 0.5
 _BACKGROUND_IOU = 0.1
 # A cell lies in another one if at least this share of it does.
 _INSIDE = 0.5
@@ -145,13 +145,8 @@ def match(iou: NDArray[np.float64]) -> dict[int, int]:
     Args:
         iou: (T, P) of true and predicted cells.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    # One pair more is worth more than any gain of IoU.
-    weight = np.where(iou > _FOUND_IOU, iou + len(iou), 0.0)
-    rows, columns = linear_sum_assignment(weight, maximize=True)
-    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-    return {row: column for row, column in pairs if iou[row, column] > _FOUND_IOU}
+    pairs = matching.matched(matching.of_matrix(iou))
+    return dict(zip(pairs.true.tolist(), pairs.predicted.tolist(), strict=True))
 
 
 class _Sorting:
@@ -244,9 +239,7 @@ def _apart(chosen: list[int], masks: Sequence[RLE]) -> list[int]:
 
 def _difference(truth: Sequence[RLE], predicted: Sequence[RLE]) -> int:
     """Pixels of the true or of the predicted cells that are not in both."""
-    both = [rle.merge(side) for side in (truth, predicted) if len(side)]
-    union = rle.areas([rle.merge(both)])[0]
-    return int(len(both) * union - rle.areas(both).sum()) if len(both) > 1 else int(union)
+    return 2 * rle.covered([*truth, *predicted]) - rle.covered(truth) - rle.covered(predicted)
 
 
 def _areas(frame: Frame) -> NDArray[np.int64]:
