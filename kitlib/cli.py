@@ -211,6 +211,7 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     help='List the parameters of a stage, such as 03, or of "all", and exit.',
 )
 @click.option("--force", is_flag=True, help="Run finished stages again.")
+@click.option("--track", type=click.Choice(["mlflow"]), help="Also keep the run in MLflow.")
 def run(
     profile: str,
     data: str,
@@ -220,10 +221,11 @@ def run(
     last: str,
     settings: tuple[str, ...],
     force: bool,
+    track: str | None,
 ) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
     from kitlib import stages
-    from kitlib.stages import notebooks, record, stage
+    from kitlib.stages import notebooks, record, stage, tracking
 
     notebooks.check_text(notebooks.ROOT)
     first, last = stages.resolve(first), stages.resolve(last)
@@ -235,8 +237,46 @@ def run(
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
-    rows = stages.run(plan, folder, target, first, last, force, click.echo)
+    with tracking.track(track, target) as after:
+        rows = stages.run(plan, folder, target, first, last, force, click.echo, after)
     click.echo("\n" + record.table(rows))
+    click.echo(f"\nthe report: {target / 'report.html'}")
+
+
+@kit.command()
+@click.argument("outputs", required=False, type=click.Path(path_type=Path))
+def runs(outputs: Path | None) -> None:
+    """List the runs in OUTPUTS: stages done, scores, time, profile and data.  [default: outputs]"""
+    from kitlib.stages import notebooks
+    from kitlib.stages.report import runs as found
+
+    click.echo(found.table(outputs or notebooks.ROOT / "outputs"))
+
+
+@kit.command()
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def compare(folders: tuple[Path, ...]) -> None:
+    """Compare each RUN with the first: parameters, scores with 90 % intervals, losses; writes a page.
+
+    Scores are of the validation images that all runs have, each predicted by a model that never saw it.
+    """
+    from kitlib.stages.report import compare as comparison
+
+    found, page = comparison.compare([folder.resolve() for folder in folders])
+    click.echo(comparison.text(found.table()))
+    click.echo("\n" + "\n".join([*found.sentences, f"the page: {page}"]))
+
+
+@kit.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", metavar="[JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+def lab(options: tuple[str, ...]) -> None:
+    """Open JupyterLab on copies of the notebooks, in outputs/lab.
+
+    A copy that you changed is never overwritten.
+    """
+    from kitlib.stages import lab as jupyter
+
+    jupyter.start(options, click.echo)
 
 
 @kit.command()

@@ -18,6 +18,7 @@ CATEGORIES = ("astro", "cort", "shsy5y")
 COLUMNS = offline.TABLES["train.csv"]
 """What train.csv must have; the other columns may be blank or absent."""
 
+_TRUTH = "test_truth.csv"
 _SIZE = (520, 704)
 """(height, width) of every image of the competition."""
 
@@ -140,10 +141,15 @@ def _size(path: Path) -> tuple[int, int]:
         return _SIZE
 
 
+def has_truth(data: Path | str) -> bool:
+    """Whether the true cells of the test images lie in the competition's folder (synthetic data)."""
+    return (Path(data) / _TRUTH).is_file()
+
+
 def truth(data: Path | str) -> list[Frame] | None:
     """The test images with their true cells, if there is a ``test_truth.csv`` (synthetic data); else None."""
     root = locate(data)
-    path = root / "test_truth.csv"
+    path = root / _TRUTH
     if not path.is_file():
         return None
     return _with_images(tables.read_cells(path), offline.test_images(root), path, root / "test")

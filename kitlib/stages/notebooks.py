@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -105,6 +106,13 @@ def code(path: Path) -> list[CodeCell]:
         return [CodeCell("".join(c["source"]), tuple(c["metadata"].get("tags", ()))) for c in cells]
     except (AttributeError, KeyError, TypeError) as error:
         raise KitError(f"{path} is not a notebook that can be read ({error!r}); restore it") from error
+
+
+def takes(path: Path) -> str:
+    """How long a notebook takes with its own parameters, as the table at its top says; empty without one."""
+    text = "".join(line for cell in files.read_json(path)["cells"][:1] for line in cell["source"])
+    found = re.search(r"\*\*takes\*\* \| (.+?)(?: with the values below.*)? \|", text)
+    return found[1] if found else ""
 
 
 def parameters(path: Path) -> dict[str, Any]:

@@ -22,9 +22,12 @@ from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import image
 from kitlib.records import Frame
 from kitlib.runtime import lock
+from kitlib.runtime.launch import Interrupted
 from kitlib.stages import fitting, notebooks, parameters, record, runner
-from kitlib.stages.notebooks import NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
+from kitlib.stages.notebooks import NEEDS, NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
 from kitlib.stages.parameters import Training
+from kitlib.stages.report import spared, summary
+from kitlib.stages.report.finished import Finished, finished
 from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -170,16 +173,32 @@ class Stage:
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
 
+        Where it was not, all stages without results that this one needs are run, after a sentence on them.
+
         Raises:
-            KitError: running it failed.
+            KitError: running one of them failed.
         """
-        folder = self.out / earlier
-        if not record.has_results(folder):
-            print(f"{earlier} has not been run yet; running it first")
-            path = notebook(earlier)
-            values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
-            runner.execute(path, values, files.make_folder(folder))
-        return folder
+        if not record.has_results(self.out / earlier):
+            missing = self._missing(earlier)
+            shown = " and ".join(f"{stage} ({notebooks.takes(notebook(stage))})" for stage in missing)
+            print(f"{shown} {'has' if len(missing) == 1 else 'have'} to run first")
+            for number, stage in enumerate(missing, 1):
+                print(f"running {stage}, {number} of {len(missing)}")
+                self._run_with_defaults(stage)
+        return self.out / earlier
+
+    def _missing(self, earlier: str) -> list[str]:
+        """The stages without results that this one needs, ``earlier`` among them, in order."""
+        wanted = {earlier, *NEEDS.get(self.name, ())}
+        for stage in reversed(STAGES):
+            if stage in wanted and not record.has_results(self.out / stage):
+                wanted |= set(NEEDS.get(stage, ()))
+        return [stage for stage in STAGES if stage in wanted and not record.has_results(self.out / stage)]
+
+    def _run_with_defaults(self, stage: str) -> None:
+        path = notebook(stage)
+        values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
+        runner.execute(path, values, files.make_folder(self.out / stage))
 
     def start(self, earlier: str) -> str:
         """What a training starts from after an earlier stage: its weights, or, where it had nothing to do,
@@ -209,11 +228,8 @@ class Stage:
         return {name: trained[name]}
 
     def chosen(self) -> str:
-        """The stage whose weights are the best known: 05_retrain if it was run and accepted them (its gate
-        let them pass, or ``use_retrained`` is "always"), else 03_train."""
-        last = self.out / "05_retrain" / record.METRICS
-        accepted = last.is_file() and files.read_json(last).get("accepted", False)
-        return "05_retrain" if accepted else "03_train"
+        """The stage whose weights are the best known, see ``record.chosen``."""
+        return record.chosen(self.out)
 
     def views(self, name: str) -> dict[str, Any]:
         """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
@@ -286,10 +302,10 @@ class Stage:
         print(f"Nothing to do: {reason} The cells below do nothing.")
         notebooks.skip_cells()
 
-    def finish(
-        self, artefacts: Iterable[Path | str] = (), config: Any = None, **metrics: Any
-    ) -> dict[str, Any]:
+    def finish(self, artefacts: Iterable[Path | str] = (), config: Any = None, **metrics: Any) -> Finished:
         """Write metrics.json, the mark that the stage is finished, and return it.
+
+        A notebook shows what is returned as a table, with a sentence on how good it is and what to try next.
 
         Args:
             artefacts: files of the stage's folder worth naming in the run's table.
@@ -305,8 +321,12 @@ class Stage:
         if path.is_file() and files.read_json(path) != values:
             record.by_hand(self.folder)
         files.write_json(path, values)
+        if not self.bundle and not notebooks.injected():
+            # A run brings its report up to date itself, once the stage is recorded.
+            with spared("the report"):
+                summary.write(self.out)
         lock.leave(self.out)
-        return values
+        return finished(values, None if self.bundle else self.out)
 
 
 def begin(name: str, data: str = "", out: str = "") -> Stage:
@@ -361,7 +381,7 @@ def is_own(data: str) -> bool:
 
 
 def quiet_errors() -> None:
-    """Let a notebook show a KitError as its one sentence instead of a traceback."""
+    """Let a notebook show a KitError or an interrupt as one sentence instead of a traceback."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -373,11 +393,14 @@ def quiet_errors() -> None:
     def show(
         shell: Any, kind: type, error: BaseException, traceback: Any, tb_offset: int | None = None
     ) -> list:
+        if isinstance(error, KeyboardInterrupt):
+            kept = error if isinstance(error, Interrupted) else "interrupted; finished stages stay"
+            error = Interrupted(f"{kept}, run the cell again to go on")
         lines = [f"\x1b[31m{kind.__name__}\x1b[0m: {error}"]
         shell._showtraceback(kind, error, lines)
         return lines
 
-    shell.set_custom_exc((KitError,), show)
+    shell.set_custom_exc((KitError, KeyboardInterrupt), show)
 
 
 def write_bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 
@@ -72,6 +72,26 @@ def mask_loss(metrics: Path) -> Figure:
     axes.set_xlabel("iteration")
     axes.set_title("Mask loss")
     style.legend(axes)
+    return figure
+
+
+@style.styled
+def losses_of_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """The total loss and the mask loss, summed over stages, along the iterations, a line for each run.
+
+    Args:
+        curves: the table of a training's ``curves.csv`` by the name of its run.
+    """
+    figure, axes = style.figure(10, 3.2, 1, 2)
+    colors = [*style.COLORS.values(), *style.OTHERS]
+    for place, (name, table) in enumerate(curves.items()):
+        masks = table.filter(like="loss_mask").sum(axis=1, min_count=1)
+        _line(axes[0], table, "total_loss", name, colors[place % len(colors)])
+        _line(axes[1], table.assign(masks=masks), "masks", name, colors[place % len(colors)])
+    for panel, title in zip(axes, ("Total loss", "Mask loss, summed over stages"), strict=True):
+        panel.set_title(title)
+        panel.set_xlabel("iteration")
+        style.legend(panel)
     return figure
 
 

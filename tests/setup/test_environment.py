@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 # Modules and conda packages that are not called what their distribution on PyPI is called.
 MODULES = {
     "cv2": "opencv-python-headless",
+    "mlflow": "mlflow-skinny",
     "pil": "pillow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -92,7 +93,10 @@ def imported():
 
 def test_every_import_is_a_dependency(project):
     optional = project["optional-dependencies"]
-    extras = {"detectron2", *by_name(optional["coco"]), *by_name(optional["own"])}
+    extras = {
+        "detectron2",
+        *(name for extra in ("coco", "own", "mlflow") for name in by_name(optional[extra])),
+    }
     declared = set(by_name(project["dependencies"])) | extras | WITH_DETECTRON2
     assert imported() - declared == set()
 

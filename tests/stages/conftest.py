@@ -66,7 +66,7 @@ def notebooks(tmp_path: Path) -> Path:
         first = nb.code(nb.notebook(stage))[0]
         write_notebook(
             folder / f"{stage}.ipynb",
-            cell("markdown", f"# {stage}"),
+            cell("markdown", f"# {stage}\n\n| **takes** | two minutes on a CPU with the values below |"),
             cell("code", first.source, tags=["parameters"]),
             cell("code", WORK.replace("STAGE", stage)),
         )

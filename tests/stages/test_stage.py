@@ -104,9 +104,35 @@ def test_an_earlier_stage_that_was_not_run_is_run(
     folder = train.need("02_pretrain_livecell")
     assert (folder / "history.txt").read_text() == "80\n"
     assert (folder / "02_pretrain_livecell.ipynb").is_file()
-    assert "02_pretrain_livecell has not been run yet; running it first" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "02_pretrain_livecell (two minutes on a CPU) has to run first\n" in said
+    assert "running 02_pretrain_livecell, 1 of 1\n" in said
     assert train.need("02_pretrain_livecell") == folder
     assert (folder / "history.txt").read_text() == "80\n"
+
+
+def test_all_that_has_to_run_first_is_said_before_it_runs(
+    data: Path, tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "notebook", lambda name: nb.notebook(name, notebooks))
+    submit = stage.begin("06_submit", str(data), str(tmp_path / "out"))
+    submit.need("03_train")
+    lines = [line for line in capfd.readouterr().out.splitlines() if "run" in line]
+    assert lines == [
+        "02_pretrain_livecell (two minutes on a CPU) and 03_train (two minutes on a CPU) have to run first",
+        "running 02_pretrain_livecell, 1 of 2",
+        "running 03_train, 2 of 2",
+    ]
+    assert (submit.out / "03_train" / "03_train.html").is_file()
+
+
+def test_what_a_stage_needs_is_run_in_order_and_once(train: stage.Stage) -> None:
+    retrain = stage.Stage("05_retrain", train.data, train.out)
+    names = ["02_pretrain_livecell", "03_train", "04_pseudolabel"]
+    assert retrain._missing("03_train") == names
+    left(train.out, "03_train")
+    assert retrain._missing("04_pseudolabel") == ["04_pseudolabel"]
+    assert train._missing("02_pretrain_livecell") == ["02_pretrain_livecell"]
 
 
 def test_weights_by_the_fold_that_they_have_not_seen(train: stage.Stage) -> None:
@@ -165,6 +191,22 @@ def test_the_last_words(train: stage.Stage) -> None:
         "weights": "w.pth",
         "artefacts": ["fold_0/w.pth", "thresholds.yaml"],
     }
+
+
+def test_a_stage_that_was_run_by_hand_brings_the_report_up_to_date(
+    train: stage.Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """In a run the report waits until the stage is recorded."""
+    monkeypatch.setattr(nb, "injected", lambda: ["data", "out"])
+    train.finish(map=0.5)
+    assert not (train.out / "report.html").exists()
+    monkeypatch.undo()
+    shown = train.finish(map=0.25)
+    assert "0.250" in (train.out / "report.html").read_text()
+    assert "0.250 on 0 validation images" in repr(shown)
+    left(train.out, "01_eda").joinpath("metrics.json").write_text("{")
+    assert train.finish(map=0.25)["map"] == 0.25
+    assert "the report was not written: KitError" in capsys.readouterr().out
 
 
 def test_results_made_by_hand_are_not_taken_for_the_run_s(train: stage.Stage) -> None:
