@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from kitlib.data import cellpose
@@ -88,6 +88,17 @@ def frame_id(folders: Sequence[str], stem: str) -> str:
     """
     kept = [folder for folder in folders if folder != stem]
     return "__".join([*kept, stem])
+
+
+def image_id(path: PurePath) -> str:
+    """The id of an image by its path in the data's folder: ``frame_id``, without parts and roles.
+
+    Example:
+        >>> image_id(PurePath("test/images/plate_A/img1.png"))
+        'plate_A__img1'
+    """
+    *folders, _ = (_normal(name) for name in path.parts)
+    return frame_id(part_of(folders)[1], _normal(path.stem))
 
 
 def part_of(names: Iterable[str]) -> tuple[str, tuple[str, ...]]:

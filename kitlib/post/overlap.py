@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kitlib import records
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.post.config import Split
@@ -52,7 +53,7 @@ def resolve(
         mask_nms: a cell whose IoU with a better one is above this is dropped first (winners: 0.05 to
             0.15); 1 is off.
     """
-    cells = [cells[i] for i in rank(cells)]
+    cells = [cells[i] for i in records.rank(cells)]
     if mask_nms < 1:
         masks = [c.mask for c in cells]
         unsuppressed = suppress(rle.iou(masks, masks), mask_nms)
@@ -64,15 +65,6 @@ def resolve(
         whole = len(pixels) == len(given[i])
         result.append(cells[i] if whole else replace(cells[i], mask=_from_pixels(pixels, height, width)))
     return result
-
-
-def rank(cells: Sequence[Cell]) -> list[int]:
-    """Indices of the cells, best score first; ties go to the larger cell, then to the mask's text, so that
-    the result does not depend on the order in which cells were given."""
-    areas = rle.areas([c.mask for c in cells])
-    return sorted(
-        range(len(cells)), key=lambda i: (-cells[i].confidence, -areas[i], cells[i].mask["counts"], i)
-    )
 
 
 def suppress(iou: NDArray[np.float64], highest: float) -> NDArray[np.bool_]:

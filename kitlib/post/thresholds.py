@@ -14,7 +14,7 @@ from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.scores import rescore
-from kitlib.records import Cell, Frame
+from kitlib.records import Cell, Frame, rank
 
 #: Predicted frames, or those of each mask threshold.
 Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
@@ -80,7 +80,7 @@ def fit_area(areas: NDArray[np.int64], config: CategoryConfig) -> NDArray[np.boo
 
 def _best_cell(cells: Sequence[Cell]) -> list[Cell]:
     """The best cell alone, in a list; an empty list without cells."""
-    return [cells[overlap.rank(cells)[0]]] if cells else []
+    return [cells[rank(cells)[0]]] if cells else []
 
 
 def by_mask_threshold(predictions: Predictions) -> dict[float, dict[str, Frame]]:

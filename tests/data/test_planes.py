@@ -188,10 +188,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tif", STACK[0], compression="zstd")
     one_page = write(tmp_path / "b.tif", STACK[0, 0], compression="lzw")
 
-    def missing(*_):
+    def missing(*_, **__):
         raise ValueError("<COMPRESSION.ZSTD: 50000> requires the 'imagecodecs' package")
 
-    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", missing)
+    for kind in (tifffile.TiffPageSeries, tifffile.TiffPage, tifffile.TiffFrame):
+        monkeypatch.setattr(kind, "asarray", missing)
     with pytest.raises(
         KitError, match=r"a\.tif is compressed; reading it needs a package: pip install imagec"
     ):
