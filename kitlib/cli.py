@@ -99,11 +99,9 @@ def _channel(context: click.Context, option: click.Parameter, text: str | None) 
     type=click.FloatRange(0, min_open=True),
     help="Micrometres, for the tables; left out: what the file of an image says.",
 )
-@click.option(
-    "--plane", type=click.IntRange(min=0), help="Of files of several planes, this one alone, from 0."
-)
+@click.option("--plane", type=click.IntRange(min=0), help="Of several planes in a file, this one, from 0.")
 @click.option("--projection", type=click.Choice(["max", "mean"]), help="All planes of a file as one image.")
-@click.option("--channel", callback=_channel, help="Of files of several channels, this one alone, from 0; grey: their mean.")
+@click.option("--channel", callback=_channel, help="Of several channels, this one, from 0; grey: their mean.")
 def predict(
     run_or_weights: str,
     images: tuple[str, ...],
@@ -137,6 +135,25 @@ def predict(
     click.echo(f"{folder}: {done.images} images{before}, {done.cells:,} cells")
     if unreadable or done.skipped:
         sys.exit(1)
+
+
+@kit.command()
+@click.argument("run_or_weights")
+@click.option("--out", required=True, help="The TorchScript file to write, such as network.pt.")
+def export_model(run_or_weights: str, out: str) -> None:
+    """Write the network of a run, or of a .pth file, for programs that have PyTorch and torchvision alone.
+
+    Tiles, scales and post-processing are not part of it; the README says what it takes and gives.
+    """
+    from kitlib.predict import traced
+    from kitlib.stages import notebooks, trained
+
+    recipe, target = trained.recipe(run_or_weights), notebooks.whole_path(out)
+    if len(recipe.weights) > 1:
+        names = ", ".join(map(str, recipe.weights))
+        raise KitError(f"{run_or_weights} has an ensemble of networks; name one of them: {names}")
+    categories = traced.write(recipe.weights[0], target, recipe.predict)
+    click.echo(f"{target}: classes {', '.join(categories)}")
 
 
 @kit.command()

@@ -81,7 +81,7 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
     candidates = job.config.candidate_mask_thresholds
     predicted, *others = _collect(folder, frames, skipped, 1 + len(candidates))
     tables.write_predictions(job.out, predicted)
-    seconds, without = progress.last("seconds"), progress.last("without")
+    seconds, without, limited = progress.last("seconds"), progress.last("without"), _limited(progress)
     shutil.rmtree(folder)
     return Predicted(
         Path(job.out),
@@ -90,7 +90,7 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
         skipped,
         seconds,
         {name: what for name, what in without.items() if what},
-        _limited(progress),
+        limited,
     )
 
 
