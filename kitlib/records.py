@@ -23,6 +23,10 @@ from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 
 
+# Cells whose pixels are in memory at once.
+_CELLS_AT_ONCE = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One cell: its mask, its type, and the scores of a predicted cell.
@@ -128,8 +132,12 @@ class Frame:
         labels = np.zeros(self.height * self.width, kind)
         cells = list(self.cells)
         # The best cell comes last and takes its pixels from the others.
-        for number in reversed(rank(cells)):
-            labels[rle.pixels([cells[number].mask])[0]] = number + 1
+        numbers = rank(cells)[::-1]
+        for start in range(0, len(numbers), _CELLS_AT_ONCE):
+            part = numbers[start : start + _CELLS_AT_ONCE]
+            pixels = rle.pixels([cells[number].mask for number in part])
+            for number, of_cell in zip(part, pixels, strict=True):
+                labels[of_cell] = number + 1
         return labels.reshape(self.height, self.width)
 
 

@@ -1,8 +1,10 @@
 """What a run finds cells with, and three lines of Python."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -142,3 +144,16 @@ def test_a_large_image_is_seen_in_tiles_and_no_cell_is_cut_or_left_out(weights, 
     assert len(frame.cells) == 42 * 50 > 1000
     assert ((frame.to_labels() > 0) == (image > 0)).all()
     assert set(rle.areas([cell.mask for cell in frame.cells]).tolist()) == {600}
+
+
+def test_the_lines_of_the_readme_work_as_written(weights, scans, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "load(" in block)
+    assert lines.splitlines()[-1] == "labels = frame.to_labels()"
+    names = {"outputs/demo": weights, "scans/well_A1.tif": scans / "b.tif"}
+    for name, path in names.items():
+        lines = lines.replace(f'"{name}"', repr(str(path)))
+    found: dict = {}
+    exec(lines, found)
+    assert found["labels"].shape == (64, 80)
+    assert set(np.unique(found["labels"])) == set(range(len(found["frame"].cells) + 1))
