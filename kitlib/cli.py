@@ -129,8 +129,8 @@ def predict(
     for name, reason in (unreadable | done.skipped).items():
         click.echo(f"left out: {name}: {reason}", err=True)
     if done.limited:
-        limit = f"the limit of {recipe.predict.max_cells:,} instances"
-        click.echo(f"{done.limited} images reached {limit}; cut them into parts if cells are missing")
+        limit = f"images at the limit of {recipe.predict.max_cells:,} instances"
+        click.echo(f"{limit}: {done.limited}; cut them into parts if cells are missing")
     before = f", {done.unchanged} of them finished before" if done.unchanged else ""
     click.echo(f"{folder}: {done.images} images{before}, {done.cells:,} cells")
     if unreadable or done.skipped:

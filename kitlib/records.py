@@ -22,7 +22,6 @@ from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 
-
 # Cells whose pixels are in memory at once.
 _CELLS_AT_ONCE = 500
 

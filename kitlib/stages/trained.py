@@ -49,7 +49,7 @@ def recipe(source: Path | str, choices: Mapping[str, Any] | None = None) -> Reci
     path = whole_path(source)
     if path.is_file():
         config, post = _tiled(PredictConfig(), _TILE), PostConfig(keep_best=False)
-        return Recipe((path,), config, post, _reading({}, choices or {}))
+        return Recipe((path,), config, post, _reading(ReadingConfig(), choices or {}))
     if not record.has_results(path / "03_train"):
         raise KitError(
             f"{path} is neither a .pth file of weights nor a run in which 03_train is finished; "
@@ -61,16 +61,17 @@ def recipe(source: Path | str, choices: Mapping[str, Any] | None = None) -> Reci
     values = {**stage.views(best.stage), "mask_threshold": post.mask_threshold}
     found = configs.from_dict(PredictConfig, values, f"{path / best.stage / 'config.yaml'}: predict")
     side = max(_TILE, _largest_side(path / best.stage))
-    trained = record.read(path / "03_train")
-    reading = _reading(trained.parameters.get("reading", {}) if trained else {}, choices or {})
+    reading = _reading(stage.reading, choices or {})
     return Recipe(best.weights, _tiled(found, side), replace(post, keep_best=False), reading)
 
 
-def _reading(trained: Mapping[str, Any], choices: Mapping[str, Any]) -> ReadingConfig:
+def _reading(trained: ReadingConfig, choices: Mapping[str, Any]) -> ReadingConfig:
     """How the training read its images, with other choices where some are given."""
     # A choice of planes takes the place of any other one.
     of_planes = {"plane": None, "projection": None} if {"plane", "projection"} & choices.keys() else {}
-    return configs.from_dict(ReadingConfig, {**trained, **of_planes, **choices}, "reading of images")
+    return configs.from_dict(
+        ReadingConfig, {**configs.to_dict(trained), **of_planes, **choices}, "reading of images"
+    )
 
 
 def _largest_side(folder: Path) -> int:

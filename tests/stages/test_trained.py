@@ -24,7 +24,6 @@ from kitlib.post.config import PostConfig, Tuned
 from kitlib.predict.models import Ensemble
 from kitlib.records import Frame
 from kitlib.stages import trained
-from kitlib.stages.record import Record
 
 ANYTHING = PostConfig(score_threshold={"default": 0.0}, min_area={"default": 1}, keep_best=False)
 
@@ -59,8 +58,7 @@ def test_images_are_read_as_the_run_s_were_unless_told_otherwise(tmp_path):
     files.write_json(stage / "metrics.json", {"weights": ["fold_0/w.pth"]})
     config.save(Tuned(PostConfig(), 0.3, 0.2, 0.4), stage / "post.yaml")
     assert trained.recipe(tmp_path / "run").reading == ReadingConfig()
-    parameters = {"reading": {"channel": 1, "projection": "max"}}
-    Record("k", True, 1.0, parameters).save(stage)
+    config.save(ReadingConfig(channel=1, projection="max"), stage / "reading.yaml")
     readings = {
         (): ReadingConfig(channel=1, projection="max"),
         (("plane", 3),): ReadingConfig(channel=1, plane=3),
