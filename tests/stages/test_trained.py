@@ -144,9 +144,9 @@ def test_a_large_image_is_seen_in_tiles_and_no_cell_is_cut_or_left_out(weights, 
     assert set(rle.areas([cell.mask for cell in frame.cells]).tolist()) == {600}
 
 
-def test_the_lines_of_the_readme_work_as_written(weights, scans, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "load(" in block)
+def test_the_lines_of_the_documentation_work_as_written(weights, scans):
+    page = (Path(__file__).parents[2] / "docs" / "own-cells.md").read_text()
+    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load(" in block)
     assert lines.splitlines()[-1] == "labels = frame.to_labels()"
     names = {"outputs/demo": weights, "scans/well_A1.tif": scans / "b.tif"}
     for name, path in names.items():
