@@ -11,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -384,9 +386,9 @@ def test_predict_says_what_it_left_out_and_fails(tmp_path: Path, monkeypatch: py
 
     given = []
 
-    def instead(recipe, frames, out, formats, gpus, pixel_size):
-        given.append(([f.id for f in frames], out, formats, gpus, pixel_size))
-        return segment.Segmented(2, 1234, 1, {"b": "too dark"} if len(frames) > 2 else {})
+    def instead(recipe, found, out, formats, gpus, pixel_size):
+        given.append(([image.frame.id for image in found], out, formats, gpus, pixel_size))
+        return segment.Segmented(2, 1234, 1, 1, {"b": "too dark"} if len(found) > 2 else {})
 
     monkeypatch.setattr(segment, "segment", instead)
     for name in "abc":
@@ -396,11 +398,21 @@ def test_predict_says_what_it_left_out_and_fails(tmp_path: Path, monkeypatch: py
     done = call(*line, "--format", "labels, rois", "--gpus", 0, tmp_path)
     assert done.exit_code == 1
     assert "left out: b: too dark" in done.output
+    assert "images at the limit of 100,000 instances: 1" in done.output
     assert f"{tmp_path / 'out'}: 2 images, 1 of them finished before, 1,234 cells" in done.output
     assert call(*line, tmp_path / "a.png").exit_code == 0
     assert given == [
         (["a", "b", "c"], tmp_path / "out", ("labels", "rois"), 0, 0.5),
         (["a"], tmp_path / "out", None, -1, 0.5),
     ]
+    # Of two channels in three planes.
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((3, 2, 8, 8), np.uint8), imagej=True)
+    call(*line, "--channel", "1", "--projection", "max", tmp_path / "s.tif")
+    call(*line, "--channel", "grey", tmp_path / "s.tif")
+    assert [ids for ids, *_ in given[2:]] == [["s"], ["s_p0000", "s_p0001", "s_p0002"]]
+    assert "neither a number from 0 nor grey" in call(*line, "--channel", "red", tmp_path).output
+    (tmp_path / "c.png").write_bytes(b"")
+    with pytest.raises(KitError, match=r"not one image can be read; .*c\.png"):
+        call(*line, tmp_path / "c.png")
     with pytest.raises(KitError, match="did you mean 'rois'"):
         call(*line, "--format", "roi", tmp_path)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kitlib import records
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.post.config import Split
@@ -59,7 +60,7 @@ def resolve(
 def nms(cells: Sequence[Cell], highest: float) -> list[int]:
     """Indices of the cells, best first, without those whose IoU with a better one, which stays, is above
     ``highest``; 1 is off."""
-    order = rank(cells)
+    order = records.rank(cells)
     if highest >= 1:
         return order
     masks = [cells[i].mask for i in order]
@@ -84,15 +85,6 @@ def disjoint(
         whole = len(pixels) == len(given[i])
         result[numbers[i]] = cell if whole else replace(cell, mask=_from_pixels(pixels, height, width))
     return result
-
-
-def rank(cells: Sequence[Cell]) -> list[int]:
-    """Indices of the cells, best score first; ties go to the larger cell, then to the mask's text, so that
-    the result does not depend on the order in which cells were given."""
-    areas = rle.areas([c.mask for c in cells])
-    return sorted(
-        range(len(cells)), key=lambda i: (-cells[i].confidence, -areas[i], cells[i].mask["counts"], i)
-    )
 
 
 def suppress(iou: NDArray[np.float64], highest: float) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.scores import rescore
-from kitlib.records import Cell, Frame
+from kitlib.records import Cell, Frame, rank
 
 #: Predicted frames, or those of each mask threshold.
 Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
@@ -115,7 +115,7 @@ def _best_cell(cells: Mapping[int, Cell]) -> dict[int, Cell]:
     """The best cell alone; nothing without cells."""
     if not cells:
         return {}
-    best = list(cells)[overlap.rank(list(cells.values()))[0]]
+    best = list(cells)[rank(list(cells.values()))[0]]
     return {best: cells[best]}
 
 

@@ -16,7 +16,7 @@ from kitlib.masks import rle
 from kitlib.post import overlap, thresholds
 from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.scores import rescore
-from kitlib.records import Frame
+from kitlib.records import Frame, rank
 
 
 class ScoreCurve(NamedTuple):
@@ -127,7 +127,7 @@ class _Shapes:
     """The predicted masks of a frame, best first."""
 
     def __init__(self, frame: Frame) -> None:
-        cells = [frame.cells[i] for i in overlap.rank(frame.cells)]
+        cells = [frame.cells[i] for i in rank(frame.cells)]
         self.size = frame.height * frame.width
         self.scores = np.array([c.confidence for c in cells])
         self.masks = [c.mask for c in cells]
