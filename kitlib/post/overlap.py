@@ -52,17 +52,36 @@ def resolve(
         mask_nms: a cell whose IoU with a better one is above this is dropped first (winners: 0.05 to
             0.15); 1 is off.
     """
-    cells = [cells[i] for i in rank(cells)]
-    if mask_nms < 1:
-        masks = [c.mask for c in cells]
-        unsuppressed = suppress(rle.iou(masks, masks), mask_nms)
-        cells = [cells[i] for i in np.flatnonzero(unsuppressed)]
+    order = unsuppressed(cells, mask_nms)
+    return [cell for _, cell in clip([cells[i] for i in order], height, width, max_clipped, split)]
+
+
+def unsuppressed(cells: Sequence[Cell], mask_nms: float) -> list[int]:
+    """The places of the cells, best first, without those that ``resolve`` drops for their IoU with a better
+    one."""
+    order = rank(cells)
+    if mask_nms >= 1:
+        return order
+    masks = [cells[i].mask for i in order]
+    return [order[i] for i in np.flatnonzero(suppress(rle.iou(masks, masks), mask_nms))]
+
+
+def clip(
+    cells: Sequence[Cell], height: int, width: int, max_clipped: float, split: Split
+) -> list[tuple[int, Cell]]:
+    """Cells without the pixels of better ones, as ``resolve``, each with its place among those given.
+
+    Args:
+        cells: best first.
+        height, width, max_clipped, split: as ``resolve``.
+    """
     given = rle.pixels([c.mask for c in cells])
     painted = paint(given, height, width, max_clipped, split)
     result = []
     for i, pixels in zip(painted.index, painted.pixels, strict=True):
         whole = len(pixels) == len(given[i])
-        result.append(cells[i] if whole else replace(cells[i], mask=_from_pixels(pixels, height, width)))
+        cell = cells[i] if whole else replace(cells[i], mask=_from_pixels(pixels, height, width))
+        result.append((i, cell))
     return result
 
 

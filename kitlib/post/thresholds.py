@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,13 @@ from kitlib.records import Cell, Frame
 Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
 
 
+class Removed(NamedTuple):
+    """An instance that post-processing took away, with its cleaned mask, and the reason in a few words."""
+
+    cell: Cell
+    reason: str
+
+
 def apply(frame: Frame, config: PostConfig) -> Frame:
     """The frame with confident, disjoint cells only, best first.
 
@@ -28,22 +36,51 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     after it. Where no cell is left and ``keep_best`` is set, the best one of a fitting size (or else the best
     one) stays: on an image with cells a wrong guess costs nothing.
     """
-    of_type = config.for_category(frame.category)
+    return explain(frame, config)[0]
+
+
+def explain(frame: Frame, config: PostConfig) -> tuple[Frame, list[Removed]]:
+    """What ``apply`` makes of a frame, and the instances that it removes."""
+    of_type, calibration = config.for_category(frame.category), config.calibration(frame.category)
     cells = clean_masks(rescore(frame, config.score_kind, config.forest), of_type).cells
     areas = rle.areas([c.mask for c in cells])
-    fitting = [c for c, fits in zip(cells, fit_area(areas, of_type), strict=True) if fits]
-    calibration = config.calibration(frame.category)
-    passing = [c for c in fitting if calibration or c.confidence >= of_type.score_threshold]
-    clipped = overlap.resolve(
-        passing, frame.height, frame.width, of_type.max_clipped, of_type.split, of_type.mask_nms
-    )
-    clipped_areas = rle.areas([c.mask for c in clipped])
-    final = [c for c, area in zip(clipped, clipped_areas, strict=True) if area >= of_type.min_area]
-    if calibration:
-        final = final[: calibration.number(np.array([c.confidence for c in final]))]
-    if not final and config.keep_best:
-        final = _best_cell(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
-    return replace(frame, cells=tuple(final))
+    fitting = np.flatnonzero(fit_area(areas, of_type)).tolist()
+    passing = [i for i in fitting if calibration or cells[i].confidence >= of_type.score_threshold]
+    distinct = [passing[i] for i in overlap.unsuppressed([cells[i] for i in passing], of_type.mask_nms)]
+    size = frame.height, frame.width
+    clipped = overlap.clip([cells[i] for i in distinct], *size, of_type.max_clipped, of_type.split)
+    clipped_areas = rle.areas([cell.mask for _, cell in clipped])
+    large = [pair for pair, area in zip(clipped, clipped_areas, strict=True) if area >= of_type.min_area]
+    final = large[: calibration.number(np.array([c.confidence for _, c in large]))] if calibration else large
+    steps = {
+        f"area not from {of_type.min_area} to {of_type.max_area or 'any'} pixels": fitting,
+        f"score below {of_type.score_threshold:.2f}": passing,
+        f"IoU with a better cell above {of_type.mask_nms:.2f}": distinct,
+        f"over {of_type.max_clipped:.0%} of it lost to better cells": [distinct[i] for i, _ in clipped],
+        f"under {of_type.min_area} pixels without those of better cells": [distinct[i] for i, _ in large],
+        "too uncertain: it lowers the expected score": [distinct[i] for i, _ in final],
+    }
+    left = [cell for _, cell in final]
+    if not left and config.keep_best:
+        left = _best_cell([cells[i] for i in fitting] or [c for c, a in zip(cells, areas, strict=True) if a])
+    stays = {id(cell) for cell in left}
+    removed = [Removed(cells[i], why) for i, why in _reasons(len(cells), steps) if id(cells[i]) not in stays]
+    return replace(frame, cells=tuple(left)), removed
+
+
+def _reasons(number: int, steps: Mapping[str, Sequence[int]]) -> list[tuple[int, str]]:
+    """Each of ``number`` instances that a step left out, and the first step that did.
+
+    Args:
+        number: of instances.
+        steps: the places of the instances that are left after each step, by the reason for which others are
+            not.
+    """
+    reasons: dict[int, str] = {}
+    for reason, left in steps.items():
+        kept = set(left)
+        reasons |= {i: reason for i in range(number) if i not in kept and i not in reasons}
+    return sorted(reasons.items())
 
 
 def apply_each(
