@@ -16,15 +16,16 @@ from kitlib.records import Cell, Frame
 from kitlib.viz import style
 from kitlib.viz.cells import outlines
 
-#: A colour for each layer, and for what a comparison calls a cell; for the colour-blind.
+#: A colour for each layer, and for what a comparison calls a cell: light, since they lie on grey, and for the
+#: colour-blind. Missed cells are annotated ones.
 COLORS = {
-    "truth": "#56B4E9",
-    "prediction": "#E69F00",
-    "pseudo labels": "#CC79A7",
-    "removed": "#F0E442",
-    "matched": style.FOUND,
-    "wrong": style.WRONG,
-    "missed": style.MISSED,
+    "truth": "#5CC3FF",
+    "prediction": "#FFB000",
+    "pseudo labels": "#F08CC8",
+    "removed": "#F5EE6E",
+    "matched": "#2EE6A6",
+    "wrong": "#FF6B45",
+    "missed": "#5CC3FF",
 }
 # The most pixels along a side of the image that is sent; of larger ones rows and columns are left out.
 _SIDE = 4096

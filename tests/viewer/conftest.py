@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import nbformat
@@ -29,7 +29,7 @@ from pathlib import Path
 from PIL import Image
 
 from kitlib import viewer
-from kitlib.data import synthetic, tables
+from kitlib.data import synthetic
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
@@ -60,21 +60,23 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
-    """``lab(theme)``: the address of the notebook in a JupyterLab with a theme, "Light" or "Dark"."""
-    home = tmp_path_factory.mktemp("lab")
+class Lab(NamedTuple):
+    """A running JupyterLab: the address of its notebook, and the folder where that lies."""
+
+    address: str
+    folder: Path
+
+
+@pytest.fixture
+def lab(chromium: Any, tmp_path: Path) -> Iterator[Lab]:
+    """JupyterLab, with the notebook of the tests."""
+    home = tmp_path / "lab"
+    home.mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK.strip())], metadata=kernel)
-    nbformat.write(notebook, home / "viewer.ipynb")
+    cells = [nbformat.v4.new_code_cell(NOTEBOOK.strip())]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), home / "viewer.ipynb")
     with _server(home) as address:
-
-        def at(theme: str) -> str:
-            _settings(home, "themes", {"theme": f"JupyterLab {theme}", "adaptive-theme": False})
-            return f"{address}lab/tree/viewer.ipynb?reset&token={TOKEN}"
-
-        at.folder = home
-        yield at
+        yield Lab(f"{address}lab/tree/viewer.ipynb?reset&token={TOKEN}", home)
 
 
 def _settings(home: Path, name: str, values: dict[str, Any]) -> None:
