@@ -52,8 +52,9 @@ def explain(frame: Frame, config: PostConfig) -> tuple[Frame, list[Removed]]:
     clipped_areas = rle.areas([cell.mask for _, cell in clipped])
     large = [pair for pair, area in zip(clipped, clipped_areas, strict=True) if area >= of_type.min_area]
     final = large[: calibration.number(np.array([c.confidence for _, c in large]))] if calibration else large
+    largest = "" if of_type.max_area is None else f" or over {of_type.max_area}"
     steps = {
-        f"area not from {of_type.min_area} to {of_type.max_area or 'any'} pixels": fitting,
+        f"area under {max(of_type.min_area, 1)}{largest} pixels": fitting,
         f"score below {of_type.score_threshold:.2f}": passing,
         f"IoU with a better cell above {of_type.mask_nms:.2f}": distinct,
         f"over {of_type.max_clipped:.0%} of it lost to better cells": [distinct[i] for i, _ in clipped],

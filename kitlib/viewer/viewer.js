@@ -230,7 +230,6 @@ class Controls {
     this.overview = overview;
     this.names = overview.layers.includes("truth") && overview.layers.includes("prediction")
       ? [...overview.layers.filter((name) => name !== "removed"), "errors", "removed"] : overview.layers;
-    this.title = h("output", { className: "kit-title" });
     this.frames = h("select", { title: "Frame", "aria-label": "Frame", onchange: () => act.frame(this.frames.selectedIndex) });
     this.order = h("select", { title: "Order", "aria-label": "Order of the frames", onchange: () => act.order(this.order.value) },
       ...overview.orders.map((name) => h("option", { value: name, selected: name === overview.by }, name)));
@@ -312,7 +311,7 @@ class Controls {
     return [`${place + 1}  ${frame.id}`, frame.type, why, frame.corrected ? "corrected" : ""].filter(Boolean).join(" · ");
   }
 
-  show(scene, cells) {
+  show(scene) {
     const { numbers, layers } = scene;
     for (const name of this.names) this.counts[name].textContent = layers[name] ? layers[name].type.length : name === "errors" ? "" : "0";
     const parts = [];
@@ -328,7 +327,7 @@ class Controls {
     if (this.score && "predicted" in numbers) this.place(numbers);
     const tally = new Map();
     for (const reason of layers.removed ? layers.removed.state : []) tally.set(reason, (tally.get(reason) || 0) + 1);
-    this.reasons.replaceChildren(...[...tally].map(([reason, count]) => h("li", {}, `${count} ${reason}`)));
+    this.reasons.replaceChildren(...[...tally].map(([reason, count]) => h("li", {}, `${count}: ${reason}`)));
     this.reasons.hidden = !this.boxes.removed || !this.boxes.removed.checked;
     this.canvas.setAttribute("aria-label", `Frame ${scene.frame.id}, ${this.numbers.textContent}`);
   }
@@ -456,10 +455,11 @@ class Viewer {
     for (const name of Object.keys(picture.cells)) if (!message.layers[name]) delete picture.cells[name];
     picture.hovered = null;
     picture.chosen = isOther ? [] : picture.chosen.filter((item) => item.layer === "truth" && item.place < picture.cells.truth.count);
-    if (message.blocks.includes(`truth`) && !isOther) picture.chosen = message.made.map((place) => ({ layer: "truth", place, kind: "truth" }));
+    if (message.blocks.includes("truth") && !isOther) picture.chosen = message.made.map((place) => ({ layer: "truth", place, kind: "truth" }));
     this.shownFrame = message.frame;
     this.update(message.frame);
-    controls.show(message, picture.cells);
+    controls.show(message);
+    controls.describe(null);
     controls.say(message.said);
     if (isOther) await this.load(message, blocks);
     else picture.draw();
@@ -513,10 +513,10 @@ class Viewer {
     if (edit === "undo") return this.ask({ kind: "undo" });
     if (edit === "split" || edit === "draw") return this.start(edit);
     const layer = edit === "adopt" ? (chosen.find((item) => item.layer !== "truth") || {}).layer || "prediction" : "truth";
-    this.send_edit(edit, chosen.filter((item) => item.layer === layer), { layer });
+    this.sendEdit(edit, chosen.filter((item) => item.layer === layer), { layer });
   }
 
-  send_edit(edit, items, further = {}) {
+  sendEdit(edit, items, further = {}) {
     this.toggle("truth", true);
     this.ask({ kind: "edit", edit, id: this.list[this.place].id, cells: items.map((item) => item.place), ...further });
   }
@@ -534,7 +534,10 @@ class Viewer {
   }
 
   stop() {
-    if (this.tool) this.controls.edits[this.tool].removeAttribute("aria-pressed");
+    if (this.tool) {
+      this.controls.edits[this.tool].removeAttribute("aria-pressed");
+      this.controls.say("");
+    }
     this.tool = null;
     this.picture.stroke = [];
     this.controls.canvas.classList.remove("kit-tool");
@@ -547,7 +550,7 @@ class Viewer {
     let items = this.picture.chosen.filter((item) => item.layer === "truth");
     if (tool === "split" && items.length !== 1) items = this.crossed(points);
     this.stop();
-    if (points.length > 1) this.send_edit(tool, items, { points });
+    if (points.length > 1) this.sendEdit(tool, items, { points });
   }
 
   // The annotated cell on which most of a line lies, in a list.

@@ -87,7 +87,7 @@ def test_frames_are_browsed_and_corrected(lab: Any, open_page: Callable[..., Any
     shown.wait_for_text("kit-score", "0.800")
     viewer.focus()
     keyboard.press("r")
-    shown.wait_for_text("kit-reasons", "1 score below 0.50")
+    shown.wait_for_text("kit-reasons", "1: score below 0.50")
 
     keyboard.press("t")
     shown.click(CELLS[0].mask)
