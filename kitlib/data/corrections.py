@@ -1,7 +1,8 @@
 """Cells that were corrected by hand: a table of whole frames, which takes the place of their annotation.
 
 The table, ``corrections.csv``, has the columns of the competition's train.csv. A frame that is in it was
-corrected, and has the cells of its rows and no others; one row with an empty annotation says that it has none.
+corrected, and has the cells of its rows and no others; one row with an empty annotation says that it has
+none.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def corrected(frame: Frame, correction: Frame, path: Path | str) -> Frame:
     """
     if (frame.height, frame.width) != (correction.height, correction.width):
         raise KitError(
-            f"{path} (id {frame.id}) says width {correction.width}, height {correction.height}, but the image "
-            f"is {frame.width} wide, {frame.height} high; correct the image's cells again"
+            f"{path} (id {frame.id}) says width {correction.width}, height {correction.height}, but the "
+            f"image is {frame.width} wide, {frame.height} high; correct the image's cells again"
         )
     category = correction.category or frame.category
     return replace(frame, cells=correction.cells, category=category, weight=1.0, ignore=None)

@@ -77,7 +77,7 @@ class Corrected:
 
     def _put(self, frame_id: str, frame: Frame | None) -> None:
         if self.path is None:
-            raise KitError("nothing can be corrected here; name a file with viewer.show(..., corrections=...)")
+            raise KitError("nothing can be corrected here; name a file: viewer.show(..., corrections=...)")
         corrections.save(self.path, {frame_id: frame})
         if frame is None:
             del self._corrected[frame_id]

@@ -1,4 +1,4 @@
-"""What the viewer shows of each frame: the annotated, predicted and pseudo-labelled cells, and what was removed."""
+"""What the viewer shows of each frame: annotated, predicted, pseudo-labelled and removed cells."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ def _check(name: str, given: Predictions, shown: Mapping[str, Frame]) -> None:
     tables = given.values() if isinstance(given, Mapping) else [given]
     found = [frame for table in tables for frame in table if frame.id in shown]
     if not found:
-        raise KitError(f"no frame of the layer '{name}' is among the frames shown; give those of the same images")
+        raise KitError(f"no frame of the layer '{name}' is among the frames; give those of the same images")
     for frame in found:
         size = shown[frame.id].height, shown[frame.id].width
         if (frame.height, frame.width) != size:
             raise KitError(
-                f"the layer '{name}' has a frame {frame.id} of {frame.width} x {frame.height} pixels, but the "
-                f"image has {size[1]} x {size[0]}; predict it at its own size"
+                f"the layer '{name}' has a frame {frame.id} of {frame.width} x {frame.height} pixels, but "
+                f"the image has {size[1]} x {size[0]}; predict it at its own size"
             )
 
 

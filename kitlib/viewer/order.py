@@ -54,12 +54,16 @@ def _cells(layers: Layers, corrected: Corrected, frame_id: str) -> float:
 
 def _score(layers: Layers, corrected: Corrected, frame_id: str) -> float | None:
     predicted = layers.predicted(frame_id, Thresholds())
-    return predicted and compare(corrected.frame(frame_id).cells, predicted.frame.cells).score
+    if predicted is None:
+        return None
+    return compare(corrected.frame(frame_id).cells, predicted.frame.cells).score
 
 
 def _disagreement(layers: Layers, corrected: Corrected, frame_id: str) -> float | None:
     predicted = layers.predicted(frame_id, Thresholds())
-    return predicted and -compare(corrected.frame(frame_id).cells, predicted.frame.cells).disagreement
+    if predicted is None:
+        return None
+    return -compare(corrected.frame(frame_id).cells, predicted.frame.cells).disagreement
 
 
 def _confidence(layers: Layers, corrected: Corrected, frame_id: str) -> float | None:

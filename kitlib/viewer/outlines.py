@@ -16,8 +16,9 @@ def pack(masks: Sequence[RLE]) -> bytes:
     """All outlines of masks, along the edges of their pixels, as little-endian 32-bit numbers.
 
     R and P, the numbers of rings and of points; (R,) the place of each ring's mask; (R + 1,) where each
-    ring's points begin, and the end of the last; (P, 2) points x, y in pixels, a ring's first not again as its
-    last. A mask has a ring for each of its parts and holes: what an odd number of them encloses is the cell.
+    ring's points begin, and the end of the last; (P, 2) points x, y in pixels, the first of a ring not again
+    as its last. A mask has a ring for each of its parts and holes: what an odd number of them encloses is the
+    cell.
     """
     boxes = rle.boxes(masks)
     rings, owners = [], []
@@ -30,7 +31,7 @@ def pack(masks: Sequence[RLE]) -> bytes:
     return np.concatenate([counts, owners, bounds, points.ravel()]).astype("<u4").tobytes()
 
 
-def _rings(inside: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+def _rings(inside: NDArray[np.bool_]) -> list[NDArray]:
     """The outlines of an (h, w) mask, (N, 2) x, y, with all pixel corners that they pass, some twice."""
     # OpenCV's contours run through the centres of the outermost pixels. With every pixel doubled, these are
     # the quarters of pixels next to the edge, and rounding moves each to its pixel's corner.
@@ -40,7 +41,7 @@ def _rings(inside: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
 
 
 def _corners(rings: Sequence[NDArray]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The points of all rings at which the direction changes, (P, 2), and the (R + 1,) bounds of the rings."""
+    """The points at which the rings change their direction, (P, 2), and the (R + 1,) bounds of the rings."""
     points, bounds = _joined(rings)
     before, _ = _neighbours(bounds)
     points, bounds = _chosen(points, bounds, (points != points[before]).any(axis=1))

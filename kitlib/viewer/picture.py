@@ -71,7 +71,8 @@ def _grey(frame: Frame) -> NDArray[np.uint8]:
 def _lines(cells: Sequence[Cell]) -> list[NDArray]:
     masks = [cell.mask for cell in cells]
     boxes = rle.boxes(masks)
-    return [line for inside, box in zip(rle.crops(masks, boxes), boxes, strict=True) for line in outlines(inside, box)]
+    crops = zip(rle.crops(masks, boxes), boxes, strict=True)
+    return [line for inside, box in crops for line in outlines(inside, box)]
 
 
 def _heading(width: int, cells: Mapping[str, Sequence[Cell]], title: str) -> NDArray[np.uint8]:

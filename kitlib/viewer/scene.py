@@ -59,20 +59,22 @@ def _partners(iou: NDArray[np.float64]) -> NDArray[np.int64]:
     return maximum_bipartite_matching(hits, perm_type="column").astype(np.int64)
 
 
-def describe(cells: Sequence[Cell], best_iou: NDArray[np.float64] | None, states: Sequence[str]) -> dict[str, Any]:
+def describe(
+    cells: Sequence[Cell], best_iou: NDArray[np.float64] | None = None, states: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Columns about the cells of a layer, in their order.
 
     Args:
         cells: N cells.
         best_iou: (N,) the highest IoU with a cell of the other side; None where there is no other side.
-        states: (N,) a word for each, such as "matched" or why it was removed.
+        states: (N,) a word for each, such as "matched" or why it was removed; None for no words.
     """
     return {
         "type": [cell.category for cell in cells],
         "score": [None if cell.score is None else round(cell.score, 4) for cell in cells],
         "area": rle.areas([cell.mask for cell in cells]).tolist(),
         "iou": None if best_iou is None else best_iou.round(3).tolist(),
-        "state": list(states),
+        "state": [""] * len(cells) if states is None else list(states),
         "boxes": rle.boxes([cell.mask for cell in cells]).ravel().tolist(),
     }
 

@@ -81,7 +81,7 @@ class Session:
         return names + ([REMOVED] if layers.predictions else [])
 
     def _list(self) -> list[dict[str, Any]]:
-        return [{"id": place.frame_id, "why": place.why, **self._facts(place.frame_id)} for place in self.places]
+        return [{"id": name, "why": why, **self._facts(name)} for name, why in self.places]
 
     def _facts(self, frame_id: str) -> dict[str, Any]:
         frame = self._corrected.frame(frame_id)
@@ -137,12 +137,11 @@ class Session:
         self, frame: Frame, predicted: Predicted | None, cells: Mapping[str, list[Cell]]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Columns about the cells of each layer, and the numbers of the frame."""
-        columns = {name: scene.describe(cells[name], None, [""] * len(cells[name])) for name in (TRUTH, PSEUDO)}
+        columns = {name: scene.describe(given) for name, given in cells.items()}
         numbers: dict[str, Any] = {"cells": len(frame.cells)}
         if predicted is None:
             return columns, numbers
         annotated = frame.cells if self._has_truth(frame.id) else None
-        columns[PREDICTION] = scene.describe(cells[PREDICTION], None, [""] * len(cells[PREDICTION]))
         columns[REMOVED] = scene.removed_columns(predicted.removed, annotated)
         numbers |= {
             "predicted": len(predicted.frame.cells),

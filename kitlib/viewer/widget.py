@@ -45,14 +45,16 @@ class Viewer(anywidget.AnyWidget):
         except KitError as error:
             self.send({"kind": "error", "said": str(error), **ticket})
         except Exception as error:
-            self.send({"kind": "error", "said": f"the kernel failed: {type(error).__name__}: {error}", **ticket})
+            said = f"the kernel failed: {type(error).__name__}: {error}"
+            self.send({"kind": "error", "said": said, **ticket})
             raise
         else:
             self.send({**reply, **ticket}, blocks)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget, and beside it a picture for readers of the saved notebook."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if bundle else ({}, {})
         png = base64.b64encode(self._session.fallback()).decode()
         return {**data, "image/png": png, "text/plain": _sentence(self._session)}, metadata
 

@@ -121,7 +121,7 @@ def _address(home: Path, server: subprocess.Popen) -> str:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """``open_page(address, **options)``: a page; the test fails where it asks any other host than this one."""
+    """``open_page(address, **options)``: a page; the test fails where it asks another host."""
     contexts, strangers = [], []
 
     def note(request: Any) -> None:

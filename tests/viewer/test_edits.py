@@ -23,7 +23,12 @@ def rows(r: rle.RLE) -> list[str]:
 
 
 def test_an_outline_along_pixel_edges_encloses_these_pixels() -> None:
-    assert rows(edits.from_outline([(1, 1), (4, 1), (4, 3), (1, 3)], 4, 5)) == [".....", ".###.", ".###.", "....."]
+    assert rows(edits.from_outline([(1, 1), (4, 1), (4, 3), (1, 3)], 4, 5)) == [
+        ".....",
+        ".###.",
+        ".###.",
+        ".....",
+    ]
 
 
 def test_a_triangle_has_the_pixels_whose_centres_lie_in_it() -> None:
@@ -71,7 +76,7 @@ def test_a_bar_is_cut_in_two() -> None:
     """Column 3 is the line; its pixels, equally near to both sides, go to one of them."""
     bar = mask("........", ".######.", ".######.", "........")
     pieces = sorted(rows(piece)[1] for piece in edits.split(bar, [(3.5, 0.5), (3.5, 3.5)]))
-    assert pieces in (["....###.", ".###...."], ["...####.", ".##....."])
+    assert pieces in ([".###....", "....###."], [".##.....", "...####."])
 
 
 def test_a_diagonal_line_cuts_through_corners() -> None:

@@ -133,7 +133,11 @@ def test_a_match_is_one_to_one_like_the_metric_s(tmp_path: Path) -> None:
 def test_cells_are_deleted_and_the_step_undone(tmp_path: Path) -> None:
     opened = session(tmp_path)
     reply, _ = edit(opened, "delete", 0, 2)
-    assert (reply["said"], reply["frame"]["cells"], reply["frame"]["corrected"]) == ("deleted in a, saved", 1, True)
+    assert (reply["said"], reply["frame"]["cells"], reply["frame"]["corrected"]) == (
+        "deleted in a, saved",
+        1,
+        True,
+    )
     assert saved(tmp_path) == [TRUTH[0].cells[1].mask]
     reply, _ = ask(opened, "undo")
     assert (reply["frame"]["cells"], reply["frame"]["corrected"]) == (3, False)
@@ -241,7 +245,10 @@ def test_where_no_file_is_named_nothing_can_be_corrected() -> None:
     [
         ({"predictions": FOUND}, "unknown layer 'predictions': did you mean 'prediction'?"),
         ({"prediction": [frame("z")]}, "no frame of the layer 'prediction'"),
-        ({"pseudo labels": [Frame("a", None, 40, 30)]}, "has a frame a of 30 x 40 pixels, but the image has 30 x 20"),
+        (
+            {"pseudo labels": [Frame("a", None, 40, 30)]},
+            "has a frame a of 30 x 40 pixels, but the image has 30 x 20",
+        ),
     ],
 )
 def test_layers_of_other_images_are_refused(layers: dict[str, Any], problem: str) -> None:
