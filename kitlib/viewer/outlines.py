@@ -21,28 +21,31 @@ def pack(masks: Sequence[RLE]) -> bytes:
     cell.
     """
     boxes = rle.boxes(masks)
-    rings, owners = [], []
-    for place, (inside, corner) in enumerate(zip(rle.crops(masks, boxes), boxes[:, :2], strict=True)):
-        for ring in _rings(inside):
-            rings.append(ring + corner)
-            owners.append(place)
-    points, bounds = _corners(rings)
+    contours, owners = [], []
+    for place, (inside, (x, y, *_)) in enumerate(zip(rle.crops(masks, boxes), boxes.tolist(), strict=True)):
+        found = _contours(inside, x, y)
+        contours += [contour[:, 0] for contour in found]
+        owners += [place] * len(found)
+    points, bounds = _corners(contours)
     counts = np.array([len(owners), len(points)])
     return np.concatenate([counts, owners, bounds, points.ravel()]).astype("<u4").tobytes()
 
 
-def _rings(inside: NDArray[np.bool_]) -> list[NDArray]:
-    """The outlines of an (h, w) mask, (N, 2) x, y, with all pixel corners that they pass, some twice."""
-    # OpenCV's contours run through the centres of the outermost pixels. With every pixel doubled, these are
-    # the quarters of pixels next to the edge, and rounding moves each to its pixel's corner.
-    doubled = inside.view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-    found, _ = cv2.findContours(doubled, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return [(ring[:, 0] + 1) // 2 for ring in found]
+def _contours(inside: NDArray[np.bool_], x: int, y: int) -> Sequence[NDArray]:
+    """OpenCV's contours, (N, 1, 2), of an (h, w) mask at column x, row y, with every pixel doubled."""
+    if not inside.size:
+        return ()
+    size = (2 * inside.shape[1], 2 * inside.shape[0])
+    doubled = cv2.resize(inside.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return cv2.findContours(doubled, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(2 * x, 2 * y))[0]
 
 
-def _corners(rings: Sequence[NDArray]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The points at which the rings change their direction, (P, 2), and the (R + 1,) bounds of the rings."""
-    points, bounds = _joined(rings)
+def _corners(contours: Sequence[NDArray]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The points at which rings change their direction, (P, 2), and the (R + 1,) bounds of the rings."""
+    points, bounds = _joined(contours)
+    # Contours run through the centres of the outermost pixels. With every pixel doubled, these are the
+    # quarters of pixels next to the edge, and rounding moves each to its pixel's corner.
+    points = (points + 1) // 2
     before, _ = _neighbours(bounds)
     points, bounds = _chosen(points, bounds, (points != points[before]).any(axis=1))
     before, after = _neighbours(bounds)
@@ -50,9 +53,9 @@ def _corners(rings: Sequence[NDArray]) -> tuple[NDArray[np.int64], NDArray[np.in
     return _chosen(points, bounds, back[:, 0] * ahead[:, 1] != back[:, 1] * ahead[:, 0])
 
 
-def _joined(rings: Sequence[NDArray]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    bounds = np.cumsum([0, *map(len, rings)])
-    return np.concatenate([np.zeros((0, 2), np.int64), *rings]), bounds
+def _joined(contours: Sequence[NDArray]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    bounds = np.cumsum([0, *map(len, contours)])
+    return np.concatenate([np.zeros((0, 2), np.int64), *contours]), bounds
 
 
 def _neighbours(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -55,6 +55,8 @@ class Session:
         if kind == "edit":
             return self._edit(request)
         parts = {"image", TRUTH, PSEUDO} if kind == "frame" else set()
+        # A frame may have a thousand of these, which are mostly not looked at.
+        parts |= {REMOVED} if request.get("removed") else set()
         return self._scene(request["id"], _asked(request), parts)
 
     def fallback(self) -> bytes:
@@ -103,8 +105,8 @@ class Session:
         Args:
             frame_id: which frame.
             asked: score and mask threshold.
-            outlined: what is sent beside the outlines of the predicted and removed cells: the image, the
-                outlines of other layers.
+            outlined: what is sent beside the outlines of the predicted cells: the image, the outlines of
+                other layers.
             said: a sentence about what was done.
             made: the places of annotated cells that an edit made.
         """
@@ -112,7 +114,7 @@ class Session:
         predicted = self._layers.predicted(frame_id, asked)
         cells = self._cells(frame, predicted)
         columns, numbers = self._columns(frame, predicted, cells)
-        outlined = {*outlined, PREDICTION, REMOVED} & {*cells, "image"}
+        outlined = {*outlined, PREDICTION} & {*cells, "image"}
         for name in sorted(outlined):
             blocks.append(picture.png(frame) if name == "image" else scene.packed(cells[name]))
         reply = {

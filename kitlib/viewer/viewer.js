@@ -246,10 +246,9 @@ class Controls {
         this.button("−", "Zoom out (-)", () => act.zoom(1 / 1.4)), this.button("+", "Zoom in (+)", () => act.zoom(1.4)),
         this.button("Fit", "Whole frame (0)", act.fit), this.button("PNG", "Save the view as PNG (x)", act.save)),
       h("div", { className: "kit-body" },
-        h("div", { className: "kit-well" }, this.canvas),
+        h("div", { className: "kit-left" }, h("div", { className: "kit-well" }, this.canvas), this.said),
         h("div", { className: "kit-side" }, this.numbers, this.layers(act), ...this.thresholds(act), ...this.corrections(act),
-          this.detail, this.help())),
-      this.said);
+          this.detail, this.help())));
   }
 
   button(text, title, act, key = "") {
@@ -262,8 +261,8 @@ class Controls {
     const rows = this.names.map((name) => {
       this.boxes[name] = h("input", { type: "checkbox", onchange: () => act.toggle(name), "aria-keyshortcuts": LAYER_KEYS[name] });
       this.counts[name] = h("span", { className: "kit-count" });
-      const kinds = name === "errors" ? ["matched", "wrong", "missed"] : [name];
-      return h("label", { className: "kit-layer" }, this.boxes[name], ...kinds.map((kind) => this.swatch(kind)),
+      const swatches = name === "errors" ? [] : [this.swatch(name)];
+      return h("label", { className: "kit-layer" }, this.boxes[name], ...swatches,
         h("span", {}, name), this.counts[name], h("kbd", {}, LAYER_KEYS[name]));
     });
     return h("fieldset", {}, h("legend", {}, "Layers"), ...rows, this.reasons);
@@ -318,7 +317,8 @@ class Controls {
     if ("score" in numbers) {
       parts.push(h("strong", { className: "kit-score" }, numbers.score.toFixed(3)), h("span", {}, "score of this frame"));
       const wrong = numbers.predicted - numbers.matched;
-      parts.push(h("small", {}, `${numbers.matched} matched, ${wrong} wrong, ${numbers.cells - numbers.matched} missed`));
+      const counts = { matched: numbers.matched, wrong, missed: numbers.cells - numbers.matched };
+      parts.push(...Object.entries(counts).map(([kind, count]) => h("small", {}, this.swatch(kind), ` ${count} ${kind}`)));
     } else {
       const count = "predicted" in numbers ? `${numbers.predicted} predicted cells` : `${numbers.cells} cells`;
       parts.push(h("strong", { className: "kit-score" }, count.split(" ")[0]), h("span", {}, count.replace(/^\d+ /, "")));
@@ -417,7 +417,8 @@ class Viewer {
   send() {
     if (this.waiting || !this.queue.length) return;
     this.waiting = `${this.name}-${++this.number}`;
-    this.model.send({ ...this.asked, ...this.queue.shift(), ticket: this.waiting });
+    const removed = this.picture.shown.has("removed");
+    this.model.send({ ...this.asked, removed, ...this.queue.shift(), ticket: this.waiting });
     this.patience = setTimeout(() => this.controls.say("Waiting for the kernel. Is it running, and idle?"), 4000);
   }
 
@@ -450,7 +451,8 @@ class Viewer {
     }
     for (const [name, columns] of Object.entries(message.layers)) {
       const at = message.blocks.indexOf(name);
-      picture.cells[name] = new Cells(columns, at < 0 ? picture.cells[name].paths : unpack(blocks[at]));
+      const before = name === "removed" || !picture.cells[name] ? [] : picture.cells[name].paths;
+      picture.cells[name] = new Cells(columns, at < 0 ? before : unpack(blocks[at]));
     }
     for (const name of Object.keys(picture.cells)) if (!message.layers[name]) delete picture.cells[name];
     picture.hovered = null;
@@ -499,6 +501,8 @@ class Viewer {
     if (on) this.picture.shown.add(name);
     else this.picture.shown.delete(name);
     if (name === "removed") this.controls.reasons.hidden = !on;
+    // The outlines of removed cells come when they are looked at.
+    if (name === "removed" && on && this.shownFrame) this.ask({ kind: "thresholds", id: this.shownFrame.id });
     this.picture.draw();
   }
 
