@@ -107,6 +107,20 @@ def test_frames_are_browsed_and_corrected(lab: Any, open_page: Callable[..., Any
     keyboard.press("u")
     shown.wait_for_text("kit-said", "undone in cort")
     assert masks(saved) == [cell.mask for cell in CELLS[1:]]
+
+    _, y0, _, y1 = rle.boxes([CELLS[1].mask])[0].tolist()
+    middle = inside(CELLS[1].mask)[0]
+    keyboard.press("s")
+    shown.drag((middle, y0 - 2), (middle, y1 + 2))
+    shown.wait_for_text("kit-said", "split in cort, saved")
+    pieces = masks(saved)[:2]
+    assert len(masks(saved)) == len(CELLS)
+    assert rle.areas(pieces).sum() == rle.areas([CELLS[1].mask])[0]
+    # Both pieces are chosen now.
+    keyboard.press("m")
+    shown.wait_for_text("kit-said", "merged in cort, saved")
+    assert masks(saved) == [cell.mask for cell in CELLS[1:]]
+
     # JupyterLab's own keys: d, d would delete the cell of the notebook.
     keyboard.press("d")
     keyboard.press("d")
