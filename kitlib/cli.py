@@ -181,7 +181,9 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
 @click.option(
     "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
 )
-@click.option("--data", default="", help="The competition's folder; left out: synthetic cells.")
+@click.option(
+    "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
+)
 @click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
 @click.option(
     "--gpus",
@@ -196,7 +198,7 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     "settings",
     multiple=True,
     metavar="STAGE.NAME=VALUE",
-    help="A parameter, such as 03_train.max_iter=100 or 03.optim.name=sgd; see --help-parameters.",
+    help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
 )
 @click.option(
     "--help-parameters",
@@ -223,9 +225,9 @@ def run(
 
     notebooks.check_text(notebooks.ROOT)
     first, last = stages.resolve(first), stages.resolve(last)
-    plan = stages.plan(
-        profile, settings, {"gpus": gpus} if gpus >= 0 else {}
-    )  # complain before anything is made
+    common = {"gpus": gpus} if gpus >= 0 else {}
+    # Before synthetic cells are made.
+    plan = stages.plan(profile, settings, common, own_data=stage.is_own(data))
     target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
     folder = stage.locate_data(data)
     for values in plan.parameters.values():

@@ -142,7 +142,7 @@ def _place(
     folders = path.relative_to(folder).parts[:-1]
     roles = [name.lower() for name in folders if name.lower() in _IMAGES | _LABELS]
     plain = tuple(_normal(name) for name in folders if name.lower() not in _IMAGES | _LABELS)
-    stem, suffix = _normal(path.stem), path.suffix.lower()
+    stem, suffix = bare_stem(path), path.suffix.lower()
     bare = _without(stem, mask_suffixes)
     if path.name.lower().endswith(cellpose.SUFFIX):
         contents.segs.setdefault((*plain, stem[: -len("_seg")]), path)
@@ -157,6 +157,12 @@ def _place(
         other = found.setdefault((*plain, key), path)
         if other != path:
             findings.add(path, f"has the name of {other.name}; leave one file of that name")
+
+
+def bare_stem(path: Path) -> str:
+    """The name of a file without its extension, which may be double: ``img1.ome.tif`` is img1."""
+    stem = _normal(path.stem)
+    return stem[: -len(".ome")] if stem.lower().endswith(".ome") and len(stem) > len(".ome") else stem
 
 
 def _normal(name: str) -> str:

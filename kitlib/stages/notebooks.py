@@ -151,6 +151,23 @@ def injected() -> list[str]:
     return [_assignment(line)[0] for cell in own for line in ast.parse(cell).body]
 
 
+def skip_cells() -> None:
+    """Let the further cells of this kernel do nothing, until one begins a stage again."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def emptied(lines: list[str]) -> list[str]:
+        if any("stages.begin(" in line for line in lines):
+            shell.input_transformers_cleanup.remove(emptied)
+            return lines
+        return []
+
+    shell.input_transformers_cleanup.append(emptied)
+
+
 def fingerprint(path: Path) -> str:
     """A fingerprint of what a notebook does: its code but for the parameters. No text or output counts."""
     return files.fingerprint(*(cell.source for cell in code(path) if "parameters" not in cell.tags))

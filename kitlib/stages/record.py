@@ -12,6 +12,8 @@ from kitlib import files
 from kitlib.errors import KitError
 
 METRICS = "metrics.json"
+#: Of these metrics: why a stage had nothing to do.
+IDLE = "nothing_to_do"
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def row(folder: Path, seconds: float, skipped: bool = False) -> Row:
         seconds,
         skipped,
         "" if score is None else f"{score:.3f}",
-        ", ".join(metrics.get("artefacts", ())),
+        metrics.get(IDLE) or ", ".join(metrics.get("artefacts", ())),
     )
 
 

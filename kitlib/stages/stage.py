@@ -10,19 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kitlib import config as configs
-from kitlib import files, offline
-from kitlib.data import competition, synthetic
+from kitlib import export, files, offline
+from kitlib.data import competition, proposals, synthetic
+from kitlib.data import dataset as datasets
+from kitlib.data.config import ReadingConfig
+from kitlib.data.images import read_pixels
+from kitlib.data.tiff import pixel_size
 from kitlib.errors import KitError, unknown
+from kitlib.inputs.config import AugmentConfig
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import image
+from kitlib.records import Frame
 from kitlib.runtime import lock
-from kitlib.stages import notebooks, parameters, record, runner
+from kitlib.stages import fitting, notebooks, parameters, record, runner
 from kitlib.stages.notebooks import NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
+from kitlib.stages.parameters import Training
 from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
     from matplotlib.figure import Figure
+
+
+#: In a stage's folder: how it has read images of the user's own.
+_READING = "reading.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Stage:
 
     Attributes:
         name: "03_train".
-        data: the competition's folder.
+        data: the competition's folder, or one of the user's own images.
         out: the run's folder; results of this stage lie in ``out``/<name>.
         bundle: on Kaggle, the folder that takes the place of the earlier stages; results then lie in ``out``.
     """
@@ -72,7 +83,78 @@ class Stage:
         # On Kaggle no notebook lies beside the library, and the one that runs was given all values.
         own = {} if self.bundle else notebooks.parameters(notebook(self.name))
         laid = {name: configs.overlay(own.get(name), value) for name, value in given.items()}
-        return parameters.read(self.name, values | laid)
+        whole = values | laid
+        if self.is_own and given and "from_data" in names and "from_data" not in given:
+            whole |= fitting.left_to_data({self.name: given})[self.name]
+        read = parameters.read(self.name, whole)
+        parameters.check_cell_types(read, self.categories)
+        return read
+
+    # ---------------------------------------------------------------- data
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data are images of the user's own."""
+        return not self.bundle and not datasets.is_competition(self.data)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The types of cells; of the user's own images those that 03 trained, none before that."""
+        if not self.is_own:
+            return competition.CATEGORIES
+        trained = self.out / "03_train" / "config.yaml"
+        return tuple(configs.read_yaml(trained).get("categories", ())) if trained.is_file() else ()
+
+    def dataset(self, reading: ReadingConfig | None = None) -> datasets.Dataset:
+        """The frames of the data, ready for training and prediction.
+
+        Args:
+            reading: how images of the user's own are read, which later stages then do as well; None: as 03
+                has read them.
+
+        Raises:
+            KitError: as ``kitlib.data.dataset.open_folder``; or no image is labelled, with ``reading`` given.
+        """
+        known = self.out / "03_train" / _READING
+        chosen = reading or (configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig())
+        found = datasets.open_folder(self.data, chosen)
+        if reading is not None:
+            configs.save(reading, self.folder / _READING)
+            if not found.labelled:
+                raise KitError(
+                    f"{self.data} holds no image with its cells (it is {found.layout}); put label images "
+                    "beside the images, or segment the images with the weights of a run: kit predict"
+                )
+        return datasets.prepared(found, chosen, self.cache / "images") if self.is_own else found
+
+    def test(self) -> list[Frame]:
+        """The images to predict, without cells."""
+        return self.dataset().test if self.is_own else competition.submitted(self.data)
+
+    def truth(self) -> list[Frame]:
+        """Those of ``test`` whose cells are known, with them."""
+        return self.dataset().truth if self.is_own else competition.truth(self.data) or []
+
+    def fit(self, given: Training, frames: Sequence[Frame]) -> Training:
+        """The parameters of 03 with what the user's own images decide in their place, which is printed.
+
+        Args:
+            given: the parameters.
+            frames: the labelled images.
+        """
+        if not self.is_own or not given.from_data:
+            return given
+        starts = given.weights or self.start("02_pretrain_livecell")
+        changed, decided = fitting.fitted(given, proposals.propose(frames), from_random=not starts)
+        for name, reason in decided.items():
+            print(f"from the data: {name} = {reason}")
+        return changed
+
+    def views_of(self, augment: AugmentConfig, earlier: AugmentConfig) -> AugmentConfig:
+        """How 05 augments: with the user's own images at the scales of 03, which their cells decided."""
+        return fitting.as_before(augment, earlier) if self.is_own else augment
+
+    # ---------------------------------------------------------------- the training and earlier stages
 
     def training(self, given: Any, categories: Sequence[str], **fields: Any) -> TrainConfig:
         """The configuration of this stage's training, which leaves its results in ``folder``.
@@ -98,6 +180,13 @@ class Stage:
             values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
             runner.execute(path, values, files.make_folder(folder))
         return folder
+
+    def start(self, earlier: str) -> str:
+        """What a training starts from after an earlier stage: its weights, or, where it had nothing to do,
+        what it would have started from; "" for random weights."""
+        folder = self.need(earlier)
+        metrics = files.read_json(folder / record.METRICS)
+        return str(metrics["start"] if record.IDLE in metrics else self.weights(earlier)[0])
 
     def weights(self, earlier: str) -> tuple[Path, ...]:
         """The weights that an earlier stage left, one file a training; it is run first where it was not."""
@@ -140,6 +229,26 @@ class Stage:
         chosen = self.chosen()
         return bundles.Best(chosen, self.weights(chosen), self.out / chosen / "post.yaml")
 
+    def export(self, frames: Sequence[Frame], images: Sequence[Frame], formats: Sequence[str]) -> None:
+        """Write the cells of the user's own images into ``predictions/`` in some formats.
+
+        Args:
+            frames: final predictions.
+            images: the frames that were predicted, with the paths of their images.
+            formats: names out of ``kitlib.export.FORMATS``.
+        """
+        if not self.is_own or not formats:
+            return
+        paths, folder = {frame.id: frame.path for frame in images}, self.folder / "predictions"
+        written = []
+        for frame in frames:
+            path = paths[frame.id]
+            if path is not None:
+                pixels = read_pixels(path)
+                written.append(export.write(frame, pixels, folder, formats, pixel_size(path)))
+        export.join(folder, written)
+        print(f"{folder}: the cells of {len(written)} images as {', '.join(formats)}")
+
     @contextmanager
     def extra(self) -> Iterator[None]:
         """For what comes after the submission: on Kaggle a failure is printed and costs nothing else."""
@@ -165,6 +274,17 @@ class Stage:
 
         text = html.escape(configs.dumps(config))
         return HTML(f"<details><summary>the configuration</summary><pre>{text}</pre></details>")
+
+    def nothing_to_do(self, reason: str, **metrics: Any) -> None:
+        """Finish the stage, print the reason, and let the notebook's further cells do nothing.
+
+        Args:
+            reason: a sentence.
+            metrics: as for ``finish``.
+        """
+        self.finish(**{record.IDLE: reason}, **metrics)
+        print(f"Nothing to do: {reason} The cells below do nothing.")
+        notebooks.skip_cells()
 
     def finish(
         self, artefacts: Iterable[Path | str] = (), config: Any = None, **metrics: Any
@@ -195,8 +315,8 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     Errors that the user can correct show as one sentence.
 
     Args:
-        data: the competition's folder, or one that holds it; empty: on Kaggle where it is attached there,
-            elsewhere synthetic cells, made on first use.
+        data: the competition's folder, one that holds it, or one of the user's own images and cells; empty:
+            on Kaggle the folder that is attached there, elsewhere synthetic cells, made on first use.
         out: the run's folder; empty: on Kaggle its working folder, elsewhere outputs/demo or, for data of
             one's own, outputs/<name of that folder>.
 
@@ -222,10 +342,10 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
 
 
 def locate_data(data: str = "") -> Path:
-    """The competition's folder in ``data``; where that is empty, the one attached on Kaggle, or else
-    synthetic cells in outputs/synthetic."""
+    """The folder of the data: ``data``, or the competition's folder in it; where that is empty, the one
+    attached on Kaggle, or else synthetic cells in outputs/synthetic."""
     if data:
-        return competition.locate(whole_path(data))
+        return datasets.locate(whole_path(data))
     try:
         attached = offline.competition()
     except offline.OfflineError as error:
@@ -233,6 +353,11 @@ def locate_data(data: str = "") -> Path:
     if attached:
         return competition.locate(attached)
     return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
+
+
+def is_own(data: str) -> bool:
+    """Whether ``data``, as a user names it, are images of one's own."""
+    return bool(data) and not datasets.is_competition(whole_path(data))
 
 
 def quiet_errors() -> None:
