@@ -7,7 +7,7 @@ the others. Memory is that of the label map and of the cells' own pixels, whatev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -52,36 +52,37 @@ def resolve(
         mask_nms: a cell whose IoU with a better one is above this is dropped first (winners: 0.05 to
             0.15); 1 is off.
     """
-    order = unsuppressed(cells, mask_nms)
-    return [cell for _, cell in clip([cells[i] for i in order], height, width, max_clipped, split)]
+    order = nms(cells, mask_nms)
+    return list(disjoint({i: cells[i] for i in order}, height, width, max_clipped, split).values())
 
 
-def unsuppressed(cells: Sequence[Cell], mask_nms: float) -> list[int]:
-    """The places of the cells, best first, without those that ``resolve`` drops for their IoU with a better
-    one."""
+def nms(cells: Sequence[Cell], highest: float) -> list[int]:
+    """Indices of the cells, best first, without those whose IoU with a better one, which stays, is above
+    ``highest``; 1 is off."""
     order = rank(cells)
-    if mask_nms >= 1:
+    if highest >= 1:
         return order
     masks = [cells[i].mask for i in order]
-    return [order[i] for i in np.flatnonzero(suppress(rle.iou(masks, masks), mask_nms))]
+    return [order[place] for place in np.flatnonzero(suppress(rle.iou(masks, masks), highest))]
 
 
-def clip(
-    cells: Sequence[Cell], height: int, width: int, max_clipped: float, split: Split
-) -> list[tuple[int, Cell]]:
-    """Cells without the pixels of better ones, as ``resolve``, each with its place among those given.
+def disjoint(
+    cells: Mapping[int, Cell], height: int, width: int, max_clipped: float, split: Split
+) -> dict[int, Cell]:
+    """The cells with no pixel in two of them, by the numbers that they were given under.
 
     Args:
-        cells: best first.
-        height, width, max_clipped, split: as ``resolve``.
+        cells: of one frame, best first.
+        height, width, max_clipped, split: as for ``resolve``.
     """
-    given = rle.pixels([c.mask for c in cells])
+    numbers = list(cells)
+    given = rle.pixels([cell.mask for cell in cells.values()])
     painted = paint(given, height, width, max_clipped, split)
-    result = []
+    result = {}
     for i, pixels in zip(painted.index, painted.pixels, strict=True):
+        cell = cells[numbers[i]]
         whole = len(pixels) == len(given[i])
-        cell = cells[i] if whole else replace(cells[i], mask=_from_pixels(pixels, height, width))
-        result.append((i, cell))
+        result[numbers[i]] = cell if whole else replace(cell, mask=_from_pixels(pixels, height, width))
     return result
 
 

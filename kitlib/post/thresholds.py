@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +20,24 @@ from kitlib.records import Cell, Frame
 Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
 
 
-class Removed(NamedTuple):
-    """An instance that post-processing took away, with its cleaned mask, and the reason in a few words."""
+@dataclass(frozen=True)
+class Step:
+    """A frame's cells after one step of post-processing.
 
-    cell: Cell
-    reason: str
+    Attributes:
+        name: of the step, one of ``STEPS``.
+        cells: what is left, by its place among the predicted cells; masks may have changed.
+    """
+
+    name: str
+    cells: dict[int, Cell]
+
+
+#: The steps in their order.
+STEPS = (
+    *("predicted", "masks cleaned", "area", "score threshold", "mask NMS", "overlap", "area left"),
+    *("expected gain", "best cell stays"),
+)
 
 
 def apply(frame: Frame, config: PostConfig) -> Frame:
@@ -36,52 +48,30 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     after it. Where no cell is left and ``keep_best`` is set, the best one of a fitting size (or else the best
     one) stays: on an image with cells a wrong guess costs nothing.
     """
-    return explain(frame, config)[0]
+    return replace(frame, cells=tuple(steps(frame, config)[-1].cells.values()))
 
 
-def explain(frame: Frame, config: PostConfig) -> tuple[Frame, list[Removed]]:
-    """What ``apply`` makes of a frame, and the instances that it removes."""
+def steps(frame: Frame, config: PostConfig) -> list[Step]:
+    """What is left of a frame's cells after each of ``STEPS``; ``apply`` is the last of them."""
     of_type, calibration = config.for_category(frame.category), config.calibration(frame.category)
-    cells = clean_masks(rescore(frame, config.score_kind, config.forest), of_type).cells
-    areas = rle.areas([c.mask for c in cells])
-    fitting = np.flatnonzero(fit_area(areas, of_type)).tolist()
-    passing = [i for i in fitting if calibration or cells[i].confidence >= of_type.score_threshold]
-    distinct = [passing[i] for i in overlap.unsuppressed([cells[i] for i in passing], of_type.mask_nms)]
-    size = frame.height, frame.width
-    clipped = overlap.clip([cells[i] for i in distinct], *size, of_type.max_clipped, of_type.split)
-    clipped_areas = rle.areas([cell.mask for _, cell in clipped])
-    large = [pair for pair, area in zip(clipped, clipped_areas, strict=True) if area >= of_type.min_area]
-    final = large[: calibration.number(np.array([c.confidence for _, c in large]))] if calibration else large
-    largest = "" if of_type.max_area is None else f" or over {of_type.max_area}"
-    steps = {
-        f"area under {max(of_type.min_area, 1)}{largest} pixels": fitting,
-        f"score below {of_type.score_threshold:.2f}": passing,
-        f"IoU with a better cell above {of_type.mask_nms:.2f}": distinct,
-        f"over {of_type.max_clipped:.0%} of it lost to better cells": [distinct[i] for i, _ in clipped],
-        f"under {of_type.min_area} pixels without those of better cells": [distinct[i] for i, _ in large],
-        "too uncertain: it lowers the expected score": [distinct[i] for i, _ in final],
+    scored = rescore(frame, config.score_kind, config.forest)
+    cleaned = dict(enumerate(clean_masks(scored, of_type).cells))
+    fitting = _fitting(cleaned, of_type)
+    passing = {
+        i: cell for i, cell in fitting.items() if calibration or cell.confidence >= of_type.score_threshold
     }
-    left = [cell for _, cell in final]
-    if not left and config.keep_best:
-        left = _best_cell([cells[i] for i in fitting] or [c for c, a in zip(cells, areas, strict=True) if a])
-    stays = {id(cell) for cell in left}
-    removed = [Removed(cells[i], why) for i, why in _reasons(len(cells), steps) if id(cells[i]) not in stays]
-    return replace(frame, cells=tuple(left)), removed
-
-
-def _reasons(number: int, steps: Mapping[str, Sequence[int]]) -> list[tuple[int, str]]:
-    """Each of ``number`` instances that a step left out, and the first step that did.
-
-    Args:
-        number: of instances.
-        steps: the places of the instances that are left after each step, by the reason for which others are
-            not.
-    """
-    reasons: dict[int, str] = {}
-    for reason, left in steps.items():
-        kept = set(left)
-        reasons |= {i: reason for i in range(number) if i not in kept and i not in reasons}
-    return sorted(reasons.items())
+    numbers = list(passing)
+    order = overlap.nms(list(passing.values()), of_type.mask_nms)
+    apart = {numbers[place]: passing[numbers[place]] for place in order}
+    clipped = overlap.disjoint(apart, frame.height, frame.width, of_type.max_clipped, of_type.split)
+    left = _fitting(clipped, replace(of_type, max_area=None))
+    number = calibration.number(np.array([c.confidence for c in left.values()])) if calibration else len(left)
+    chosen = dict(list(left.items())[:number])
+    final = chosen
+    if not chosen and config.keep_best:
+        final = _best_cell(fitting or _fitting(cleaned, CategoryConfig(min_area=1)))
+    found = (dict(enumerate(scored.cells)), cleaned, fitting, passing, apart, clipped, left, chosen, final)
+    return [Step(name, cells) for name, cells in zip(STEPS, found, strict=True)]
 
 
 def apply_each(
@@ -116,9 +106,17 @@ def fit_area(areas: NDArray[np.int64], config: CategoryConfig) -> NDArray[np.boo
     return (areas >= max(config.min_area, 1)) & (areas <= most)
 
 
-def _best_cell(cells: Sequence[Cell]) -> list[Cell]:
-    """The best cell alone, in a list; an empty list without cells."""
-    return [cells[overlap.rank(cells)[0]]] if cells else []
+def _fitting(cells: Mapping[int, Cell], config: CategoryConfig) -> dict[int, Cell]:
+    fits = fit_area(rle.areas([cell.mask for cell in cells.values()]), config)
+    return {number: cell for (number, cell), stays in zip(cells.items(), fits, strict=True) if stays}
+
+
+def _best_cell(cells: Mapping[int, Cell]) -> dict[int, Cell]:
+    """The best cell alone; nothing without cells."""
+    if not cells:
+        return {}
+    best = list(cells)[overlap.rank(list(cells.values()))[0]]
+    return {best: cells[best]}
 
 
 def by_mask_threshold(predictions: Predictions) -> dict[float, dict[str, Frame]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 from kitlib.errors import KitError, unknown
 from kitlib.post import thresholds
-from kitlib.post.config import PostConfig
-from kitlib.post.thresholds import Predictions, Removed
-from kitlib.records import Frame
+from kitlib.post.config import CategoryConfig, PostConfig
+from kitlib.post.thresholds import Predictions, Step
+from kitlib.records import Cell, Frame
 
 #: The layers that may be given beside the annotated cells of the frames.
 PREDICTION, PSEUDO = "prediction", "pseudo labels"
@@ -21,6 +23,13 @@ class Thresholds:
 
     score: float | None = None
     mask: float | None = None
+
+
+class Removed(NamedTuple):
+    """An instance that was removed, with its cleaned mask, and the reason in a few words."""
+
+    cell: Cell
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,35 @@ class Layers:
         if asked.score is not None:
             # A calibration would choose in place of the score threshold.
             config = replace(config, score_threshold={"default": asked.score}, calibrations={})
-        lowest = config.for_category(frame.category).score_threshold
-        if config.calibration(frame.category):
-            lowest = 0.0
-        return Predicted(*thresholds.explain(frame, config), lowest, mask_threshold)
+        of_type = config.for_category(frame.category)
+        lowest = 0.0 if config.calibration(frame.category) else of_type.score_threshold
+        steps = thresholds.steps(frame, config)
+        left = replace(frame, cells=tuple(steps[-1].cells.values()))
+        return Predicted(left, explain(steps, of_type), lowest, mask_threshold)
+
+
+def explain(steps: Sequence[Step], config: CategoryConfig) -> list[Removed]:
+    """The instances that post-processing removed, in their order, each with the step that did it in words.
+
+    Args:
+        steps: of ``thresholds.steps``.
+        config: the post-processing of the frame's type.
+    """
+    largest = "" if config.max_area is None else f" or over {config.max_area}"
+    reasons = {
+        "area": f"area under {max(config.min_area, 1)}{largest} pixels",
+        "score threshold": f"score below {config.score_threshold:.2f}",
+        "mask NMS": f"IoU with a better cell above {config.mask_nms:.2f}",
+        "overlap": f"over {config.max_clipped:.0%} of it lost to better cells",
+        "area left": f"under {config.min_area} pixels without those of better cells",
+        "expected gain": "too uncertain: it lowers the expected score",
+    }
+    left = {
+        place: after.name for before, after in pairwise(steps) for place in before.cells.keys() - after.cells
+    }
+    whole = {step.name: step.cells for step in steps}["masks cleaned"]
+    places = sorted(left.keys() - steps[-1].cells)
+    return [Removed(whole[place], reasons[left[place]]) for place in places]
 
 
 def gather(

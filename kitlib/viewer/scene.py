@@ -13,9 +13,9 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from kitlib import metric
 from kitlib.masks import rle
-from kitlib.post.thresholds import Removed
 from kitlib.records import Cell
 from kitlib.viewer import outlines
+from kitlib.viewer.layers import Removed
 
 MATCHED, WRONG, MISSED = "matched", "wrong", "missed"
 

@@ -11,14 +11,7 @@ from kitlib import config
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post.config import NAMES, CategoryConfig, PostConfig, Tuned, tables
-from kitlib.post.thresholds import (
-    apply,
-    apply_each,
-    at_mask_threshold,
-    by_mask_threshold,
-    explain,
-    nearest,
-)
+from kitlib.post.thresholds import apply, apply_each, at_mask_threshold, by_mask_threshold, nearest
 from kitlib.records import Cell, Frame, voted_category
 
 
@@ -55,43 +48,6 @@ def test_all_cells_need_the_score_of_the_frame_s_type():
     result = apply(frame(*cells), config)
     assert scores(result) == [0.9, 0.5]
     assert result.category == "cort"
-
-
-def test_every_removed_instance_has_the_first_reason():
-    """One cell a reason, and one that stays: the best."""
-    config = PostConfig(
-        score_threshold={"default": 0.5},
-        min_area={"default": 9},
-        max_area={"default": 100},
-        mask_nms={"default": 0.4},
-        max_clipped={"default": 0.3},
-    )
-    stays = square(0, 0, 6, 0.9)
-    removed = {
-        "area under 9 or over 100 pixels": square(50, 0, 2, 0.95),
-        "score below 0.50": square(20, 0, 6, 0.4),
-        # 30 of 42 pixels are common to both.
-        "IoU with a better cell above 0.40": square(1, 0, 6, 0.8),
-        # 18 of 36 pixels are the better cell's: IoU 1/3.
-        "over 30% of it lost to better cells": square(3, 0, 6, 0.7),
-    }
-    result, reasons = explain(frame(stays, *removed.values()), config)
-    assert result.cells == (stays,)
-    assert {each.reason: each.cell for each in reasons} == removed
-
-
-def test_a_cell_that_is_too_small_without_the_pixels_of_others_says_so():
-    config = PostConfig(min_area={"default": 9}, max_clipped={"default": 0.5})
-    small = square(2, 1, 3, 0.8)  # one of its three columns is the better cell's
-    _, ((cell, reason),) = explain(frame(square(0, 0, 3, 0.9), small), config)
-    assert (cell, reason) == (small, "under 9 pixels without those of better cells")
-
-
-def test_a_cell_that_stays_for_want_of_others_is_not_called_removed():
-    cells = square(0, 0, 5, 0.2), square(10, 0, 5, 0.1)
-    result, removed = explain(frame(*cells), PostConfig())
-    assert result.cells == cells[:1]
-    assert [(each.cell, each.reason) for each in removed] == [(cells[1], "score below 0.50")]
 
 
 @pytest.mark.parametrize(("category", "kept"), [("cort", 1), ("neuron", 2)])
