@@ -41,31 +41,33 @@ def kit() -> None:
 
 @kit.command()
 @click.argument("truth", type=click.Path(path_type=Path))
-@click.argument("predictions", type=click.Path(path_type=Path))
-@click.option("--by", type=click.Choice(["image", "category", "threshold"]), help="Show the parts as well.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None:
-    """Score PREDICTIONS (predictions.csv or submission.csv) against TRUTH (as train.csv)."""
-    from kitlib import metric
-    from kitlib.data import tables
+@click.argument("predicted", type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    type=click.Choice(["category", "threshold", "image"]),
+    default="category",
+    show_default=True,
+    help="The rows of the table: measures, with a column a type; IoU thresholds; or images.",
+)
+@click.option("--predicted-only", is_flag=True, help="Leave out the true images that have no predictions.")
+@click.option("--out", type=click.Path(path_type=Path), help="A .json or .csv file for all measures.")
+@click.option("--json", "as_json", is_flag=True, help="Print what --out FILE.json has, instead of a table.")
+def score(
+    truth: Path, predicted: Path, by: str, predicted_only: bool, out: Path | None, as_json: bool
+) -> None:
+    """Score the cells of PREDICTED against those of TRUTH.
 
-    sizes = {} if tables.has_sizes(predictions) else tables.read_sizes(truth)
-    try:
-        result = metric.score_in_step(tables.iter_cells(truth), tables.iter_cells(predictions, sizes))
-    except tables.ScatteredRows:
-        result = metric.score(tables.read_cells(truth), tables.read_cells(predictions, sizes))
-    parts = {
-        "image": result.by_image,
-        "category": result.by_category,
-        "threshold": {f"{t:.2f}": value for t, value in result.by_threshold.items()},
-    }
-    if as_json:
-        values = {"map": result.mean, **({f"by_{by}": parts[by]} if by else {})}
-        click.echo(json.dumps({**values, "counts": [c._asdict() for c in result.counts]}))
-        return
-    for name, value in (parts[by] if by else {}).items():
-        click.echo(f"{name}\t{value:.4f}")
-    click.echo(f"map\t{result.mean:.4f}")
+    Each is a CSV table (train.csv, out_of_fold.csv, submission.csv), a COCO JSON file, or a folder of label
+    images, COCO JSON, Cellpose's files or ROIs of ImageJ, with or without images, such as kit predict writes.
+    """
+    from kitlib import scoring
+
+    if out:
+        scoring.check_out(out)
+    scored = scoring.score(truth, predicted, predicted_only)
+    if out:
+        scoring.write(out, scored)
+    click.echo(json.dumps(scoring.document(scored)) if as_json else scoring.text(scored, by))
 
 
 class _FormatOption(click.Option):

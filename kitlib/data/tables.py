@@ -53,6 +53,11 @@ class ScatteredRows(KitError):
     """The rows of one image do not stand together."""
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file's name is that of a table."""
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
 def read_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> list[Frame]:
     """Read frames and their cells from a table, in the order in which the ids first appear.
 

@@ -214,6 +214,7 @@ def test_measures_agree_with_pixels(mask: np.ndarray, data: st.DataObject) -> No
     both = [rle.from_mask(mask), rle.from_mask(other)]
     assert rle.areas(both).tolist() == [mask.sum(), other.sum()]
     np.testing.assert_array_equal(rle.to_mask(rle.merge(both)), mask | other)
+    assert rle.covered(both) == (mask | other).sum()
     union = (mask | other).sum()
     if union:
         assert rle.iou(both[:1], both[1:])[0, 0] == pytest.approx((mask & other).sum() / union)
@@ -229,6 +230,7 @@ def test_nothing_measures_nothing() -> None:
     assert rle.areas([empty]).tolist() == [0]
     assert rle.boxes([empty]).tolist() == [[0, 0, 0, 0]]
     assert rle.areas([]).shape == (0,)
+    assert rle.covered([]) == rle.covered([empty]) == 0
     assert rle.boxes([]).shape == (0, 4)
     assert rle.iou([empty], []).shape == (1, 0)
     assert rle.from_labels(np.zeros((2, 2), int)) == []
