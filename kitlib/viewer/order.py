@@ -9,7 +9,7 @@ import numpy as np
 
 from kitlib.viewer.corrected import Corrected
 from kitlib.viewer.layers import Layers, Thresholds
-from kitlib.viewer.scene import compare
+from kitlib.viewer.scene import match
 
 GIVEN = "as given"
 
@@ -56,14 +56,14 @@ def _score(layers: Layers, corrected: Corrected, frame_id: str) -> float | None:
     predicted = layers.predicted(frame_id, Thresholds())
     if predicted is None:
         return None
-    return compare(corrected.frame(frame_id).cells, predicted.frame.cells).score
+    return match(corrected.frame(frame_id).cells, predicted.frame.cells).score
 
 
 def _disagreement(layers: Layers, corrected: Corrected, frame_id: str) -> float | None:
     predicted = layers.predicted(frame_id, Thresholds())
     if predicted is None:
         return None
-    return -compare(corrected.frame(frame_id).cells, predicted.frame.cells).disagreement
+    return -match(corrected.frame(frame_id).cells, predicted.frame.cells).disagreement
 
 
 def _confidence(layers: Layers, corrected: Corrected, frame_id: str) -> float | None:

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from kitlib import metric
 from kitlib.masks import rle
+from kitlib.metric import matching
 from kitlib.records import Cell
 from kitlib.viewer import outlines
 from kitlib.viewer.layers import Removed
@@ -21,7 +22,7 @@ MATCHED, WRONG, MISSED = "matched", "wrong", "missed"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FrameMatch:
     """Annotated and predicted cells of a frame beside each other.
 
     Attributes:
@@ -35,21 +36,22 @@ class Comparison:
     score: float
 
     @property
-    def matched(self) -> int:
+    def pairs(self) -> int:
         """The number of matched pairs."""
         return int((self.partner >= 0).sum())
 
     @property
     def disagreement(self) -> int:
         """The number of cells without a partner, annotated and predicted ones together."""
-        return sum(self.iou.shape) - 2 * self.matched
+        return sum(self.iou.shape) - 2 * self.pairs
 
 
-def compare(annotated: Sequence[Cell], predicted: Sequence[Cell]) -> Comparison:
+def match(annotated: Sequence[Cell], predicted: Sequence[Cell]) -> FrameMatch:
     """Match the cells of a frame one to one, as many as possible, and score them."""
     iou = rle.iou([c.mask for c in annotated], [c.mask for c in predicted])
-    precision = metric.precision(metric.matches(iou), len(annotated), len(predicted))
-    return Comparison(iou, _partners(iou), float(precision.mean()))
+    tp = matching.true_positives(matching.of_matrix(iou))
+    precision = metric.precision(tp, len(annotated), len(predicted))
+    return FrameMatch(iou, _partners(iou), float(precision.mean()))
 
 
 def _partners(iou: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -80,7 +82,7 @@ def describe(
 
 
 def compared(
-    annotated: Sequence[Cell], predicted: Sequence[Cell], found: Comparison
+    annotated: Sequence[Cell], predicted: Sequence[Cell], found: FrameMatch
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns of both sides of a comparison: the annotated and the predicted cells."""
     is_found = found.partner >= 0

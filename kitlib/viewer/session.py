@@ -68,7 +68,7 @@ class Session:
         if predicted is not None:
             cells[PREDICTION] = list(predicted.frame.cells)
         if predicted is not None and self._has_truth(frame.id):
-            found = scene.compare(frame.cells, predicted.frame.cells)
+            found = scene.match(frame.cells, predicted.frame.cells)
             title += f", score {found.score:.3f}"
             cells = _compared(frame.cells, predicted.frame.cells, found)
         return picture.drawn(frame, {name: given for name, given in cells.items() if given}, title)
@@ -151,9 +151,9 @@ class Session:
             "mask_threshold": predicted.mask_threshold,
         }
         if annotated is not None:
-            found = scene.compare(annotated, predicted.frame.cells)
+            found = scene.match(annotated, predicted.frame.cells)
             columns[TRUTH], columns[PREDICTION] = scene.compared(annotated, predicted.frame.cells, found)
-            numbers |= {"score": found.score, "matched": found.matched}
+            numbers |= {"score": found.score, "matched": found.pairs}
         return columns, numbers
 
     # ------------------------------------------------------------------------------------ corrections
@@ -197,7 +197,7 @@ def _asked(request: Mapping[str, Any]) -> Thresholds:
 
 
 def _compared(
-    annotated: Sequence[Cell], predicted: Sequence[Cell], found: scene.Comparison
+    annotated: Sequence[Cell], predicted: Sequence[Cell], found: scene.FrameMatch
 ) -> dict[str, list[Cell]]:
     """Matched and wrong predicted cells, and missed annotated ones."""
     partners = set(found.partner.tolist())
