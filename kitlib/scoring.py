@@ -10,13 +10,40 @@ from typing import Any
 
 from kitlib import files
 from kitlib.data import tables
-from kitlib.data.sources import Source, open_source
+from kitlib.data.sources import Frames, Source, Table
 from kitlib.errors import KitError
 from kitlib.metric.comparison import Comparison, compare
 from kitlib.metric.quality import Quality, Rates
 
 # Beside predictions.csv, which has the instances before post-processing.
 _FINAL = "out_of_fold.csv"
+
+
+def open_source(path: Path) -> Source:
+    """A file or folder of cells, whose format is found by looking.
+
+    A file is a CSV table of the competition's kind or COCO JSON, without its images. A folder is one that
+    ``kitlib.data.dataset.open_folder`` reads, or holds annotations without images: label images, Cellpose's
+    files, COCO JSON, zips of ROIs. Of the formats that ``kit predict`` wrote side by side, the one that keeps
+    most of a cell is taken: COCO JSON has overlap, types and scores, a label image neither, a ROI no hole.
+
+    Raises:
+        KitError: there is no such file or folder, its format is another one, or it cannot be read.
+    """
+    if path.is_dir():
+        # Imported where they are needed: that takes longer than to read a table.
+        from kitlib.data import annotations
+
+        return annotations.open_annotations(path)
+    if tables.is_table(path):
+        return Table(path)
+    if path.name.lower().endswith(".json"):
+        from kitlib.data import coco
+
+        return Frames(path, coco.read_alone(path))
+    if not path.exists():
+        raise KitError(f"{path} does not exist")
+    raise KitError(f"{path} is neither a CSV table nor a COCO JSON file; name one of these, or a folder")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kitlib.data import cellpose, coco, dataset, labels, layout, rois
 from kitlib.data.config import DEFAULTS, Finding, Findings
 from kitlib.data.layout import Contents, Key
-from kitlib.data.sources import Frames, Source, open_source
+from kitlib.data.sources import Frames, Source
 from kitlib.data.tables import Size
 from kitlib.errors import KitError
 from kitlib.masks import rle
@@ -30,7 +30,7 @@ _MANY_PARTS = 10
 
 
 def open_annotations(folder: Path) -> Source:
-    """The frames of a folder, as ``sources.open_source`` says.
+    """The frames of a folder, as ``kitlib.scoring.open_source`` says.
 
     Raises:
         KitError: the folder holds no annotation, or one that cannot be read.
@@ -45,7 +45,9 @@ def open_annotations(folder: Path) -> Source:
         return _annotated(folder)
     exported = next((folder / name for name in _EXPORTS if (folder / name).exists()), None)
     if exported is not None and not images:
-        return open_source(exported)
+        return (
+            open_annotations(exported) if exported.is_dir() else Frames(exported, coco.read_alone(exported))
+        )
     if contents.rois and not (images or contents.labels or contents.segs or contents.jsons):
         return _Rois(folder, contents.rois)
     return Frames(folder, _read(images, contents, findings), _sentences(findings))

@@ -1,4 +1,4 @@
-"""Cells to compare, from a file or a folder in any format: CSV table, COCO JSON, label images, ROIs."""
+"""Cells to compare: frames that were read already, or those of a table, one after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Protocol
 
 from kitlib.data import tables
 from kitlib.data.tables import Size
-from kitlib.errors import KitError
 from kitlib.records import Frame
 
 
@@ -42,33 +41,6 @@ class Source(Protocol):
         """
 
 
-def open_source(path: Path) -> Source:
-    """A file or folder of cells, whose format is found by looking.
-
-    A file is a CSV table of the competition's kind or COCO JSON, without its images. A folder is one that
-    ``kitlib.data.dataset.open_folder`` reads, or holds annotations without images: label images, Cellpose's
-    files, COCO JSON, zips of ROIs. Of the formats that ``kit predict`` wrote side by side, the one that keeps
-    most of a cell is taken: COCO JSON has overlap, types and scores, a label image neither, a ROI no hole.
-
-    Raises:
-        KitError: there is no such file or folder, its format is another one, or it cannot be read.
-    """
-    if path.is_dir():
-        # Imported where they are needed: that takes longer than to read a table.
-        from kitlib.data import annotations
-
-        return annotations.open_annotations(path)
-    if tables.is_table(path):
-        return _Table(path)
-    if path.name.lower().endswith(".json"):
-        from kitlib.data import coco
-
-        return Frames(path, coco.read_alone(path))
-    if not path.exists():
-        raise KitError(f"{path} does not exist")
-    raise KitError(f"{path} is neither a CSV table nor a COCO JSON file; name one of these, or a folder")
-
-
 class Frames:
     """Frames that were read already."""
 
@@ -84,7 +56,7 @@ class Frames:
         return self._frames
 
 
-class _Table:
+class Table:
     """A CSV table; its frames are read one after the other."""
 
     def __init__(self, path: Path) -> None:

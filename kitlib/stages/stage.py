@@ -85,7 +85,7 @@ class Stage:
         laid = {name: configs.overlay(own.get(name), value) for name, value in given.items()}
         whole = values | laid
         if self.is_own and given and "from_data" in names and "from_data" not in given:
-            whole |= fitting.left_to_data({self.name: given})[self.name]
+            whole |= parameters.left_to_data({self.name: given})[self.name]
         read = parameters.read(self.name, whole)
         parameters.check_cell_types(read, self.categories)
         return read

@@ -12,11 +12,11 @@ import tifffile
 from PIL import Image
 
 from kitlib.data import coco, tables
-from kitlib.data.sources import open_source
 from kitlib.errors import KitError
 from kitlib.export import pictures, shapes
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
+from kitlib.scoring import open_source
 
 LABELS = np.zeros((6, 8), np.uint8)
 LABELS[0:2, 0:3] = 1
