@@ -23,6 +23,7 @@ _SIZE = (520, 704)
 """(height, width) of every image of the competition."""
 
 _DATE = re.compile(r"_\d{4}-\d{2}-\d{2}_\d{2}h\d{2}m\d{2}s(?=_|$)")
+_PLATE = re.compile(r"([^_]+)_.*_(Vessel-\d+)_")
 
 
 def locate(data: Path | str) -> Path:
@@ -163,6 +164,18 @@ def sample_of(name: str) -> str | None:
     """The sample that a dated file name contains (type, plate, well, vessel and position), or None."""
     sample, found = _DATE.subn("", name)
     return sample if found else None
+
+
+def plate_of(name: str) -> str | None:
+    """The plate in the name of a sample or an image, such as "cort[density] Vessel-401", or None."""
+    found = _PLATE.match(name)
+    return " ".join(found.groups()) if found else None
+
+
+def day_of(name: str) -> str | None:
+    """The day in the name of an image, such as "2020-05-11", or None."""
+    found = _DATE.search(name)
+    return found[0][1:11] if found else None
 
 
 def _with_images(frames: list[Frame], images: dict[str, Path], table: Path, folder: Path) -> list[Frame]:

@@ -122,6 +122,13 @@ def prepared(dataset: Dataset, reading: ReadingConfig, cache: Path) -> Dataset:
     )
 
 
+def sources(data: Path, reading: ReadingConfig) -> dict[str, Path]:
+    """The file of each image in a folder of one's own, by the frame's id."""
+    findings = Findings(data)
+    contents = layout.scan(data, reading.mask_suffixes, findings)
+    return {entry.id: entry.image for entry in layout.entries(contents, reading.mask_suffixes, findings)}
+
+
 def _competition(data: Path) -> Dataset:
     root = competition.locate(data)
     findings = Findings(root)

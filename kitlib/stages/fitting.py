@@ -2,47 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from kitlib.data.proposals import Proposal
 from kitlib.inputs.config import AugmentConfig
 from kitlib.stages.parameters import Training
-
-#: The parameters of 03 in whose place the data decide.
-_FITTED: dict[str, tuple[tuple[str, str], ...]] = {
-    "scales": (
-        ("augment", "scale"),
-        ("augment", "scale_by_type"),
-        ("predict_config", "scales"),
-        ("predict_config", "scales_by_type"),
-    ),
-    "crop": (("augment", "crop"),),
-    "anchors": (("model_options", "anchor_sizes"),),
-    "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
-}
-
-
-def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left to the data in 03, where a user chose some parameters: the others, as ``from_data``.
-
-    Args:
-        chosen: by stage, the parameters that the user chose.
-
-    Example:
-        >>> left_to_data({"03_train": {"augment": {"crop": [256, 256]}}})
-        {'03_train': {'from_data': ['scales', 'anchors', 'grey_levels']}}
-    """
-    given = chosen.get("03_train") or {}
-    if "from_data" in given:
-        return {}
-    left = [
-        name
-        for name, paths in _FITTED.items()
-        if not any(key in (given.get(parameter) or {}) for parameter, key in paths)
-    ]
-    return {"03_train": {"from_data": left}}
 
 
 def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Training, dict[str, str]]:

@@ -40,6 +40,18 @@ _RENAMED = {
 
 ExportFormat = Literal["labels", "outlines", "rois", "coco", "geojson", "table"]
 Fitted = Literal["scales", "crop", "anchors", "grey_levels"]
+#: The parameters of 03 in whose place the data decide.
+_FITTED: dict[str, tuple[tuple[str, str], ...]] = {
+    "scales": (
+        ("augment", "scale"),
+        ("augment", "scale_by_type"),
+        ("predict_config", "scales"),
+        ("predict_config", "scales_by_type"),
+    ),
+    "crop": (("augment", "crop"),),
+    "anchors": (("model_options", "anchor_sizes"),),
+    "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
+}
 SomePredictConfig = Annotated[dict[str, Any], Part(PredictConfig)]
 _ADAMW = OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0)
 _VIEWS = AugmentConfig(crop=(192, 192), scale=(1.2, 1.8))
@@ -342,6 +354,27 @@ def counted(stage: str, values: Mapping[str, Any]) -> Counted:
     # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
     after = config.affecting(found, "after", always=True)
     return Counted(everything, training, everything - after - config.affecting(found, "evaluation", "length"))
+
+
+def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left to the data in 03, where a user chose some parameters: the others, as ``from_data``.
+
+    Args:
+        chosen: by stage, the parameters that the user chose.
+
+    Example:
+        >>> left_to_data({"03_train": {"augment": {"crop": [256, 256]}}})
+        {'03_train': {'from_data': ['scales', 'anchors', 'grey_levels']}}
+    """
+    given = chosen.get("03_train") or {}
+    if "from_data" in given:
+        return {}
+    left = [
+        name
+        for name, paths in _FITTED.items()
+        if not any(key in (given.get(parameter) or {}) for parameter, key in paths)
+    ]
+    return {"03_train": {"from_data": left}}
 
 
 def training_settings(given: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from kitlib import config
 from kitlib.data import competition
 from kitlib.errors import KitError, unknown
-from kitlib.stages import fitting, notebooks, parameters
+from kitlib.stages import notebooks, parameters
 from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
 #: Parameters that name files.
@@ -70,7 +70,7 @@ def plan(
         read = _read_setting(setting, own)
         values, chosen = config.overlay(values, read), config.overlay(chosen, read)
     if own_data:
-        values = config.overlay(values, fitting.left_to_data(chosen))
+        values = config.overlay(values, parameters.left_to_data(chosen))
     return Plan(Path(profile).stem, parameters.check(values, categories), folder, device)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from kitlib import config as configs
 from kitlib import export, files, offline
-from kitlib.data import competition, proposals, synthetic
+from kitlib.data import competition, planes, proposals, synthetic
 from kitlib.data import dataset as datasets
 from kitlib.data.config import ReadingConfig
-from kitlib.data.images import read_pixels
+from kitlib.data.images import read_image
 from kitlib.data.tiff import pixel_size
 from kitlib.errors import KitError, unknown
 from kitlib.inputs.config import AugmentConfig
@@ -88,7 +88,7 @@ class Stage:
         laid = {name: configs.overlay(own.get(name), value) for name, value in given.items()}
         whole = values | laid
         if self.is_own and given and "from_data" in names and "from_data" not in given:
-            whole |= fitting.left_to_data({self.name: given})[self.name]
+            whole |= parameters.left_to_data({self.name: given})[self.name]
         read = parameters.read(self.name, whole)
         parameters.check_cell_types(read, self.categories)
         return read
@@ -108,6 +108,12 @@ class Stage:
         trained = self.out / "03_train" / "config.yaml"
         return tuple(configs.read_yaml(trained).get("categories", ())) if trained.is_file() else ()
 
+    @property
+    def reading(self) -> ReadingConfig:
+        """How 03 has read images of the user's own."""
+        known = self.out / "03_train" / _READING
+        return configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig()
+
     def dataset(self, reading: ReadingConfig | None = None) -> datasets.Dataset:
         """The frames of the data, ready for training and prediction.
 
@@ -118,8 +124,7 @@ class Stage:
         Raises:
             KitError: as ``kitlib.data.dataset.open_folder``; or no image is labelled, with ``reading`` given.
         """
-        known = self.out / "03_train" / _READING
-        chosen = reading or (configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig())
+        chosen = reading or self.reading
         found = datasets.open_folder(self.data, chosen)
         if reading is not None:
             configs.save(reading, self.folder / _READING)
@@ -255,13 +260,16 @@ class Stage:
         """
         if not self.is_own or not formats:
             return
-        paths, folder = {frame.id: frame.path for frame in images}, self.folder / "predictions"
+        shown, folder = {frame.id: frame.path for frame in images}, self.folder / "predictions"
+        # What was predicted may be a copy of 8 bits; the file has the numbers to measure.
+        sources = datasets.sources(self.data, self.reading)
         written = []
         for frame in frames:
-            path = paths[frame.id]
+            path, source = shown[frame.id], sources[frame.id]
             if path is not None:
-                pixels = read_pixels(path)
-                written.append(export.write(frame, pixels, folder, formats, pixel_size(path)))
+                pixels = planes.read_channels(source, self.reading)
+                result = export.Result(frame, pixels, read_image(path), pixel_size(source))
+                written.append(export.write(result, folder, formats))
         export.join(folder, written)
         print(f"{folder}: the cells of {len(written)} images as {', '.join(formats)}")
 

@@ -16,7 +16,6 @@ from PIL import Image
 from kitlib import config, stages, train
 from kitlib.data import competition, synthetic
 from kitlib.data.images import read_image
-from kitlib.export import to_labels
 from kitlib.stages import record
 
 pytestmark = pytest.mark.slow
@@ -44,7 +43,7 @@ def folder(place: Path) -> Path:
         tifffile.imwrite(
             part / f"{frame.id}.ome.tif", np.stack([picture // 3, picture]), metadata={"axes": "CYX"}
         )
-        tifffile.imwrite(part / f"{frame.id}_masks.tif", to_labels(frame))
+        tifffile.imwrite(part / f"{frame.id}_masks.tif", frame.to_labels())
     return place / "own"
 
 

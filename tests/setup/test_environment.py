@@ -29,7 +29,12 @@ MODULES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-CONDA = {"jupyter_client": "jupyter-client", "pytorch": "torch", "py-opencv": "opencv-python-headless"}
+CONDA = {
+    "jupyter_client": "jupyter-client",
+    "playwright-python": "playwright",
+    "py-opencv": "opencv-python-headless",
+    "pytorch": "torch",
+}
 
 # Used all the same: as programs (kaggle needs six but does not say so), by detectron2 and torch, as a viewer.
 NOT_IMPORTED = {"ipykernel", "ipywidgets", "jupyterlab", "kaggle", "six", "tensorboard", "torchvision"}

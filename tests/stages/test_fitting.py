@@ -62,9 +62,9 @@ def test_weights_that_were_trained_before_keep_their_grey_levels():
     ],
 )
 def test_what_the_user_chose_is_not_left_to_the_data(chosen, left):
-    assert fitting.left_to_data({"03_train": chosen}) == {"03_train": {"from_data": left}}
+    assert parameters.left_to_data({"03_train": chosen}) == {"03_train": {"from_data": left}}
 
 
 def test_what_is_left_to_the_data_may_be_said_outright():
     chosen = {"from_data": ["crop"], "augment": {"crop": [64, 64]}}
-    assert fitting.left_to_data({"03_train": chosen}) == {}
+    assert parameters.left_to_data({"03_train": chosen}) == {}
