@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,16 @@ def write_notebook(path: Path, *cells: dict[str, Any]) -> Path:
 def write_notebook_fixture():
     """``write_notebook(path, cell("code", source, tags=["parameters"]), ...)``, and ``cell``."""
     return write_notebook, cell
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port for a server, outside the range from which the system gives ports to whoever asks for any."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    pytest.skip("no free port was found")
 
 
 @pytest.fixture

@@ -45,14 +45,19 @@ class Notebook:
     def interrupt(self, code: str) -> tuple[str, list[str]]:
         """Run a cell and interrupt it once ``sleeper`` is written: the error's name, the lines that show."""
         self.sleeper.unlink(missing_ok=True)
-        sent = self.client.execute(code)
+        sent, shown = self.client.execute(code), ("", [""])
         wait_until(lambda: self.sleeper.is_file() and self.sleeper.read_text())
         self.manager.interrupt_kernel()
         while True:
             message = self.client.get_iopub_msg(timeout=60)
-            mine = message["parent_header"].get("msg_id") == sent
-            if mine and message["msg_type"] == "error":
-                return message["content"]["ename"], message["content"]["traceback"]
+            content = message["content"]
+            if message["parent_header"].get("msg_id") != sent:
+                continue
+            if message["msg_type"] == "error":
+                shown = content["ename"], content["traceback"]
+            # Cells that are sent before the kernel is idle again would be dropped, because of the error.
+            if content.get("execution_state") == "idle":
+                return shown
 
     def close(self) -> None:
         self.client.stop_channels()

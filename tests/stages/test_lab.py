@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -170,10 +169,8 @@ def wait_for(port: int, process: subprocess.Popen, log: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_jupyterlab_serves_the_copies_with_a_kernel_of_this_python(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_jupyterlab_serves_the_copies_with_a_kernel_of_this_python(tmp_path: Path, free_port: int) -> None:
+    port = free_port
     options = ["--no-browser", f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--allow-root"]
     root = Path(launch.__file__).parents[2]
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPATH": str(root)}

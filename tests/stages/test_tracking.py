@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -109,23 +108,20 @@ def test_a_run_that_fails_is_marked_so(run: Path) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path, free_port: int) -> Iterator[str]:
     """The address of a real MLflow server with a database of its own."""
     if PROGRAM is None or subprocess.run([PROGRAM, "server", "--help"], capture_output=True).returncode:
         pytest.skip("no MLflow server: pip install mlflow, or name its program in KIT_MLFLOW")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    host, _, port = address.partition(":")
+    address = f"http://127.0.0.1:{free_port}"
     store, kept = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "kept"
-    command = [PROGRAM, "server", "--host", host, "--port", port, "--workers", "1"]
+    command = [PROGRAM, "server", "--host", "127.0.0.1", "--port", str(free_port), "--workers", "1"]
     command += ["--backend-store-uri", store, "--artifacts-destination", str(kept)]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with (tmp_path / "server.txt").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**plain, "DO_NOT_TRACK": "true"})
     try:
-        wait_for(f"http://{address}/health", process, tmp_path / "server.txt")
-        yield f"http://{address}"
+        wait_for(f"{address}/health", process, tmp_path / "server.txt")
+        yield address
     finally:
         process.terminate()
         process.wait(60)

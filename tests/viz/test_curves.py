@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kitlib import viz
@@ -104,3 +105,13 @@ def test_one_evaluation_is_bars_and_a_sentence_says_what_is_normal(drawn, tmp_pa
     assert [text.get_text() for text in last.get_xticklabels()] == ["astro", "cort", "all"]
     assert last.get_title(loc="left") == "Score before tuning, iteration 3"
     assert "may rise while the model improves" in " ".join(figure.get_supxlabel().split())
+
+
+def test_losses_of_runs_share_an_axis() -> None:
+    first = pd.DataFrame({"iteration": [1, 2], "total_loss": [3.0, 2.0], "loss_mask_stage0": [1.0, 0.5]})
+    second = first.assign(loss_mask_stage1=[0.25, None])
+    total, masks = viz.curves.losses_of_runs({"demo": first, "mine": second}).axes
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in masks.get_lines()}
+    assert drawn["demo"] == [1.0, 0.5]
+    assert drawn["mine"] == [1.25, 0.5]
+    assert [text.get_text() for text in total.get_legend().get_texts()] == ["demo", "mine"]
