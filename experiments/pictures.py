@@ -17,7 +17,6 @@ from PIL import Image
 
 from kitlib import files, viz
 from kitlib.data import competition, synthetic, tables
-from kitlib.export import to_labels
 from kitlib.records import Frame
 from kitlib.stages import record, stage
 
@@ -51,7 +50,7 @@ def own_folder(folder: Path) -> None:
             if frame.category == "cort" and frame.path is not None:
                 path = files.make_folder(folder / part) / f"{frame.id}.png"
                 shutil.copy(frame.path, path)
-                Image.fromarray(to_labels(frame)).save(path.with_name(f"{frame.id}_masks.png"))
+                Image.fromarray(frame.to_labels()).save(path.with_name(f"{frame.id}_masks.png"))
 
 
 def main() -> None:

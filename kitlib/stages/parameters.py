@@ -177,6 +177,8 @@ class Training(_Tuned, _Network, _Labelled):
 
     from_data: tuple[Fitted, ...] = ("scales", "crop", "anchors", "grey_levels")
     """Of your own images: what the cells decide."""
+    corrections: str = ""
+    """Cells corrected by hand: a corrections.csv that the viewer saved; empty: none."""
     cleaning: CleaningConfig = CleaningConfig()
     """Cleaning of the masks that train, e.g. {"fill_holes": True, "keep_largest": True}."""
     predict_config: Annotated[PredictConfig, Affects("after", where="keeps_last_weights")] = PredictConfig(

@@ -16,7 +16,7 @@ from kitlib.stages import notebooks, parameters
 from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
 #: Parameters that name files.
-_FILES = ("weights", "post_processing")
+_FILES = ("weights", "post_processing", "corrections")
 Device = Literal["cpu", "gpu"]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kitlib import config as configs
 from kitlib import export, files, offline
 from kitlib.data import competition, planes, proposals, synthetic
+from kitlib.data import corrections as manual
 from kitlib.data import dataset as datasets
 from kitlib.data.config import ReadingConfig
 from kitlib.data.images import read_image
@@ -134,6 +135,20 @@ class Stage:
                     "beside the images, or segment the images with the weights of a run: kit predict"
                 )
         return datasets.prepared(found, chosen, self.cache / "images") if self.is_own else found
+
+    def corrected(self, frames: Sequence[Frame], corrections: str) -> list[Frame]:
+        """The labelled images with cells that were corrected by hand.
+
+        Args:
+            frames: as they were annotated.
+            corrections: a file of the viewer, see ``kitlib.data.corrections``; "" for none.
+        """
+        if not corrections:
+            return list(frames)
+        found = manual.apply(frames, _named(corrections))
+        changed = sum(new is not old for new, old in zip(found, frames, strict=True))
+        print(f"{changed} images have the cells of {corrections}")
+        return found
 
     def test(self) -> list[Frame]:
         """The images to predict, without cells."""
