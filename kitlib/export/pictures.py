@@ -29,6 +29,9 @@ PALETTE = (
     (120, 150, 255),
 )
 _HIGHEST_16_BIT = 65_535
+#: Cells whose pixels are listed together: a call for each is slow, and one for all needs much memory where
+#: cells cover a large frame.
+_CELLS_AT_ONCE = 256
 
 
 def to_labels(frame: Frame) -> NDArray[np.integer]:
@@ -49,8 +52,11 @@ def to_labels(frame: Frame) -> NDArray[np.integer]:
     labels = np.zeros(frame.height * frame.width, kind)
     cells = list(frame.cells)
     # The best cell comes last and takes its pixels from the others.
-    for number in reversed(overlap.rank(cells)):
-        labels[rle.pixels([cells[number].mask])[0]] = number + 1
+    order = overlap.rank(cells)[::-1]
+    for first in range(0, len(order), _CELLS_AT_ONCE):
+        numbers = order[first : first + _CELLS_AT_ONCE]
+        for number, pixels in zip(numbers, rle.pixels([cells[n].mask for n in numbers]), strict=True):
+            labels[pixels] = number + 1
     return labels.reshape(frame.height, frame.width)
 
 
