@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,25 @@ def real_competition(real_data: Path) -> Path:
 def real_annotations(real_data: Path) -> Path:
     """41,479 real annotations of 506 images, without pixels."""
     return real_data / "sartorius-real" / "extra" / "train_annotations_no_hidden.csv.gz"
+
+
+@pytest.fixture
+def predict_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions run in the test's own process, by the same code: a child needs seconds to import torch."""
+    from kitlib.predict import __main__, job
+    from kitlib.runtime.progress import Row, follow
+
+    def call(
+        module: str, args: Sequence[str], out: Path, *, progress: str, on_row: Callable[[Row], None], **_: Any
+    ) -> None:
+        rows = follow(out / progress)
+        next(rows)
+        monkeypatch.setattr(sys, "argv", [module, *args])
+        __main__.main()
+        for row in next(rows):
+            on_row(row)
+
+    monkeypatch.setattr(job.launch, "launch", call)
 
 
 @pytest.fixture
