@@ -33,6 +33,29 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(len(mine)))
 
 
+# The files that take longest, the longest first: one of them begun last would leave the other cores idle.
+_FIRST = (
+    "notebooks/test_notebooks.py",
+    "kaggle/test_rehearse.py",
+    "train/test_job.py",
+    "setup/test_hygiene.py",
+    "predict/test_job.py",
+    "stages/test_runner.py",
+    "train/test_paper.py",
+    "train/test_hanging.py",
+    "runtime/test_launch.py",
+    "train/test_shared_memory.py",
+    "stages/test_segment.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, put the files that take longest first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        rank = {Path(__file__).parent / name: place for place, name in enumerate(_FIRST)}
+        items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real cells (``KIT_REAL_DATA``, or ../shared/data); skips where there is none."""
