@@ -25,9 +25,9 @@ from kitlib.train.schedule import ScheduleConfig
 
 pytestmark = pytest.mark.slow
 
-# Trainings one after the other, of a loss that is a mean over images, in the kit's own loader, steps and loop.
-# With "norm" there is a BatchNorm over the images, with "faulty" process 1 gives up in iteration 5. It counts
-# what the processes exchange.
+# Trainings one after the other, in the kit's own loader, steps and loop. The loss is a mean over images. With
+# "norm" there is a BatchNorm over the images, with "faulty" process 1 gives up in iteration 5. Counted is what
+# the processes exchange.
 TOY = """
 import sys, torch
 from collections import Counter
@@ -217,9 +217,7 @@ def workers(out: Path) -> dict[int, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
-def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(
-    make_config, alone, tmp_path
-):
+def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(make_config, alone, tmp_path):
     out = tmp_path / "out"
     config = make_config(max_iter=100_000, checkpoint_every=2, schedule=ScheduleConfig(), val="")
 
