@@ -29,6 +29,7 @@ Options of the main job:
   --help-parameters STAGE
                    list the parameters of a notebook (or all): type, bounds, default, help, what a change affects
   --force          run stages again that are finished
+  --track mlflow   keep the run in MLflow as well, which needs: .venv/bin/pip install mlflow-skinny
 
 A finished stage is skipped, an interrupted one goes on where it was.
 

@@ -4,7 +4,7 @@ Three lines segment an image::
 
     model = kitlib.load("outputs/demo")
     frame = model("well_A1.tif")
-    labels = kitlib.to_labels(frame)
+    labels = frame.to_labels()
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kitlib.export.pictures import to_labels as to_labels
-    from kitlib.stages.segment import load as load
+    from kitlib.stages.trained import load as load
 
 __version__ = "0.1.0"
 
-# Imported when they are asked for: torch takes seconds.
-_LAZY = {"load": "kitlib.stages.segment", "to_labels": "kitlib.export.pictures"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'kitlib' has no attribute '{name}'")
-    return getattr(import_module(_LAZY[name]), name)
+    # Imported when it is asked for: torch takes seconds.
+    if name == "load":
+        return import_module("kitlib.stages.trained").load
+    raise AttributeError(f"module 'kitlib' has no attribute '{name}'")

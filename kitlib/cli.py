@@ -41,31 +41,33 @@ def kit() -> None:
 
 @kit.command()
 @click.argument("truth", type=click.Path(path_type=Path))
-@click.argument("predictions", type=click.Path(path_type=Path))
-@click.option("--by", type=click.Choice(["image", "category", "threshold"]), help="Show the parts as well.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def score(truth: Path, predictions: Path, by: str | None, as_json: bool) -> None:
-    """Score PREDICTIONS (predictions.csv or submission.csv) against TRUTH (as train.csv)."""
-    from kitlib import metric
-    from kitlib.data import tables
+@click.argument("predicted", type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    type=click.Choice(["category", "threshold", "image"]),
+    default="category",
+    show_default=True,
+    help="The rows of the table: measures, with a column a type; IoU thresholds; or images.",
+)
+@click.option("--predicted-only", is_flag=True, help="Leave out the true images that have no predictions.")
+@click.option("--out", type=click.Path(path_type=Path), help="A .json or .csv file for all measures.")
+@click.option("--json", "as_json", is_flag=True, help="Print what --out FILE.json has, instead of a table.")
+def score(
+    truth: Path, predicted: Path, by: str, predicted_only: bool, out: Path | None, as_json: bool
+) -> None:
+    """Score the cells of PREDICTED against those of TRUTH.
 
-    sizes = {} if tables.has_sizes(predictions) else tables.read_sizes(truth)
-    try:
-        result = metric.score_in_step(tables.iter_cells(truth), tables.iter_cells(predictions, sizes))
-    except tables.ScatteredRows:
-        result = metric.score(tables.read_cells(truth), tables.read_cells(predictions, sizes))
-    parts = {
-        "image": result.by_image,
-        "category": result.by_category,
-        "threshold": {f"{t:.2f}": value for t, value in result.by_threshold.items()},
-    }
-    if as_json:
-        values = {"map": result.mean, **({f"by_{by}": parts[by]} if by else {})}
-        click.echo(json.dumps({**values, "counts": [c._asdict() for c in result.counts]}))
-        return
-    for name, value in (parts[by] if by else {}).items():
-        click.echo(f"{name}\t{value:.4f}")
-    click.echo(f"map\t{result.mean:.4f}")
+    Each is a CSV table (train.csv, out_of_fold.csv, submission.csv), a COCO JSON file, or a folder of label
+    images, COCO JSON, Cellpose's files or ROIs of ImageJ, with or without images, such as kit predict writes.
+    """
+    from kitlib import scoring
+
+    if out:
+        scoring.check_out(out)
+    scored = scoring.score(truth, predicted, predicted_only)
+    if out:
+        scoring.write(out, scored)
+    click.echo(json.dumps(scoring.document(scored)) if as_json else scoring.text(scored, by))
 
 
 class _FormatOption(click.Option):
@@ -79,6 +81,15 @@ class _FormatOption(click.Option):
         return super().get_help_record(ctx)
 
 
+def _channel(context: click.Context, option: click.Parameter, text: str | None) -> int | str | None:
+    """The number of a channel, or "grey"."""
+    if text in (None, "grey"):
+        return text
+    if not text.isdecimal():
+        raise click.BadParameter(f"'{text[:80]}' is neither a number from 0 nor grey")
+    return int(text)
+
+
 @kit.command()
 @click.argument("run_or_weights")
 @click.argument("images", nargs=-1, required=True)
@@ -90,26 +101,61 @@ class _FormatOption(click.Option):
     type=click.FloatRange(0, min_open=True),
     help="Micrometres, for the tables; left out: what the file of an image says.",
 )
+@click.option("--plane", type=click.IntRange(min=0), help="Of several planes in a file, this one, from 0.")
+@click.option("--projection", type=click.Choice(["max", "mean"]), help="All planes of a file as one image.")
+@click.option("--channel", callback=_channel, help="Of several channels, this one, from 0; grey: their mean.")
 def predict(
-    run_or_weights: str, images: tuple[str, ...], out: str, formats: str, gpus: int, pixel_size: float | None
+    run_or_weights: str,
+    images: tuple[str, ...],
+    out: str,
+    formats: str,
+    gpus: int,
+    pixel_size: float | None,
+    **choices: int | str | None,
 ) -> None:
     """Find the cells of IMAGES (files, folders, patterns) with a run's best weights, or a .pth file.
 
+    Each plane and channel of a file is an image of its own, unless the run's training or an option chooses.
     A call that was interrupted goes on where it stopped; images that are finished are not done again.
     """
     from kitlib.export import check as check_formats
-    from kitlib.stages import notebooks, segment
+    from kitlib.stages import new_images, notebooks, segment, trained
 
     chosen = check_formats(name.strip() for name in formats.split(",")) if formats else None
-    recipe, folder = segment.recipe(run_or_weights), notebooks.whole_path(out)
-    frames, unreadable = segment.find_images(images, folder)
-    done = segment.segment(recipe, frames, folder, chosen, gpus, pixel_size)
+    given = {name: value for name, value in choices.items() if value is not None}
+    recipe, folder = trained.recipe(run_or_weights, given), notebooks.whole_path(out)
+    found, unreadable = new_images.find(images, recipe.reading, folder)
+    if not found:
+        raise KitError(f"not one image can be read; {next(iter(unreadable.values()))}")
+    done = segment.segment(recipe, found, folder, chosen, gpus, pixel_size)
     for name, reason in (unreadable | done.skipped).items():
         click.echo(f"left out: {name}: {reason}", err=True)
+    if done.limited:
+        limit = f"images at the limit of {recipe.predict.max_cells:,} instances"
+        click.echo(f"{limit}: {done.limited}; cut them into parts if cells are missing")
     before = f", {done.unchanged} of them finished before" if done.unchanged else ""
     click.echo(f"{folder}: {done.images} images{before}, {done.cells:,} cells")
     if unreadable or done.skipped:
         sys.exit(1)
+
+
+@kit.command()
+@click.argument("run_or_weights")
+@click.option("--out", required=True, help="The TorchScript file to write, such as network.pt.")
+def export_model(run_or_weights: str, out: str) -> None:
+    """Write the network of a run, or of a .pth file, for programs that have PyTorch and torchvision alone.
+
+    Tiles, scales and post-processing are not part of it; the README says what it takes and gives.
+    """
+    from kitlib.predict import traced
+    from kitlib.stages import notebooks, trained
+
+    recipe, target = trained.recipe(run_or_weights), notebooks.whole_path(out)
+    if len(recipe.weights) > 1:
+        names = ", ".join(map(str, recipe.weights))
+        raise KitError(f"{run_or_weights} has an ensemble of networks; name one of them: {names}")
+    categories = traced.write(recipe.weights[0], target, recipe.predict)
+    click.echo(f"{target}: classes {', '.join(categories)}")
 
 
 @kit.command()
@@ -181,7 +227,9 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
 @click.option(
     "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
 )
-@click.option("--data", default="", help="The competition's folder; left out: synthetic cells.")
+@click.option(
+    "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
+)
 @click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
 @click.option(
     "--gpus",
@@ -196,7 +244,7 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     "settings",
     multiple=True,
     metavar="STAGE.NAME=VALUE",
-    help="A parameter, such as 03_train.max_iter=100 or 03.optim.name=sgd; see --help-parameters.",
+    help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
 )
 @click.option(
     "--help-parameters",
@@ -207,6 +255,7 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     help='List the parameters of a stage, such as 03, or of "all", and exit.',
 )
 @click.option("--force", is_flag=True, help="Run finished stages again.")
+@click.option("--track", type=click.Choice(["mlflow"]), help="Also keep the run in MLflow.")
 def run(
     profile: str,
     data: str,
@@ -216,23 +265,62 @@ def run(
     last: str,
     settings: tuple[str, ...],
     force: bool,
+    track: str | None,
 ) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
     from kitlib import stages
-    from kitlib.stages import notebooks, record, stage
+    from kitlib.stages import notebooks, record, stage, tracking
 
     notebooks.check_text(notebooks.ROOT)
     first, last = stages.resolve(first), stages.resolve(last)
-    plan = stages.plan(
-        profile, settings, {"gpus": gpus} if gpus >= 0 else {}
-    )  # complain before anything is made
+    common = {"gpus": gpus} if gpus >= 0 else {}
+    # Before synthetic cells are made.
+    plan = stages.plan(profile, settings, common, own_data=stage.is_own(data))
     target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
     folder = stage.locate_data(data)
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
-    rows = stages.run(plan, folder, target, first, last, force, click.echo)
+    with tracking.track(track, target) as after:
+        rows = stages.run(plan, folder, target, first, last, force, click.echo, after)
     click.echo("\n" + record.table(rows))
+    click.echo(f"\nthe report: {target / 'report.html'}")
+
+
+@kit.command()
+@click.argument("outputs", required=False, type=click.Path(path_type=Path))
+def runs(outputs: Path | None) -> None:
+    """List the runs in OUTPUTS: stages done, scores, time, profile and data.  [default: outputs]"""
+    from kitlib.stages import notebooks
+    from kitlib.stages.report import runs as found
+
+    click.echo(found.table(outputs or notebooks.ROOT / "outputs"))
+
+
+@kit.command()
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def compare(folders: tuple[Path, ...]) -> None:
+    """Compare each RUN with the first: parameters, scores with 90 % intervals, losses; writes a page.
+
+    Scores are of the validation images that all runs have, each predicted by a model that never saw it.
+    """
+    from kitlib.stages.report import compare as comparison
+
+    found, page = comparison.compare([folder.resolve() for folder in folders])
+    click.echo(comparison.text(found.table()))
+    click.echo("\n" + "\n".join([*found.sentences, f"the page: {page}"]))
+
+
+@kit.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", metavar="[JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+def lab(options: tuple[str, ...]) -> None:
+    """Open JupyterLab on copies of the notebooks, in outputs/lab.
+
+    A copy that you changed is never overwritten.
+    """
+    from kitlib.stages import lab as jupyter
+
+    jupyter.start(options, click.echo)
 
 
 @kit.command()

@@ -225,9 +225,10 @@ def dumps(config: Any) -> str:
     return format_yaml(to_dict(config))
 
 
-def format_yaml(values: Any) -> str:
+def format_yaml(values: Any, one_line: bool = False) -> str:
     """Plain values as YAML text, which ``parse_yaml`` and other readers of YAML take for the same values."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+    form = {"default_flow_style": True, "width": float("inf")} if one_line else {"default_flow_style": None}
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, **{"width": 100, **form})
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 from kitlib import files
 from kitlib.errors import KitError
+from kitlib.masks import rle
 from kitlib.masks.rle import RLE
+
+# Cells whose pixels are in memory at once.
+_CELLS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,15 @@ class Cell:
     def confidence(self) -> float:
         """The score; 1 for an annotated cell, which has none."""
         return 1.0 if self.score is None else self.score
+
+
+def rank(cells: Sequence[Cell]) -> list[int]:
+    """Indices of the cells, best score first; ties go to the larger cell, then to the mask's text, so that
+    the result does not depend on the order in which cells were given."""
+    areas = rle.areas([cell.mask for cell in cells])
+    return sorted(
+        range(len(cells)), key=lambda i: (-cells[i].confidence, -areas[i], cells[i].mask["counts"], i)
+    )
 
 
 def voted_category(votes: Iterable[tuple[str, float]]) -> str | None:
@@ -99,6 +112,32 @@ class Frame:
         if isinstance(self.cells, _StoredCells):
             return self.cells.scored
         return any(cell.score is not None for cell in self.cells)
+
+    def to_labels(self) -> NDArray[np.integer]:
+        """The label image, (H, W): 0 is background, cell number n of the frame is n, from 1.
+
+        A pixel of several cells gets the best one's number, see ``rank``. A cell with no pixel of its own is
+        thus absent, and the other cells still have their numbers.
+
+        Returns:
+            uint16; uint32 for a frame of more than 65,535 cells.
+
+        Example:
+            >>> left, right = rle.from_labels(np.array([[7, 7, 0, 9]]))
+            >>> Frame("id", None, 1, 4, (Cell(left, "cort"), Cell(right, "cort"))).to_labels().tolist()
+            [[1, 1, 0, 2]]
+        """
+        kind = np.uint16 if len(self.cells) <= np.iinfo(np.uint16).max else np.uint32
+        labels = np.zeros(self.height * self.width, kind)
+        cells = list(self.cells)
+        # The best cell comes last and takes its pixels from the others.
+        numbers = rank(cells)[::-1]
+        for start in range(0, len(numbers), _CELLS_AT_ONCE):
+            part = numbers[start : start + _CELLS_AT_ONCE]
+            pixels = rle.pixels([cells[number].mask for number in part])
+            for number, of_cell in zip(part, pixels, strict=True):
+                labels[of_cell] = number + 1
+        return labels.reshape(self.height, self.width)
 
 
 def write_frames(path: Path | str, frames: Iterable[Frame]) -> Path:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -59,45 +63,78 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess:
 # ------------------------------------------------------------------------------------------- score
 
 
+def column(text: str, name: str) -> dict[str, str]:
+    """A column of a printed table, by the first one."""
+    head, *rows = [re.split(r"\s{2,}", line) for line in text.split("\n\n")[-1].splitlines()]
+    return {row[0]: row[head.index(name)] for row in rows if row[0]}
+
+
 def test_score_by_hand(truth: Path, found: Path) -> None:
-    assert call("score", truth, found).stdout == "map\t0.3000\n"
+    text = call("score", truth, found).stdout
+    assert text.splitlines()[0].split() == ["astro", "cort", "all"]
+    shown = column(text, "all")
+    assert shown["the competition's metric"] == "0.3000"
+    assert (shown["images"], shown["true cells"], shown["predicted cells"]) == ("2", "3", "3")
+    assert (shown["precision, IoU 0.50"], shown["AP, IoU 0.50"]) == ("0.6667", "0.5000")
+    assert shown["COCO AP, IoU 0.50"] == "-"
+    assert column(text, "cort")["the competition's metric"] == "0.6000"
+    assert column(text, "astro")["panoptic quality PQ"] == "0.0000"
 
 
 def test_score_by_image(truth: Path, found: Path) -> None:
-    lines = call("score", truth, found, "--by", "image").stdout.splitlines()
-    assert lines == ["0030e5\t0.6000", "1e12\t0.0000", "map\t0.3000"]
-
-
-def test_score_by_category(truth: Path, found: Path) -> None:
-    lines = call("score", truth, found, "--by", "category").stdout.splitlines()
-    assert lines == ["astro\t0.0000", "cort\t0.6000", "map\t0.3000"]
+    text = call("score", truth, found, "--by", "image").stdout
+    assert column(text, "metric") == {name: f"{value:.4f}" for name, value in BY_IMAGE.items()}
+    assert column(text, "true") == {"0030e5": "2", "1e12": "1"}
 
 
 def test_score_by_threshold(truth: Path, found: Path) -> None:
-    lines = call("score", truth, found, "--by", "threshold").stdout.splitlines()
-    assert lines[:5] == ["0.50\t0.5000", "0.55\t0.5000", "0.60\t0.5000", "0.65\t0.5000", "0.70\t0.1667"]
-    assert len(lines) == 11
+    text = call("score", truth, found, "--by", "threshold").stdout
+    assert list(column(text, "tp").values()) == ["2"] * 4 + ["1"] * 6
+    assert list(column(text, "ap").values()) == ["0.5000"] * 4 + ["0.2000"] * 6
 
 
-@pytest.mark.parametrize("by", [None, "image", "category", "threshold"])
-def test_score_as_one_json_object(truth: Path, found: Path, by: str | None) -> None:
-    values = json.loads(call("score", truth, found, "--json", *(["--by", by] if by else [])).stdout)
-    assert values["map"] == pytest.approx(0.3)
-    assert values["counts"][0] == {"threshold": 0.5, "tp": 2, "fp": 1, "fn": 1}
-    assert {k for k in values if k.startswith("by_")} == ({f"by_{by}"} if by else set())
-    if by == "image":
-        assert values["by_image"] == pytest.approx(BY_IMAGE)
+def test_score_as_one_json_object(truth: Path, found: Path, tmp_path: Path) -> None:
+    values = json.loads(call("score", truth, found, "--json", "--out", tmp_path / "out.json").stdout)
+    assert values == json.loads((tmp_path / "out.json").read_text())
+    assert values["map"] == values["all"]["map"] == pytest.approx(0.3)
+    assert {name: image["map"] for name, image in values["by_image"].items()} == pytest.approx(BY_IMAGE)
+    by_type = {name: quality["map"] for name, quality in values["by_type"].items()}
+    assert by_type == pytest.approx({"astro": 0, "cort": 0.6})
+    assert (values["notes"], values["unpredicted"]) == ([], [])
+    rates = values["all"]["rates"][0]
+    assert [rates[name] for name in ("threshold", "tp", "fp", "fn")] == [0.5, 2, 1, 1]
+
+
+def test_score_as_csv(truth: Path, found: Path, tmp_path: Path) -> None:
+    call("score", truth, found, "--out", tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [(row["of"], row["name"]) for row in rows] == [
+        *(("all", ""), ("type", "astro"), ("type", "cort"), ("image", "0030e5"), ("image", "1e12"))
+    ]
+    assert [float(row["map"]) for row in rows] == pytest.approx([0.3, 0, 0.6, 0.6, 0])
+    assert (rows[0]["tp_0.50"], rows[0]["fp_0.95"], rows[0]["coco_ap"]) == ("2", "2", "")
+    with pytest.raises(KitError, match=r"out\.txt must end in \.json or \.csv"):
+        call("score", truth, found, "--out", tmp_path / "out.txt")
 
 
 def test_a_submission_is_scored_at_the_size_of_the_truth(truth: Path, tmp_path: Path) -> None:
     rows = [f"{f.id},{rle.to_text(c.mask)}" for f in TRUTH for c in f.cells]
     (tmp_path / "submission.csv").write_text("\n".join(["id,predicted", *rows]))
-    assert call("score", truth, tmp_path / "submission.csv").stdout == "map\t1.0000\n"
+    text = call("score", truth, tmp_path / "submission.csv").stdout
+    assert column(text, "all")["the competition's metric"] == "1.0000"
 
 
-def test_an_image_without_predictions_scores_nothing(truth: Path, tmp_path: Path) -> None:
-    (tmp_path / "submission.csv").write_text("id,predicted\n0030e5,\n")
-    assert call("score", truth, tmp_path / "submission.csv").stdout == "map\t0.0000\n"
+def test_an_image_without_predictions_is_said_and_left_out_on_demand(truth: Path, tmp_path: Path) -> None:
+    found = tmp_path / "submission.csv"
+    found.write_text(f"id,predicted\n0030e5,{rle.to_text(TRUTH[0].cells[0].mask)}\n")
+    every = call("score", truth, found).stdout
+    assert every.startswith(
+        "1 of 2 images have no predictions: all their cells count as missed; --predicted-only"
+    )
+    assert column(every, "all")["the competition's metric"] == "0.2500"
+    some = call("score", truth, found, "--predicted-only").stdout
+    assert some.startswith("1 of 2 images have no predictions: they are left out\n")
+    assert column(some, "all")["the competition's metric"] == "0.5000"
 
 
 def test_predictions_of_another_size_are_refused(truth: Path, tmp_path: Path) -> None:
@@ -292,7 +329,7 @@ def test_an_error_is_one_sentence_on_stderr(truth: Path, tmp_path: Path) -> None
 
 
 def test_json_is_all_that_is_on_stdout(truth: Path, found: Path) -> None:
-    done = command("score", truth, found, "--json", "--by", "image")
+    done = command("score", truth, found, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["map"] == pytest.approx(0.3)
 
@@ -308,7 +345,7 @@ def test_the_command_is_installed(truth: Path) -> None:
     if program is None:
         pytest.skip("kit is not installed beside this Python")
     done = subprocess.run([program, "score", truth, truth], capture_output=True, text=True, check=False)
-    assert done.stdout == "map\t1.0000\n"
+    assert column(done.stdout, "all")["the competition's metric"] == "1.0000"
 
 
 @pytest.mark.parametrize("name", ["score", "check", "synth", "run"])
@@ -349,9 +386,9 @@ def test_predict_says_what_it_left_out_and_fails(tmp_path: Path, monkeypatch: py
 
     given = []
 
-    def instead(recipe, frames, out, formats, gpus, pixel_size):
-        given.append(([f.id for f in frames], out, formats, gpus, pixel_size))
-        return segment.Segmented(2, 1234, 1, {"b": "too dark"} if len(frames) > 2 else {})
+    def instead(recipe, found, out, formats, gpus, pixel_size):
+        given.append(([image.frame.id for image in found], out, formats, gpus, pixel_size))
+        return segment.Segmented(2, 1234, 1, 1, {"b": "too dark"} if len(found) > 2 else {})
 
     monkeypatch.setattr(segment, "segment", instead)
     for name in "abc":
@@ -361,11 +398,21 @@ def test_predict_says_what_it_left_out_and_fails(tmp_path: Path, monkeypatch: py
     done = call(*line, "--format", "labels, rois", "--gpus", 0, tmp_path)
     assert done.exit_code == 1
     assert "left out: b: too dark" in done.output
+    assert "images at the limit of 100,000 instances: 1" in done.output
     assert f"{tmp_path / 'out'}: 2 images, 1 of them finished before, 1,234 cells" in done.output
     assert call(*line, tmp_path / "a.png").exit_code == 0
     assert given == [
         (["a", "b", "c"], tmp_path / "out", ("labels", "rois"), 0, 0.5),
         (["a"], tmp_path / "out", None, -1, 0.5),
     ]
+    # Of two channels in three planes.
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((3, 2, 8, 8), np.uint8), imagej=True)
+    call(*line, "--channel", "1", "--projection", "max", tmp_path / "s.tif")
+    call(*line, "--channel", "grey", tmp_path / "s.tif")
+    assert [ids for ids, *_ in given[2:]] == [["s"], ["s_p0000", "s_p0001", "s_p0002"]]
+    assert "neither a number from 0 nor grey" in call(*line, "--channel", "red", tmp_path).output
+    (tmp_path / "c.png").write_bytes(b"")
+    with pytest.raises(KitError, match=r"not one image can be read; .*c\.png"):
+        call(*line, tmp_path / "c.png")
     with pytest.raises(KitError, match="did you mean 'rois'"):
         call(*line, "--format", "roi", tmp_path)

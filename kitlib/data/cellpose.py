@@ -15,8 +15,6 @@ from kitlib.data.labels import whole_numbers
 from kitlib.data.unpickling import ArrayUnpickler, check_opcodes
 from kitlib.errors import KitError
 
-SUFFIX = "_seg.npy"
-
 
 def read_seg(path: Path, reading: ReadingConfig = DEFAULTS) -> NDArray[np.integer]:
     """The label image, (H, W) integers, that a ``*_seg.npy`` file holds as its ``masks``.

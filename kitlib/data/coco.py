@@ -13,7 +13,7 @@ import mmap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
 import joblib
@@ -25,6 +25,7 @@ from kitlib import files
 from kitlib.data.coco_images import Id, ListedImage, find_images, key
 from kitlib.data.config import Findings
 from kitlib.data.images import check_size, first_few
+from kitlib.data.layout import image_id
 from kitlib.errors import KitError
 from kitlib.masks import rle, runs
 from kitlib.records import Cell, Frame
@@ -44,6 +45,7 @@ class _Annotation(Struct, gc=False):
     category_id: Id
     id: Id = "?"
     iscrowd: int | float | bool | None = None
+    score: float | None = None
     segmentation: Raw = Raw(b"null")
 
 
@@ -73,11 +75,15 @@ class _Drawn(NamedTuple):
 
 
 class _Outlined(NamedTuple):
-    """An image with the outlines of its cells, as a process takes it: id and JSON text of each."""
+    """An image with the outlines of its cells, as a process takes it: id and JSON text of each.
+
+    Attributes:
+        place: the image's file; None where only the COCO file is read.
+    """
 
     id: Id
     file_name: str
-    place: Path
+    place: Path | None
     height: int
     width: int
     outlines: list[tuple[Id, bytes]]
@@ -99,6 +105,20 @@ def read(
     return list(CocoFile(path, images).frames(category))
 
 
+def read_alone(path: Path | str) -> list[Frame]:
+    """The frames of a COCO file without its images: sizes are taken from the file, and scores are read.
+
+    A frame's id is its file name without extension, after the folders of the name: ``plate_A__img1``.
+
+    Args:
+        path: the JSON file.
+
+    Raises:
+        KitError: as ``CocoFile`` and ``CocoFile.frames``.
+    """
+    return list(CocoFile(path, None).frames())
+
+
 def file_names(path: Path | str) -> set[str]:
     """The names, without folders, of the images that a COCO file lists; annotations are not read.
 
@@ -118,7 +138,7 @@ class CocoFile:
 
     Args:
         path: the JSON file.
-        images: the folder with its images, searched with all sub-folders.
+        images: the folder with its images, searched with all sub-folders; None: the file is read alone.
         findings: where faults are added, and the image or annotation left out; None: the first one is raised,
             and images are refused that have another size than stated or the name of another one.
 
@@ -132,11 +152,12 @@ class CocoFile:
             listed.
     """
 
-    def __init__(self, path: Path | str, images: Path | str, findings: Findings | None = None) -> None:
-        self.path, self._findings = Path(path), findings
+    def __init__(self, path: Path | str, images: Path | str | None, findings: Findings | None = None) -> None:
+        self.path, self._findings, self._alone = Path(path), findings, images is None
         document = _decode(self.path, _Document)
         self._names = {key(c.id): str(c.name) for c in document.categories or ()}
-        places = find_images(self.path, document.images, Path(images), findings)
+        folder = None if images is None else Path(images)
+        places = find_images(self.path, document.images, folder, findings)
         self._annotations = self._by_image(document)
         chosen: dict[Path, ListedImage] = {}
         twice: dict[str, None] = {}
@@ -156,8 +177,8 @@ class CocoFile:
     def frames(self, category: Callable[[str, str], str] = lambda file_name, name: name) -> Iterator[Frame]:
         """The frames one after the other, in the file's order of images; on all cores where there are many.
 
-        A frame's id is its file name without folder and extension; its category is that of its cells where
-        they agree. Masks that cover no pixel are left out, their number logged.
+        A frame's id is its file name without folder and extension, or as ``read_alone`` says; its category is
+        that of its cells where they agree. Masks that cover no pixel are left out, their number logged.
 
         Args:
             category: from an image's file name and the COCO category's name to the cell's category.
@@ -208,7 +229,8 @@ class CocoFile:
         for image, place in chunk:
             outlines = [(a.id, bytes(a.segmentation)) for a in self._annotations[key(image.id)]]
             size = int(image.height), int(image.width)
-            result.append(_Outlined(image.id, image.file_name, place, *size, outlines))
+            file = None if self._alone else place
+            result.append(_Outlined(image.id, image.file_name, file, *size, outlines))
         return result
 
     def _frame(
@@ -221,12 +243,19 @@ class CocoFile:
             i: category(image.file_name, self._names[i]) for i in {key(a.category_id) for a in annotations}
         }
         cells = tuple(
-            Cell(rle.RLE(size=size, counts=text), names[key(annotation.category_id)])
+            Cell(
+                rle.RLE(size=size, counts=text),
+                names[key(annotation.category_id)],
+                # Cells with scores would count as pseudo labels in a training.
+                annotation.score if self._alone else None,
+            )
             for annotation, text in zip(annotations, texts, strict=True)
             if text
         )
         categories = {cell.category for cell in cells}
         common = categories.pop() if len(categories) == 1 else None
+        if self._alone:
+            return Frame(image_id(place), None, height, width, cells, common)
         return Frame(place.stem, place, height, width, cells, common)
 
     def _by_image(self, document: _Document) -> Mapping[str, list[_Annotation]]:
@@ -269,21 +298,35 @@ class CocoFile:
 def write(path: Path | str, frames: Sequence[Frame]) -> Path:
     """Write frames as a COCO file: compressed RLE masks in COCO's own orientation, ids from 1, with scores.
 
-    pycocotools, and tools built on it, open the file. Image files are named without their folder.
+    pycocotools, and tools built on it, open the file. Images are named with the folders that their ids
+    name, so that ``read_alone`` gives frames of the same ids.
     """
     categories = sorted({cell.category for frame in frames for cell in frame.cells})
     number = {name: index for index, name in enumerate(categories, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, frame in enumerate(frames, 1):
-        name = frame.path.name if frame.path else f"{frame.id}.png"
-        images.append({"id": image_id, "file_name": name, "height": frame.height, "width": frame.width})
+    for image_number, frame in enumerate(frames, 1):
+        size = {"height": frame.height, "width": frame.width}
+        images.append({"id": image_number, "file_name": _file_name(frame), **size})
         for cell in frame.cells:
-            place = {"id": len(annotations) + 1, "image_id": image_id, "category_id": number[cell.category]}
+            place = {
+                "id": len(annotations) + 1,
+                "image_id": image_number,
+                "category_id": number[cell.category],
+            }
             annotations.append({**place, **_annotation(cell)})
     listed = [{"id": n, "name": name, "supercategory": "cell"} for name, n in number.items()]
     document = {"images": images, "annotations": annotations, "categories": listed}
     return files.write_text(path, json.dumps(document))
+
+
+def _file_name(frame: Frame) -> str:
+    """The end of the image's path that makes its id; the id itself where none does: for a page of a file."""
+    if frame.path is None:
+        return f"{frame.id}.png"
+    ends = (PurePath(*frame.path.parts[-length:]) for length in range(1, len(frame.path.parts)))
+    made_of = next((end for end in ends if image_id(end) == frame.id), None)
+    return made_of.as_posix() if made_of else f"{frame.id}{frame.path.suffix}"
 
 
 def _annotation(cell: Cell) -> dict[str, Any]:
@@ -330,7 +373,7 @@ def _masks(path: Path, images: Sequence[_Outlined], strict: bool) -> list[_Drawn
 
 
 def _masks_of(path: Path, image: _Outlined, strict: bool) -> _Drawn:
-    if strict:
+    if strict and image.place is not None:
         check_size(image.place, image.height, image.width, f"{path} image {image.id} ({image.file_name})")
     shapes: list[list[list[float]] | rle.RLE] = []
     faults = []

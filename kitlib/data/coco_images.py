@@ -6,19 +6,23 @@ import math
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from msgspec import Struct
 
 from kitlib.data.config import Findings
 from kitlib.data.images import SUFFIXES, first_few
+from kitlib.data.layout import image_id
 from kitlib.errors import KitError
 
 # Characters of a name that a message quotes.
 _QUOTED = 80
 # Pixels. A file may claim any size, which then would be drawn.
 _LONGEST = 1 << 17
+# pycocotools counts the pixels of a run with 32 bits.
+_MOST_PIXELS = (1 << 32) - 1
+_OUTSIDE = "leads out of the folder of images"
 Id = int | float | str
 
 
@@ -36,20 +40,24 @@ def key(name: Id) -> str:
 
 
 def find_images(
-    path: Path, listed: Sequence[ListedImage], folder: Path, findings: Findings | None
+    path: Path, listed: Sequence[ListedImage], folder: Path | None, findings: Findings | None
 ) -> dict[str, Path]:
     """The file of each ``file_name``: that path in the folder, else a file of that name anywhere below it.
 
     Args:
         path: the COCO file, for messages.
         listed: its images.
-        folder: where they are.
+        folder: where they are; None: they are not looked for, and a file is its ``file_name``.
         findings: where images are reported that cannot be used; None: the first one is raised.
 
     Raises:
         KitError: the folder is missing; without ``findings`` also: an image is missing, leads out of the
             folder, has an impossible size, or shares its id or name with another.
     """
+    if folder is None:
+        names = {image.file_name: Path(_inside(image.file_name)) for image in listed}
+        _raise_first(path, None, {name: _OUTSIDE for name, place in names.items() if not place.name})
+        return _checked_images(path, listed, names, findings, image_id)
     if not folder.is_dir():
         raise KitError(
             f"{folder}, the images of {path}, is not a folder; check the path or download the data again"
@@ -61,7 +69,7 @@ def find_images(
         inside = _inside(name)
         of_that_name = by_name.get(inside.rpartition("/")[2], [])
         if not inside:
-            faults[name] = "leads out of the folder of images"
+            faults[name] = _OUTSIDE
         elif inside in by_path:
             places[name] = by_path[inside]
         elif not of_that_name:
@@ -107,7 +115,7 @@ def _images_below(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]
     return by_path, by_name
 
 
-def _raise_first(path: Path, folder: Path, faults: Mapping[str, str]) -> None:
+def _raise_first(path: Path, folder: Path | None, faults: Mapping[str, str]) -> None:
     missing = [name for name, fault in faults.items() if fault == f"is not under {folder}"]
     if missing:
         raise KitError(
@@ -119,32 +127,35 @@ def _raise_first(path: Path, folder: Path, faults: Mapping[str, str]) -> None:
 
 
 def _checked_images(
-    path: Path, listed: Sequence[ListedImage], places: dict[str, Path], findings: Findings | None
+    path: Path,
+    listed: Sequence[ListedImage],
+    places: dict[str, Path],
+    findings: Findings | None,
+    name_of: Callable[[Path], str] = lambda place: place.stem,
 ) -> dict[str, Path]:
     """The places without images of an impossible size or of another's id; refused where nothing is reported.
 
     Without ``findings``, two images of one name are refused as well.
     """
     by_id: dict[str, str] = {}
-    by_stem: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     wrong = set()
     for image in listed:
         place = places.get(image.file_name)
         if place is None:
             continue
         fault = ""
-        if not all(
-            math.isfinite(side) and 1 <= side <= _LONGEST and side == int(side)
-            for side in (image.height, image.width)
-        ):
+        sides = image.height, image.width
+        whole = all(math.isfinite(side) and 1 <= side <= _LONGEST and side == int(side) for side in sides)
+        if not whole or math.prod(sides) > _MOST_PIXELS:
             fault = (
                 f"image {image.id} has width {image.width} and height {image.height}; "
                 "write the image's size in pixels"
             )
         elif by_id.setdefault(key(image.id), image.file_name) != image.file_name:
             fault = f"has two images with id {image.id}; give one of them another id"
-        elif findings is None and by_stem.setdefault(place.stem, place) != place:
-            fault = f"has two images with the name '{place.stem}'; rename one"
+        elif findings is None and by_name.setdefault(name := name_of(place), place) != place:
+            fault = f"has two images with the name '{name}'; rename one"
         if fault and findings is None:
             raise KitError(f"{path} {fault}")
         if fault and findings is not None:

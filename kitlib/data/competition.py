@@ -18,10 +18,12 @@ CATEGORIES = ("astro", "cort", "shsy5y")
 COLUMNS = offline.TABLES["train.csv"]
 """What train.csv must have; the other columns may be blank or absent."""
 
+_TRUTH = "test_truth.csv"
 _SIZE = (520, 704)
 """(height, width) of every image of the competition."""
 
 _DATE = re.compile(r"_\d{4}-\d{2}-\d{2}_\d{2}h\d{2}m\d{2}s(?=_|$)")
+_PLATE = re.compile(r"([^_]+)_.*_(Vessel-\d+)_")
 
 
 def locate(data: Path | str) -> Path:
@@ -139,10 +141,15 @@ def _size(path: Path) -> tuple[int, int]:
         return _SIZE
 
 
+def has_truth(data: Path | str) -> bool:
+    """Whether the true cells of the test images lie in the competition's folder (synthetic data)."""
+    return (Path(data) / _TRUTH).is_file()
+
+
 def truth(data: Path | str) -> list[Frame] | None:
     """The test images with their true cells, if there is a ``test_truth.csv`` (synthetic data); else None."""
     root = locate(data)
-    path = root / "test_truth.csv"
+    path = root / _TRUTH
     if not path.is_file():
         return None
     return _with_images(tables.read_cells(path), offline.test_images(root), path, root / "test")
@@ -157,6 +164,18 @@ def sample_of(name: str) -> str | None:
     """The sample that a dated file name contains (type, plate, well, vessel and position), or None."""
     sample, found = _DATE.subn("", name)
     return sample if found else None
+
+
+def plate_of(name: str) -> str | None:
+    """The plate in the name of a sample or an image, such as "cort[density] Vessel-401", or None."""
+    found = _PLATE.match(name)
+    return " ".join(found.groups()) if found else None
+
+
+def day_of(name: str) -> str | None:
+    """The day in the name of an image, such as "2020-05-11", or None."""
+    found = _DATE.search(name)
+    return found[0][1:11] if found else None
 
 
 def _with_images(frames: list[Frame], images: dict[str, Path], table: Path, folder: Path) -> list[Frame]:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kitlib.data import cellpose, coco, competition, labels, layout, planes, rois
+from kitlib.data import cellpose, coco, competition, labels, layout, livecell, planes, rois
 from kitlib.data.config import DEFAULTS, Finding, Findings, ReadingConfig
 from kitlib.data.layout import Annotation, Entry
 from kitlib.errors import KitError
 from kitlib.masks.rle import RLE
+from kitlib.offline import is_image
 from kitlib.records import Cell, Frame
 
 _CATEGORY = "cell"
@@ -29,7 +30,8 @@ class Dataset:
         layout: a sentence: what the folder was taken for.
         labelled: frames for training and validation.
         unlabelled: frames for pseudo labels.
-        test: frames to predict; those of a folder of one's own have cells where they are annotated.
+        test: frames to predict, without cells.
+        truth: of the test frames, those that are annotated, with their cells.
         categories: the types of the labelled cells, in alphabetical order.
         findings: the faults of the data, and what was done about each.
     """
@@ -38,6 +40,7 @@ class Dataset:
     labelled: list[Frame]
     unlabelled: list[Frame]
     test: list[Frame]
+    truth: list[Frame]
     categories: tuple[str, ...]
     findings: list[Finding]
 
@@ -76,8 +79,54 @@ def open_folder(data: Path | str, reading: ReadingConfig = DEFAULTS) -> Dataset:
 
 def is_competition(data: Path) -> bool:
     """Whether a folder has the competition's layout, or holds its folder."""
-    tables = ("train.csv", "sample_submission.csv")
-    return any((root / name).exists() for root in (data, data / competition.FOLDER) for name in tables)
+    signs = ("train.csv", "sample_submission.csv", livecell.FOLDER)
+    return any((root / name).exists() for root in (data, data / competition.FOLDER) for name in signs)
+
+
+def locate(data: Path) -> Path:
+    """The folder of a data set: ``data``, or the competition's folder in it.
+
+    Raises:
+        KitError: it is no folder, or has neither the competition's layout nor an image.
+    """
+    if is_competition(data):
+        return competition.locate(data)
+    if not data.is_dir():
+        raise KitError(f"{data} is not a folder; point --data at a folder of images and their cells")
+    if not any(is_image(path) for path in data.rglob("*")):
+        raise KitError(
+            f"{data} holds neither the competition's train.csv nor any image; point --data at one of both"
+        )
+    return data
+
+
+def prepared(dataset: Dataset, reading: ReadingConfig, cache: Path) -> Dataset:
+    """The data set with images that training and prediction read at once, see ``planes.prepare``.
+
+    Args:
+        dataset: of a folder of one's own.
+        reading: what it was opened with.
+        cache: a folder for converted images; is made.
+    """
+    parts = (dataset.labelled, dataset.unlabelled, dataset.test, dataset.truth)
+    done = [planes.prepare(frames, reading, cache) for frames in parts]
+    labelled, unlabelled, test, truth = (part.frames for part in done)
+    findings = [*dataset.findings, *(finding for part in done for finding in part.findings)]
+    return replace(
+        dataset,
+        labelled=labelled,
+        unlabelled=unlabelled,
+        test=test,
+        truth=truth,
+        findings=list(dict.fromkeys(findings)),
+    )
+
+
+def sources(data: Path, reading: ReadingConfig) -> dict[str, Path]:
+    """The file of each image in a folder of one's own, by the frame's id."""
+    findings = Findings(data)
+    contents = layout.scan(data, reading.mask_suffixes, findings)
+    return {entry.id: entry.image for entry in layout.entries(contents, reading.mask_suffixes, findings)}
 
 
 def _competition(data: Path) -> Dataset:
@@ -91,7 +140,9 @@ def _competition(data: Path) -> Dataset:
     found = _categories(labelled)
     categories = competition.CATEGORIES if set(found) <= set(competition.CATEGORIES) else found
     name = f"the competition's folder: {len(labelled)} images in train.csv"
-    return Dataset(_sentence(name, unlabelled, test), labelled, unlabelled, test, categories, list(findings))
+    sentence = _sentence(name, unlabelled, test)
+    truth = competition.truth(root) or []
+    return Dataset(sentence, labelled, unlabelled, test, truth, categories, list(findings))
 
 
 def _own(data: Path, reading: ReadingConfig) -> Dataset:
@@ -102,19 +153,22 @@ def _own(data: Path, reading: ReadingConfig) -> Dataset:
     entries = layout.entries(contents, reading.mask_suffixes, findings)
     outlined = _outlined(contents.jsons, entries, data, findings)
     parts: dict[str, list[Frame]] = {"labelled": [], "unlabelled": [], "test": []}
+    truth: list[Frame] = []
     kinds = Counter[str]()
     for entry in entries:
         with findings.leaving_out(entry.image, *(entry.annotation.files if entry.annotation else ())):
             frame, kind = _frame(entry, outlined.get(entry.image), reading, findings)
             part = _part(entry, kind, findings)
-            parts[part].append(frame if part != "unlabelled" else replace(frame, cells=()))
+            parts[part].append(frame if part == "labelled" else replace(frame, cells=()))
+            if part == "test" and kind:
+                truth.append(frame)
             kinds[kind if part == "labelled" else ""] += 1
-    _check_some_left(
-        data, parts, any(entry.annotation for entry in entries) or bool(contents.jsons), findings
-    )
+    has_annotations = any(entry.annotation for entry in entries) or bool(contents.jsons)
+    _check_some_left(data, parts, truth, has_annotations, findings)
     named = [f"{count} images with {_WITH[kind]}" for kind, count in kinds.items() if kind]
     sentence = _sentence(" and ".join(named), parts["unlabelled"], parts["test"])
-    return Dataset(sentence, **parts, categories=_categories(parts["labelled"]), findings=list(findings))
+    categories = _categories(parts["labelled"])
+    return Dataset(sentence, **parts, truth=truth, categories=categories, findings=list(findings))
 
 
 # ------------------------------------------------------------------------------------------ frames
@@ -206,10 +260,14 @@ def _part(entry: Entry, kind: str, findings: Findings) -> str:
 
 
 def _check_some_left(
-    data: Path, parts: dict[str, list[Frame]], has_annotations: bool, findings: Findings
+    data: Path,
+    parts: dict[str, list[Frame]],
+    truth: Sequence[Frame],
+    has_annotations: bool,
+    findings: Findings,
 ) -> None:
     """Raise the first faults where no image is left, or none with cells although there are annotations."""
-    annotated = parts["labelled"] or any(frame.cells for frame in parts["test"])
+    annotated = parts["labelled"] or truth
     if not any(parts.values()):
         raise KitError(f"{data} holds no image that can be used: {findings.first_few()}")
     if has_annotations and not annotated and findings.first_few():

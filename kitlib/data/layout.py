@@ -7,10 +7,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from kitlib.data import cellpose
 from kitlib.data.config import Findings
 from kitlib.offline import is_image
 
@@ -29,6 +28,8 @@ _PARTS = {
 _IMAGE_SUFFIXES = ("_img", "_image", "_raw")
 # What Cellpose writes beside an image that is neither an image nor a label image.
 _PASSED_OVER = ("_flows", "_cp_flows", "_cp_output", "_cp_outlines")
+# What ends the name of Cellpose's own files.
+_SEG_SUFFIX = "_seg.npy"
 _ROI_SUFFIXES = ("_roiset", "_rois", "_roi")
 
 # The folders below the data's, without those that say the role of a file, and the name without extension.
@@ -90,6 +91,27 @@ def frame_id(folders: Sequence[str], stem: str) -> str:
     return "__".join([*kept, stem])
 
 
+def image_id(path: PurePath) -> str:
+    """The id of an image by its path in the data's folder: ``frame_id``, without parts and roles.
+
+    Example:
+        >>> image_id(PurePath("test/images/plate_A/img1.png"))
+        'plate_A__img1'
+    """
+    *folders, _ = (_normal(name) for name in path.parts)
+    return frame_id(part_of(folders)[1], _normal(path.stem))
+
+
+def id_of(key: Key, suffixes: Sequence[str] = ()) -> str:
+    """The id of the image that an annotation's key belongs to.
+
+    Args:
+        key: of ``Contents``.
+        suffixes: of names of annotations, which are no part of the id.
+    """
+    return frame_id(part_of(key[:-1])[1], _without(key[-1], suffixes) or key[-1])
+
+
 def part_of(names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """The part of the data that the first of some folders names, "" for none, and the folders left."""
     plain = tuple(name for name in names if name.lower() not in _IMAGES | _LABELS)
@@ -142,9 +164,9 @@ def _place(
     folders = path.relative_to(folder).parts[:-1]
     roles = [name.lower() for name in folders if name.lower() in _IMAGES | _LABELS]
     plain = tuple(_normal(name) for name in folders if name.lower() not in _IMAGES | _LABELS)
-    stem, suffix = _normal(path.stem), path.suffix.lower()
+    stem, suffix = bare_stem(path), path.suffix.lower()
     bare = _without(stem, mask_suffixes)
-    if path.name.lower().endswith(cellpose.SUFFIX):
+    if path.name.lower().endswith(_SEG_SUFFIX):
         contents.segs.setdefault((*plain, stem[: -len("_seg")]), path)
     elif suffix in (".zip", ".roi"):
         bare = _without(stem, _ROI_SUFFIXES) or stem.removeprefix("RoiSet_")
@@ -157,6 +179,12 @@ def _place(
         other = found.setdefault((*plain, key), path)
         if other != path:
             findings.add(path, f"has the name of {other.name}; leave one file of that name")
+
+
+def bare_stem(path: Path) -> str:
+    """The name of a file without its extension, which may be double: ``img1.ome.tif`` is img1."""
+    stem = _normal(path.stem)
+    return stem[: -len(".ome")] if stem.lower().endswith(".ome") and len(stem) > len(".ome") else stem
 
 
 def _normal(name: str) -> str:

@@ -24,7 +24,7 @@ from kitlib.data.config import Finding
 from kitlib.errors import KitError, unknown
 from kitlib.records import Frame
 
-_FOLDER = "LIVECell_dataset_2021"
+FOLDER = "LIVECell_dataset_2021"
 _SPLITS = ("train", "val", "test")
 CATEGORY = "cell"
 """What every cell is called when all lines count as one class."""
@@ -82,7 +82,7 @@ def load(
 
     Args:
         data: the competition's folder, ``LIVECell_dataset_2021`` itself, or a folder that holds either.
-        splits: LIVECell's own: "train", "val" and "test".
+        splits: LIVECell's own: "train", "val" and "test"; without any, nothing is read.
         categories: "one" calls every cell "cell"; "line" names cells by their line: "A172", "SHSY5Y", ...
         few_cells: an image with fewer cells than this share of the median of its neighbours (the same well,
             nearest in time; else the same line) counts as hardly annotated and is left out. 0 leaves none
@@ -99,6 +99,8 @@ def load(
             raise unknown("LIVECell split", split, _SPLITS)
     if categories not in ("one", "line"):
         raise unknown("naming of LIVECell categories", categories, ("one", "line"))
+    if not splits:
+        return LiveCell([], [])
     root, findings = _root(Path(data)), []
     chosen: dict[str, Frame] = {}
     for split in sorted(set(splits), key=_SPLITS.index):
@@ -259,9 +261,9 @@ def _annotations(root: Path, split: str) -> Path:
 
 
 def _root(data: Path) -> Path:
-    for root in (data, data / _FOLDER, data / COMPETITION / _FOLDER):
+    for root in (data, data / FOLDER, data / COMPETITION / FOLDER):
         if (root / "annotations").is_dir():
             return root
     raise KitError(
-        f"{data} holds no {_FOLDER}/ with annotations/ and images/; unpack LIVECell there, or correct --data"
+        f"{data} holds no {FOLDER}/ with annotations/ and images/; unpack LIVECell there, or correct --data"
     )

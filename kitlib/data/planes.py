@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tifffile import TiffPageSeries
 
 from kitlib import files
 from kitlib.data import images, tiff
@@ -31,6 +32,54 @@ class Grey(NamedTuple):
     not_finite: int
 
 
+class Page(NamedTuple):
+    """One of the pictures in a file.
+
+    Attributes:
+        name: what tells it from the file's others: "p0003" for a plane, "c1" for a channel, "p0003_c1" for
+            both; "" where there are no others.
+        reading: chooses it.
+    """
+
+    name: str
+    reading: ReadingConfig
+    height: int
+    width: int
+
+
+def pages(path: Path, reading: ReadingConfig) -> list[Page]:
+    """The pictures of a file that a configuration leaves: each plane and channel where it chooses none.
+
+    Args:
+        path: an image; of other formats than TIFF it is one picture.
+        reading: its ``plane``, ``projection`` and ``channel`` are kept.
+
+    Raises:
+        KitError: no image, cut short, or without the plane or channel that is chosen.
+
+    Example:
+        A TIFF file of three slices in two channels has six pictures; ``ReadingConfig(channel=0)`` leaves
+        "p0000", "p0001" and "p0002", and ``ReadingConfig(channel=0, projection="max")`` one, "".
+    """
+    if not tiff.is_tiff(path):
+        return [Page("", reading, *images.whole_size(path))]
+    with tiff.opened(path) as series:
+        stack = _stack(path, series, reading)
+    planes, channels = stack.count(stack.plane_axes), stack.count(stack.channel_axes)
+    if planes > 1 and reading.plane is None and reading.projection is None:
+        chosen = [(f"p{number:04d}", replace(reading, plane=number)) for number in range(planes)]
+    else:
+        chosen = [("", reading)]
+    if channels > 1 and reading.channel is None:
+        chosen = [
+            ("_".join(filter(None, (name, f"c{number}"))), replace(one, channel=number))
+            for name, one in chosen
+            for number in range(channels)
+        ]
+    _choice(path, stack, chosen[0][1])
+    return [Page(name, one, *stack.size) for name, one in chosen]
+
+
 def size(path: Path, reading: ReadingConfig) -> tuple[int, int]:
     """Height and width of the frame that ``read_frame`` reads, without reading its pixels.
 
@@ -40,7 +89,7 @@ def size(path: Path, reading: ReadingConfig) -> tuple[int, int]:
     if not tiff.is_tiff(path):
         return images.whole_size(path)
     with tiff.opened(path) as series:
-        stack = tiff.stack(path, series)
+        stack = _stack(path, series, reading)
         _choice(path, stack, reading)
         return stack.size
 
@@ -56,17 +105,56 @@ def read_frame(path: Path, reading: ReadingConfig) -> Grey:
     if not tiff.is_tiff(path):
         pixels = images.read_pixels(path)
         return Grey(_from_colours(path, pixels, reading) if pixels.ndim == 3 else pixels, 0)
+    found = _read(path, reading)
+    if found.colour:
+        return Grey(_from_colours(path, found.pixels, reading), found.not_finite)
+    return Grey(_projected(np.moveaxis(found.pixels, -1, 0), found.channel), found.not_finite)
+
+
+def read_channels(path: Path, reading: ReadingConfig) -> NDArray:
+    """All channels of the chosen plane, (H, W) or (H, W, C), in the file's numbers and without transparency.
+
+    Numbers that are not finite are replaced, see ``images.finite``.
+
+    Args:
+        path: an image.
+        reading: chooses the plane; a ``channel`` out of pages of unknown meaning makes all pages channels.
+
+    Raises:
+        KitError: as ``read_frame``.
+    """
+    if not tiff.is_tiff(path):
+        pixels = images.read_pixels(path)
+        return pixels[..., :3] if pixels.ndim == 3 else pixels
+    found = _read(path, reading)
+    pixels = found.pixels[..., :3] if found.colour else found.pixels
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+class _Plane(NamedTuple):
+    """A plane of a TIFF file, (H, W, C), turned; whether C are colours, else the channel to take."""
+
+    pixels: NDArray
+    colour: bool
+    channel: int | str
+    not_finite: int
+
+
+def _read(path: Path, reading: ReadingConfig) -> _Plane:
     with tiff.opened(path) as series:
-        stack = tiff.stack(path, series)
+        stack = _stack(path, series, reading)
         plane, channel = _choice(path, stack, reading)
-        array = tiff.ordered(tiff.pixels(path, series, stack), stack)
-        not_finite = int(np.count_nonzero(~np.isfinite(array))) if array.dtype.kind == "f" else 0
-        array = _projected(images.finite(array, path), plane)
-        if stack.colour and "C" not in stack.axes:
-            array = _from_colours(path, array, reading)
+        if isinstance(plane, int):
+            array = tiff.plane(path, series, stack, plane)
         else:
-            array = _projected(np.moveaxis(array, -1, 0), channel)
-        return Grey(images.turned(tiff.in_colours(array, series), stack.orientation), not_finite)
+            array = tiff.ordered(tiff.pixels(path, series, stack), stack)
+        not_finite = int(np.count_nonzero(~np.isfinite(array))) if array.dtype.kind == "f" else 0
+        array = images.finite(array, path)
+        if isinstance(plane, str):
+            array = _projected(array, plane)
+        array = np.ascontiguousarray(tiff.in_colours(array, series))
+    colour = stack.colour and "C" not in stack.axes
+    return _Plane(images.turned(array, stack.orientation), colour, channel, not_finite)
 
 
 def read_labels(path: Path, reading: ReadingConfig) -> NDArray:
@@ -111,6 +199,20 @@ def is_plain(path: Path, reading: ReadingConfig) -> bool:
 # ------------------------------------------------------------------------------------------ choices
 
 
+def _stack(path: Path, series: Sequence[TiffPageSeries], reading: ReadingConfig) -> Stack:
+    """What the file holds; pages of unknown meaning are channels where a channel is chosen, and no plane."""
+    stack = tiff.stack(path, series)
+    by_channel = reading.channel is not None and reading.plane is None and reading.projection is None
+    if by_channel and _may_be_channels(stack):
+        return stack._replace(axes=stack.axes.replace("I", "C").replace("Q", "C"))
+    return stack
+
+
+def _may_be_channels(stack: Stack) -> bool:
+    """Whether the file has no channels, but pages of unknown meaning."""
+    return not (stack.colour or stack.channel_axes) and set(stack.plane_axes) <= set("IQ")
+
+
 def _choice(path: Path, stack: Stack, reading: ReadingConfig) -> tuple[int | str, int | str]:
     """The plane, or the projection of all, and the channel, or "mean"; 0 where there is one alone.
 
@@ -120,17 +222,13 @@ def _choice(path: Path, stack: Stack, reading: ReadingConfig) -> tuple[int | str
     planes, channels = stack.count(stack.plane_axes), stack.count(stack.channel_axes)
     plane: int | str | None = reading.plane if reading.plane is not None else reading.projection
     channel: int | str | None = "mean" if reading.channel == "grey" else reading.channel
-    # Pages of unknown meaning may be channels.
-    unknown = channels == 1 and not stack.colour and set(stack.plane_axes) <= set("IQ")
-    if plane is None and unknown:
-        plane = channel
     plane, channel = (0 if planes == 1 else plane), (0 if channels == 1 else channel)
     wanted = []
     if channels > 1 and not _is_among(channel, channels):
         wanted.append(f"channel (0 to {channels - 1}, or grey)")
     if planes > 1 and not _is_among(plane, planes):
         wanted.append(f"plane (0 to {planes - 1}) or projection (max or mean)")
-        wanted += ["channel, if they are channels"] if unknown else []
+        wanted += ["channel, if they are channels"] if _may_be_channels(stack) else []
     if wanted or plane is None or channel is None:
         raise KitError(f"{path} holds several pictures (axes: {stack}); choose by {', and '.join(wanted)}")
     return plane, channel
@@ -189,14 +287,25 @@ def prepare(frames: Sequence[Frame], reading: ReadingConfig, cache: Path) -> Pre
             prepared.append(frame)
             continue
         with findings.leaving_out(frame.path):
-            path = _converted(frame, frame.path, reading, cache, findings)
-            prepared.append(replace(frame, path=path))
+            prepared.append(converted(frame, frame.path, reading, cache, findings))
     if frames and not prepared:
         raise KitError(f"no image can be read: {findings.first_few()}")
     return Prepared(prepared, findings)
 
 
-def _converted(frame: Frame, source: Path, reading: ReadingConfig, cache: Path, findings: Findings) -> Path:
+def converted(frame: Frame, source: Path, reading: ReadingConfig, cache: Path, findings: Findings) -> Frame:
+    """The frame with a PNG file of 8 bits, which is made in ``cache`` if it is not there yet.
+
+    Args:
+        frame: has the size of the picture.
+        source: the file that holds the picture.
+        reading: chooses the picture.
+        cache: a folder; is made.
+        findings: where numbers are reported that are not finite.
+
+    Raises:
+        KitError: the picture cannot be read or has another size, or the file cannot be written.
+    """
     status = source.stat()
     choice = repr((reading.channel, reading.plane, reading.projection))
     made_of = files.fingerprint(str(source.resolve()), str(status.st_size), str(status.st_mtime_ns), choice)
@@ -213,4 +322,4 @@ def _converted(frame: Frame, source: Path, reading: ReadingConfig, cache: Path, 
     if noted.is_file():
         count = int(noted.read_text())
         findings.add(source, f"holds {count} numbers that are not finite", "the smallest or largest taken")
-    return path
+    return replace(frame, path=path)

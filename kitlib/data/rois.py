@@ -43,7 +43,7 @@ def read_rois(path: Path, height: int, width: int, plane: int | None, findings: 
         findings: where what is left out is reported.
 
     Raises:
-        KitError: the file is damaged or holds no ROI, or the package roifile is missing.
+        KitError: the file is damaged or holds other files but no ROI, or the package roifile is missing.
     """
     masks, count = [], 0
     for name, data in _members(path):
@@ -54,9 +54,17 @@ def read_rois(path: Path, height: int, width: int, plane: int | None, findings: 
             if plane is not None and place > 0 and place != plane + 1:
                 continue
             masks.append(_mask(roi, height, width))
-    if not count:
+    if not count and not _is_empty(path):
         raise KitError(f"{path} holds no ROI of ImageJ; save it with More, Save in the ROI Manager")
     return masks
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file is an archive without a member, which ``kit predict`` writes of no cells."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return not archive.namelist()
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -53,6 +53,11 @@ class ScatteredRows(KitError):
     """The rows of one image do not stand together."""
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file's name is that of a table."""
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
 def read_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> list[Frame]:
     """Read frames and their cells from a table, in the order in which the ids first appear.
 
@@ -179,13 +184,17 @@ class _Image:
 
 
 def write_annotations(path: Path | str, frames: Iterable[Frame]) -> Path:
-    """Write frames as the competition's train.csv; columns that a Frame does not know stay blank."""
-    rows = (
-        [f.id, text, f.width, f.height, c.category, "", "", f.group or "", ""]
-        for f in frames
-        for c, text in zip(f.cells, _annotations(f), strict=True)
-    )
-    return _write(path, ANNOTATION_COLUMNS, rows)
+    """Write frames as the competition's train.csv; columns that a Frame does not know stay blank.
+
+    A frame without cells has one row with an empty annotation.
+    """
+    return _write(path, ANNOTATION_COLUMNS, (row for frame in frames for row in _annotation_rows(frame)))
+
+
+def _annotation_rows(frame: Frame) -> Iterator[list]:
+    categories = [cell.category for cell in frame.cells] or [frame.category or ""]
+    for category, text in zip(categories, _annotations(frame) or [""], strict=True):
+        yield [frame.id, text, frame.width, frame.height, category, "", "", frame.group or "", ""]
 
 
 def write_predictions(path: Path | str, frames: Iterable[Frame]) -> Path:

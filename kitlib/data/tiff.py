@@ -175,16 +175,40 @@ def stack(path: Path, series: Sequence[tifffile.TiffPageSeries]) -> Stack:
 
 
 def pixels(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack) -> NDArray:
-    """The numbers in the order of the stack's axes."""
+    """The numbers in the order of the stack's axes; those that lie in the file as they are, are mapped."""
     try:
-        arrays = [part.asarray() for part in series]
+        arrays = [part.asarray(out="memmap" if _is_mappable(part) else None) for part in series]
     except ValueError as error:
         # Pillow has some of the compressions built in.
         if "imagecodecs" not in str(error) or stack.plane_axes:
             raise
         with Image.open(path) as image:
             arrays = [np.asarray(image)]
-    return np.stack(arrays).reshape(stack.shape)
+    return (arrays[0] if len(arrays) == 1 else np.stack(arrays)).reshape(stack.shape)
+
+
+def _is_mappable(series: tifffile.TiffPageSeries) -> bool:
+    return series.dataoffset is not None and series.keyframe.is_memmappable
+
+
+def plane(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack, number: int) -> NDArray:
+    """One plane, (H, W, channels or samples), as ``ordered`` has it; pages of other planes are not read."""
+    pages = [page for part in series for page in part.pages]
+    inner = [n for a, n in zip(series[0].keyframe.axes, series[0].keyframe.shape, strict=True)
+             if n != 1 or a in "YX"]  # fmt: skip
+    outer = len(stack.axes) - len(inner)
+    by_page = len(pages) == math.prod(stack.shape[:outer]) and list(stack.shape[outer:]) == inner
+    if not (by_page and stack.plane_axes and set(stack.plane_axes) <= set(stack.axes[:outer])):
+        return ordered(pixels(path, series, stack), stack)[number]
+    # The place of each page: planes first, then channels.
+    places = np.arange(len(pages)).reshape(stack.shape[:outer])
+    places = places.transpose(sorted(range(outer), key=lambda axis: stack.axes[axis] == "C"))
+    chosen = places.reshape(stack.count(stack.plane_axes), -1)[number]
+    array = np.stack([pages[place].asarray() for place in chosen.tolist()]).reshape(-1, *inner)
+    part = stack._replace(axes="C" + stack.axes[outer:], shape=array.shape)
+    if len(array) == 1:
+        array, part = array[0], part._replace(axes=part.axes[1:], shape=array.shape[1:])
+    return ordered(array, part)[0]
 
 
 def ordered(array: NDArray, stack: Stack) -> NDArray:

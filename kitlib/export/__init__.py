@@ -1,6 +1,5 @@
 """A frame in every usual format: label image, outlines, ImageJ ROIs, COCO JSON, GeoJSON, tables."""
 
-from kitlib.export.formats import FORMATS, check, join, write
-from kitlib.export.pictures import to_labels
+from kitlib.export.formats import FORMATS, Result, check, join, write
 
-__all__ = ["FORMATS", "check", "join", "to_labels", "write"]
+__all__ = ["FORMATS", "Result", "check", "join", "write"]

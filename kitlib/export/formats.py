@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -22,14 +23,24 @@ class Result:
     """A frame with cells, and its pixels.
 
     Attributes:
-        frame: predicted or annotated.
-        image: (H, W) or (H, W, C), of any type, of the frame's size.
-        pixel_size: micrometres; None where it is not known.
+        frame: predicted or annotated; cells may overlap, see ``Frame.to_labels`` for what label images make
+            of it.
+        image: (H, W) or (H, W, C), of any type, of the frame's size: what intensities are measured on.
+        shown: (H, W) grey levels, what outlines are drawn on; None makes them of the image.
+        pixel_size: micrometres, for the table; None where it is not known.
+        limited: whether cells may be missing, as the predictor's ``max_cells`` was reached.
     """
 
     frame: Frame
     image: NDArray
+    shown: NDArray[np.uint8] | None = None
     pixel_size: float | None = None
+    limited: bool = False
+
+    @property
+    def levels(self) -> NDArray[np.uint8]:
+        """The grey levels of the image, (H, W)."""
+        return pictures.grey(self.image) if self.shown is None else self.shown
 
 
 class Format(NamedTuple):
@@ -46,21 +57,13 @@ class Format(NamedTuple):
     join: Callable[[Sequence[Path], Path], object] | None = None
 
 
-def write(
-    frame: Frame,
-    image: NDArray,
-    folder: Path | str,
-    formats: Iterable[str] | None = None,
-    pixel_size: float | None = None,
-) -> dict[str, Path]:
+def write(result: Result, folder: Path | str, formats: Iterable[str] | None = None) -> dict[str, Path]:
     """Write a frame in some formats: ``folder``/FORMAT/ID, with the format's extension.
 
     Args:
-        frame: predicted or annotated; cells may overlap, see ``to_labels`` for what label images make of it.
-        image: its pixels, (H, W) or (H, W, C), of any type.
+        result: the frame and its pixels.
         folder: made where it does not exist.
         formats: names out of ``FORMATS``; None for all.
-        pixel_size: micrometres, for the table; None where it is not known.
 
     Returns:
         The file of each format.
@@ -69,9 +72,10 @@ def write(
         KitError: no such format, an image of another size, or a file cannot be written.
 
     Example:
-        >>> write(frame, image, "results", ["labels", "rois"])["labels"]
+        >>> write(Result(frame, image), "results", ["labels", "rois"])["labels"]
         PosixPath('results/labels/well_A1.png')
     """
+    frame, image = result.frame, result.image
     if image.shape[:2] != (frame.height, frame.width):
         raise KitError(
             f"the image of {frame.id} is {image.shape[1]} x {image.shape[0]} pixels, "
@@ -79,7 +83,6 @@ def write(
         )
     if not files.stays_inside(PurePath(frame.id)):
         raise KitError(f"the frame's id '{frame.id[:80]}' leads out of the folder; give it another one")
-    result = Result(frame, image, pixel_size)
     return {name: FORMATS[name].write(result, Path(folder, name, frame.id)) for name in check(formats)}
 
 
@@ -119,10 +122,10 @@ def check(formats: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _write_table(result: Result, path: Path) -> Path:
-    frame, image, pixel_size = result.frame, result.image, result.pixel_size
+    frame, pixel_size = result.frame, result.pixel_size
     rows = {
-        "image": measures.image_row(frame, image, pixel_size),
-        "cells": measures.cell_rows(frame, image, pixel_size),
+        "image": measures.image_row(frame, result.levels, pixel_size, result.limited),
+        "cells": measures.cell_rows(frame, result.image, pixel_size),
     }
     return files.write_json(pictures.with_suffix(path, ".json"), rows)
 
@@ -143,7 +146,11 @@ def _write_coco(result: Result, path: Path) -> Path:
     # Imported here, as it needs an optional package.
     from kitlib.data import coco
 
-    return coco.write(pictures.with_suffix(path, ".json"), [result.frame])
+    frame = result.frame
+    suffix = frame.path.suffix if frame.path else ".png"
+    # Images of two folders may have the same name, and a file may hold several images.
+    named = replace(frame, path=Path(frame.id.removesuffix(suffix) + suffix))
+    return coco.write(pictures.with_suffix(path, ".json"), [named])
 
 
 def _join_coco(paths: Sequence[Path], folder: Path) -> None:
@@ -173,7 +180,7 @@ FORMATS: dict[str, Format] = {
     ),
     "outlines": Format(
         "PNG of the image with outlines drawn",
-        lambda result, path: pictures.write_outlines(result.frame, result.image, path),
+        lambda result, path: pictures.write_outlines(result.frame, result.levels, path),
     ),
     "rois": Format(
         "zip of ImageJ ROIs, of each cell's largest part",

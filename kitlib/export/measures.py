@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from skimage import measure
 
-from kitlib.export.pictures import grey
+from kitlib.export import regions
 from kitlib.masks import rle
 from kitlib.records import Frame
 
@@ -32,7 +30,7 @@ _COMPARABLE = 5
 
 
 def cell_rows(frame: Frame, image: NDArray, pixel_size: float | None = None) -> list[Row]:
-    """The measurements of each cell, in the frame's order; scikit-image's ``regionprops``, cell by cell.
+    """The measurements of each cell, in the frame's order, as scikit-image's ``regionprops`` defines them.
 
     Each cell is measured on its own mask, also where it overlaps others.
 
@@ -47,60 +45,58 @@ def cell_rows(frame: Frame, image: NDArray, pixel_size: float | None = None) -> 
         ``perimeter``, ``eccentricity``, ``solidity``, and ``mean_intensity`` and ``integrated_intensity``,
         which end in ``_1``, ``_2``, ... where there are several channels.
     """
-    channels = image if image.ndim == 3 else image[..., None]
-    boxes = rle.boxes([cell.mask for cell in frame.cells]).tolist()
-    rows = []
-    for number, (cell, box) in enumerate(zip(frame.cells, boxes, strict=True), 1):
-        x0, y0, x1, y1 = box
-        inside = rle.crop(cell.mask, box)
-        if inside.size:
-            row: Row = {"image": frame.id, "cell": number, "class": cell.category, "score": cell.score}
-            row |= _shape(inside, x0, y0)
-            rows.append(row | _micrometres(row, pixel_size) | _intensity(channels[y0:y1, x0:x1][inside]))
-    return rows
+    areas = rle.areas([cell.mask for cell in frame.cells])
+    numbered = [(number, cell) for number, cell in enumerate(frame.cells, 1) if areas[number - 1]]
+    masks = [cell.mask for _, cell in numbered]
+    shapes = regions.shapes(masks)
+    columns = {name: values.tolist() for name, values in shapes._asdict().items()}
+    columns |= _micrometres(shapes, pixel_size)
+    columns |= _intensities(regions.intensity_sums(masks, _in_channels(image)), shapes.area)
+    return [
+        {"image": frame.id, "cell": number, "class": cell.category, "score": cell.score}
+        | dict(zip(columns, values, strict=True))
+        for (number, cell), *values in zip(numbered, *columns.values(), strict=True)
+    ]
 
 
-def _shape(inside: NDArray[np.bool_], x0: int, y0: int) -> Row:
-    region = measure.regionprops(inside.view(np.uint8))[0]
-    y, x = region.centroid
-    with warnings.catch_warnings():
-        # A cell of one line of pixels has no convex hull; its solidity is 1 all the same.
-        warnings.simplefilter("ignore")
-        solidity = region.solidity
-    return {
-        "centroid_x": x0 + float(x),
-        "centroid_y": y0 + float(y),
-        "area": int(region.area),
-        "perimeter": float(region.perimeter),
-        "eccentricity": float(region.eccentricity),
-        "solidity": float(solidity),
-    }
+def _in_channels(image: NDArray) -> NDArray:
+    """(H, W, C) of an image."""
+    return image if image.ndim == 3 else image[..., None]
 
 
-def _micrometres(row: Mapping[str, Any], pixel_size: float | None) -> Row:
+def _micrometres(shapes: regions.Shapes, pixel_size: float | None) -> dict[str, list[float]]:
     if pixel_size is None:
         return {}
-    return {name: row[key] * pixel_size**power for key, (power, name) in _LENGTHS.items()}
+    columns = shapes._asdict()
+    return {name: (columns[key] * pixel_size**power).tolist() for key, (power, name) in _LENGTHS.items()}
 
 
-def _intensity(pixels: NDArray) -> Row:
-    """From the (N, C) pixels of a cell."""
-    sums = pixels.sum(axis=0, dtype=np.float64).tolist()
-    row: Row = {}
-    for channel, total in enumerate(sums, 1):
-        end = f"_{channel}" if len(sums) > 1 else ""
-        row |= {f"mean_intensity{end}": total / len(pixels), f"integrated_intensity{end}": total}
-    return row
+def _intensities(sums: NDArray[np.float64], areas: NDArray[np.int64]) -> dict[str, list[float]]:
+    """From the (N, C) sums of each cell."""
+    columns = {}
+    for channel, total in enumerate(sums.T, 1):
+        end = f"_{channel}" if len(sums.T) > 1 else ""
+        columns[f"mean_intensity{end}"] = (total / areas).tolist()
+        columns[f"integrated_intensity{end}"] = total.tolist()
+    return columns
 
 
-def image_row(frame: Frame, image: NDArray, pixel_size: float | None = None) -> Row:
-    """The counts and the quality of an image; arguments as for ``cell_rows``.
+def image_row(
+    frame: Frame, levels: NDArray[np.uint8], pixel_size: float | None = None, limited: bool = False
+) -> Row:
+    """The counts and the quality of an image.
+
+    Args:
+        frame: its cells.
+        levels: (H, W), the grey levels of the image.
+        pixel_size: micrometres; None where it is not known.
+        limited: whether cells may be missing, as the predictor's ``max_cells`` was reached.
 
     Returns:
         ``image``, ``height``, ``width``, ``pixel_size_um``, ``cells``, ``cells_CLASS`` for each class that
         occurs, ``cells_per_megapixel``, ``cells_per_mm2`` (None where the pixel size is not known),
-        ``covered`` (the share of pixels that belong to a cell) and ``sharpness`` (the variance of the
-        Laplacian over that of the grey levels).
+        ``covered`` (the share of pixels that belong to a cell), ``sharpness`` (the variance of the
+        Laplacian over that of the grey levels) and ``limited``.
     """
     masks = [cell.mask for cell in frame.cells]
     pixels, count = frame.height * frame.width, len(masks)
@@ -113,7 +109,8 @@ def image_row(frame: Frame, image: NDArray, pixel_size: float | None = None) -> 
         "cells_per_megapixel": count / pixels * 1e6,
         "cells_per_mm2": count / square_mm if square_mm else None,
         "covered": covered / pixels,
-        "sharpness": _sharpness(grey(image)),
+        "sharpness": _sharpness(levels),
+        "limited": limited,
     }
 
 
@@ -125,10 +122,11 @@ def _sharpness(image: NDArray[np.uint8]) -> float:
 def images_table(rows: Sequence[Row]) -> pd.DataFrame:
     """``images.csv`` of the rows of all images, with a last column ``flags``: what to look at, in words.
 
-    Flags are "no cells", "very many cells" (1,000 or more), "blank image", and "less sharp than the others",
-    below a quarter of the median, where there are at least five images.
+    Flags are "no cells", "very many cells" (1,000 or more), "limit of instances reached" (cells may be
+    missing), "blank image", and "less sharp than the others", below a quarter of the median, where there are
+    at least five images.
     """
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).drop(columns="limited")
     counts = [name for name in table.columns if name.startswith("cells_") and name[6:] not in _DENSITIES]
     table[counts] = table[counts].fillna(0).astype(int)
     # Counts of classes that only later images have go beside the others.
@@ -148,6 +146,8 @@ def _flags(row: Row, least_sharpness: float) -> Iterator[str]:
         yield "no cells"
     if row["cells"] >= _MANY_CELLS:
         yield "very many cells"
+    if row["limited"]:
+        yield "limit of instances reached"
     if not row["sharpness"]:
         yield "blank image"
     elif row["sharpness"] < least_sharpness:

@@ -15,7 +15,6 @@ from kitlib import files
 from kitlib.data import images
 from kitlib.errors import KitError
 from kitlib.masks import rle
-from kitlib.post import overlap
 from kitlib.records import Frame
 
 #: Colours of categories, red, green, blue, in their order: Okabe and Ito's for the colour-blind, on grey.
@@ -28,36 +27,8 @@ PALETTE = (
     (204, 121, 167),
     (120, 150, 255),
 )
-_HIGHEST_16_BIT = 65_535
-#: Cells whose pixels are listed together: a call for each is slow, and one for all needs much memory where
-#: cells cover a large frame.
-_CELLS_AT_ONCE = 256
-
-
-def to_labels(frame: Frame) -> NDArray[np.integer]:
-    """The label image of a frame, (H, W): 0 is background, cell number n of the frame is n, from 1.
-
-    A pixel of several cells gets the best one's number, by the ranking of ``kitlib.post.overlap``. A cell
-    with no pixel of its own is thus absent, and the other cells still have their numbers.
-
-    Returns:
-        uint16; uint32 for a frame of more than 65,535 cells.
-
-    Example:
-        >>> left, right = rle.from_labels(np.array([[7, 7, 0, 9]]))
-        >>> to_labels(Frame("id", None, 1, 4, (Cell(left, "cort"), Cell(right, "cort")))).tolist()
-        [[1, 1, 0, 2]]
-    """
-    kind = np.uint16 if len(frame.cells) <= _HIGHEST_16_BIT else np.uint32
-    labels = np.zeros(frame.height * frame.width, kind)
-    cells = list(frame.cells)
-    # The best cell comes last and takes its pixels from the others.
-    order = overlap.rank(cells)[::-1]
-    for first in range(0, len(order), _CELLS_AT_ONCE):
-        numbers = order[first : first + _CELLS_AT_ONCE]
-        for number, pixels in zip(numbers, rle.pixels([cells[n].mask for n in numbers]), strict=True):
-            labels[pixels] = number + 1
-    return labels.reshape(frame.height, frame.width)
+# A pixel and its neighbours above, below, left and right.
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 def write_labels(frame: Frame, path: Path) -> Path:
@@ -67,7 +38,7 @@ def write_labels(frame: Frame, path: Path) -> Path:
         frame: its cells.
         path: the file without its extension, which this function adds.
     """
-    labels = to_labels(frame)
+    labels = frame.to_labels()
     is_tiff = labels.dtype == np.uint32
     target = with_suffix(path, ".tif" if is_tiff else ".png")
     if is_tiff:
@@ -80,20 +51,20 @@ def write_labels(frame: Frame, path: Path) -> Path:
     return target
 
 
-def write_outlines(frame: Frame, image: NDArray, path: Path) -> Path:
+def write_outlines(frame: Frame, levels: NDArray[np.uint8], path: Path) -> Path:
     """Write the image as PNG, with each cell's outermost pixels in the colour of its category.
 
     Args:
         frame: its cells.
-        image: (H, W) or (H, W, C), of any type.
+        levels: (H, W), of the image.
         path: the file without its extension, which this function adds.
     """
-    picture = np.repeat(_stretched(grey(image))[..., None], 3, axis=2)
+    picture = np.repeat(_stretched(levels)[..., None], 3, axis=2)
     colors = category_colors([frame])
     boxes = rle.boxes([cell.mask for cell in frame.cells])
     for cell, (x0, y0, x1, y1) in zip(frame.cells, boxes.tolist(), strict=True):
         inside = rle.crop(cell.mask, (x0, y0, x1, y1))
-        picture[y0:y1, x0:x1][_rim(inside)] = colors[cell.category]
+        picture[y0:y1, x0:x1][rim(inside)] = colors[cell.category]
     target = with_suffix(path, ".png")
     _write_png(target, picture[..., ::-1])
     return target
@@ -137,11 +108,11 @@ def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.clip(scaled, 0, 235).astype(np.uint8)
 
 
-def _rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The pixels of a mask that have a neighbour, above, below, left or right, outside it."""
-    padded = np.pad(inside, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return inside & ~core
+    pixels = inside.view(np.uint8)
+    core: NDArray = cv2.erode(pixels, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return (pixels ^ core).view(np.bool_)
 
 
 def with_suffix(path: Path, suffix: str) -> Path:

@@ -272,6 +272,14 @@ def areas(rles: Sequence[RLE]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
 
+def covered(rles: Sequence[RLE]) -> int:
+    """Pixels that masks of one frame cover together, many times faster than the area of ``merge``."""
+    starts, ends, _ = _unpack(rles)
+    order = np.argsort(starts)
+    reached = np.maximum.accumulate(np.append(0, ends[order]))
+    return int(np.maximum(reached[1:] - np.maximum(reached[:-1], starts[order]), 0).sum())
+
+
 def boxes(rles: Sequence[RLE]) -> NDArray[np.int64]:
     """The tight box of each mask, (N, 4) as x0, y0, x1, y1, half-open; zeros for an empty mask."""
     if not len(rles):
@@ -286,6 +294,14 @@ def iou(a: Sequence[RLE], b: Sequence[RLE]) -> NDArray[np.float64]:
     if not len(a) or not len(b):
         return np.zeros((len(a), len(b)))
     return coco.iou(list(a), list(b), [0] * len(b))
+
+
+def shares(a: Sequence[RLE], b: Sequence[RLE]) -> NDArray[np.float64]:
+    """The share of each mask of ``a`` that lies in each of ``b``, (A, B); 0 of an empty mask."""
+    if not len(a) or not len(b):
+        return np.zeros((len(a), len(b)))
+    # The IoU with a crowd is the intersection over the area of the first mask.
+    return np.nan_to_num(coco.iou(list(a), list(b), [1] * len(b)))
 
 
 def merge(rles: Sequence[RLE]) -> RLE:
@@ -328,7 +344,9 @@ def from_polygons(shapes: Sequence[Sequence[Sequence[float]]], height: int, widt
 def _union(parts: list[RLE], height: int, width: int) -> RLE:
     if len(parts) == 1:
         return parts[0]
-    return coco.merge(parts) if parts else coco.encode(np.zeros((height, width), np.uint8, order="F"))
+    if not parts:
+        return coco.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)
+    return coco.merge(parts)
 
 
 def _transposed(rles: Sequence[RLE]) -> list[RLE]:

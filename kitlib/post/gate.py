@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kitlib import metric
 from kitlib.errors import KitError
-from kitlib.metric import means
+from kitlib.metric import competition
 from kitlib.records import Frame
 
 
@@ -72,15 +71,15 @@ def decide(
         seed: draws the images.
 
     Raises:
-        KitError: an image was not predicted, before or after; or as ``metric.score``.
+        KitError: an image was not predicted, before or after; or as ``kitlib.metric.score``.
     """
     for when, frames in {"before": before, "after": after}.items():
         missing = sorted({f.id for f in truth} - {f.id for f in frames})
         if missing:
             some = f"{len(missing)} of the {len(truth)} validation images, '{missing[0]}' for one,"
             raise KitError(f"{some} were not predicted {when} retraining; take folds that both have")
-    scores_before, scores_after = (metric.score(truth, frames).by_image for frames in (before, after))
+    scores_before, scores_after = (competition.score(truth, frames).by_image for frames in (before, after))
     gains = [scores_after[f.id] - scores_before[f.id] for f in truth]
-    bound = float(np.quantile(means(gains, seed), 1 - confidence))
+    bound = float(np.quantile(competition.means(gains, seed), 1 - confidence))
     better = bound > margin and len(gains) > 1
     return Decision(better, float(np.mean(gains)), bound, confidence, len(gains), margin)

@@ -7,13 +7,14 @@ the others. Memory is that of the label map and of the cells' own pixels, whatev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kitlib import records
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.post.config import Split
@@ -52,27 +53,38 @@ def resolve(
         mask_nms: a cell whose IoU with a better one is above this is dropped first (winners: 0.05 to
             0.15); 1 is off.
     """
-    cells = [cells[i] for i in rank(cells)]
-    if mask_nms < 1:
-        masks = [c.mask for c in cells]
-        unsuppressed = suppress(rle.iou(masks, masks), mask_nms)
-        cells = [cells[i] for i in np.flatnonzero(unsuppressed)]
-    given = rle.pixels([c.mask for c in cells])
+    order = nms(cells, mask_nms)
+    return list(disjoint({i: cells[i] for i in order}, height, width, max_clipped, split).values())
+
+
+def nms(cells: Sequence[Cell], highest: float) -> list[int]:
+    """Indices of the cells, best first, without those whose IoU with a better one, which stays, is above
+    ``highest``; 1 is off."""
+    order = records.rank(cells)
+    if highest >= 1:
+        return order
+    masks = [cells[i].mask for i in order]
+    return [order[place] for place in np.flatnonzero(suppress(rle.iou(masks, masks), highest))]
+
+
+def disjoint(
+    cells: Mapping[int, Cell], height: int, width: int, max_clipped: float, split: Split
+) -> dict[int, Cell]:
+    """The cells with no pixel in two of them, by the numbers that they were given under.
+
+    Args:
+        cells: of one frame, best first.
+        height, width, max_clipped, split: as for ``resolve``.
+    """
+    numbers = list(cells)
+    given = rle.pixels([cell.mask for cell in cells.values()])
     painted = paint(given, height, width, max_clipped, split)
-    result = []
+    result = {}
     for i, pixels in zip(painted.index, painted.pixels, strict=True):
+        cell = cells[numbers[i]]
         whole = len(pixels) == len(given[i])
-        result.append(cells[i] if whole else replace(cells[i], mask=_from_pixels(pixels, height, width)))
+        result[numbers[i]] = cell if whole else replace(cell, mask=_from_pixels(pixels, height, width))
     return result
-
-
-def rank(cells: Sequence[Cell]) -> list[int]:
-    """Indices of the cells, best score first; ties go to the larger cell, then to the mask's text, so that
-    the result does not depend on the order in which cells were given."""
-    areas = rle.areas([c.mask for c in cells])
-    return sorted(
-        range(len(cells)), key=lambda i: (-cells[i].confidence, -areas[i], cells[i].mask["counts"], i)
-    )
 
 
 def suppress(iou: NDArray[np.float64], highest: float) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,30 @@ from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.scores import rescore
-from kitlib.records import Cell, Frame
+from kitlib.records import Cell, Frame, rank
 
 #: Predicted frames, or those of each mask threshold.
 Predictions = Sequence[Frame] | Mapping[float, Sequence[Frame]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A frame's cells after one step of post-processing.
+
+    Attributes:
+        name: of the step, one of ``STEPS``.
+        cells: what is left, by its place among the predicted cells; masks may have changed.
+    """
+
+    name: str
+    cells: dict[int, Cell]
+
+
+#: The steps in their order.
+STEPS = (
+    *("predicted", "masks cleaned", "area", "score threshold", "mask NMS", "overlap", "area left"),
+    *("expected gain", "best cell stays"),
+)
 
 
 def apply(frame: Frame, config: PostConfig) -> Frame:
@@ -28,22 +48,30 @@ def apply(frame: Frame, config: PostConfig) -> Frame:
     after it. Where no cell is left and ``keep_best`` is set, the best one of a fitting size (or else the best
     one) stays: on an image with cells a wrong guess costs nothing.
     """
-    of_type = config.for_category(frame.category)
-    cells = clean_masks(rescore(frame, config.score_kind, config.forest), of_type).cells
-    areas = rle.areas([c.mask for c in cells])
-    fitting = [c for c, fits in zip(cells, fit_area(areas, of_type), strict=True) if fits]
-    calibration = config.calibration(frame.category)
-    passing = [c for c in fitting if calibration or c.confidence >= of_type.score_threshold]
-    clipped = overlap.resolve(
-        passing, frame.height, frame.width, of_type.max_clipped, of_type.split, of_type.mask_nms
-    )
-    clipped_areas = rle.areas([c.mask for c in clipped])
-    final = [c for c, area in zip(clipped, clipped_areas, strict=True) if area >= of_type.min_area]
-    if calibration:
-        final = final[: calibration.number(np.array([c.confidence for c in final]))]
-    if not final and config.keep_best:
-        final = _best_cell(fitting or [c for c, area in zip(cells, areas, strict=True) if area])
-    return replace(frame, cells=tuple(final))
+    return replace(frame, cells=tuple(steps(frame, config)[-1].cells.values()))
+
+
+def steps(frame: Frame, config: PostConfig) -> list[Step]:
+    """What is left of a frame's cells after each of ``STEPS``; ``apply`` is the last of them."""
+    of_type, calibration = config.for_category(frame.category), config.calibration(frame.category)
+    scored = rescore(frame, config.score_kind, config.forest)
+    cleaned = dict(enumerate(clean_masks(scored, of_type).cells))
+    fitting = _fitting(cleaned, of_type)
+    passing = {
+        i: cell for i, cell in fitting.items() if calibration or cell.confidence >= of_type.score_threshold
+    }
+    numbers = list(passing)
+    order = overlap.nms(list(passing.values()), of_type.mask_nms)
+    apart = {numbers[place]: passing[numbers[place]] for place in order}
+    clipped = overlap.disjoint(apart, frame.height, frame.width, of_type.max_clipped, of_type.split)
+    left = _fitting(clipped, replace(of_type, max_area=None))
+    number = calibration.number(np.array([c.confidence for c in left.values()])) if calibration else len(left)
+    chosen = dict(list(left.items())[:number])
+    final = chosen
+    if not chosen and config.keep_best:
+        final = _best_cell(fitting or _fitting(cleaned, CategoryConfig(min_area=1)))
+    found = (dict(enumerate(scored.cells)), cleaned, fitting, passing, apart, clipped, left, chosen, final)
+    return [Step(name, cells) for name, cells in zip(STEPS, found, strict=True)]
 
 
 def apply_each(
@@ -78,9 +106,17 @@ def fit_area(areas: NDArray[np.int64], config: CategoryConfig) -> NDArray[np.boo
     return (areas >= max(config.min_area, 1)) & (areas <= most)
 
 
-def _best_cell(cells: Sequence[Cell]) -> list[Cell]:
-    """The best cell alone, in a list; an empty list without cells."""
-    return [cells[overlap.rank(cells)[0]]] if cells else []
+def _fitting(cells: Mapping[int, Cell], config: CategoryConfig) -> dict[int, Cell]:
+    fits = fit_area(rle.areas([cell.mask for cell in cells.values()]), config)
+    return {number: cell for (number, cell), stays in zip(cells.items(), fits, strict=True) if stays}
+
+
+def _best_cell(cells: Mapping[int, Cell]) -> dict[int, Cell]:
+    """The best cell alone; nothing without cells."""
+    if not cells:
+        return {}
+    best = list(cells)[rank(list(cells.values()))[0]]
+    return {best: cells[best]}
 
 
 def by_mask_threshold(predictions: Predictions) -> dict[float, dict[str, Frame]]:

@@ -47,7 +47,7 @@ def main() -> None:
             continue
         predictor = predictors[plan.without]
         try:
-            predicted = predictor(image()).frames(frame)
+            prediction = predictor(image())
         except Exception as error:
             logger.exception("%s", frame.id)
             if torch.cuda.is_initialized():
@@ -55,9 +55,8 @@ def main() -> None:
                 torch.cuda.synchronize()
             progress.skipped(frame, str(error) if isinstance(error, KitError) else reason(error))
         else:
-            records.write_frames(part_file(path.parent, index), predicted)
-            cells = len(predicted[0].cells)
-            progress.done(frame, cells, budget.done(plan), plan.without, predictor.reduced)
+            records.write_frames(part_file(path.parent, index), prediction.frames(frame))
+            progress.done(frame, prediction, budget.done(plan), plan.without, predictor.reduced)
 
 
 def _device() -> str:

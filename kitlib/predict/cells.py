@@ -26,10 +26,12 @@ class Prediction(NamedTuple):
     Attributes:
         category: the type of its cells; None without any.
         tables: the cells, best first, at the mask threshold of that type, then at each candidate.
+        limited: whether there were as many instances as ``max_cells`` allows, so that some may be missing.
     """
 
     category: str | None
     tables: list[tuple[Cell, ...]]
+    limited: bool = False
 
     def frames(self, frame: Frame) -> list[Frame]:
         """The frame with the predicted type and cells in place of its own, once for each table."""

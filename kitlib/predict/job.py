@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Predicted:
         skipped: why a frame was left out, by id.
         seconds: how long each frame took, by id.
         reduced: what there was no time or memory for, by id; frames that had all are not named.
+        limited: ids of the frames with as many instances as ``PredictConfig.max_cells`` allows, of which some
+            may be missing.
     """
 
     path: Path
@@ -43,13 +45,14 @@ class Predicted:
     skipped: dict[str, str]
     seconds: dict[str, float]
     reduced: dict[str, str]
+    limited: frozenset[str]
 
 
 def run(job: PredictJob, gpus: int = 0) -> Predicted:
     """Predict all frames of a job and write ``job.out``, its predictions.csv, with a progress bar.
 
     An image that cannot be read or predicted is noted beside the bar and left out, even if the process died
-    of it.
+    of it. So is the number of images that reached the limit ``max_cells``.
 
     The predictions of each frame are stored as soon as it is done, in a folder beside ``job.out`` which is
     removed when all are done: an interrupted run with the same settings, frames and weights goes on where it
@@ -78,7 +81,7 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
     candidates = job.config.candidate_mask_thresholds
     predicted, *others = _collect(folder, frames, skipped, 1 + len(candidates))
     tables.write_predictions(job.out, predicted)
-    seconds, without = progress.last("seconds"), progress.last("without")
+    seconds, without, limited = progress.last("seconds"), progress.last("without"), _limited(progress)
     shutil.rmtree(folder)
     return Predicted(
         Path(job.out),
@@ -87,6 +90,7 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
         skipped,
         seconds,
         {name: what for name, what in without.items() if what},
+        limited,
     )
 
 
@@ -99,35 +103,53 @@ def _predict(job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus:
                 bar({**row, "frames": len(frames) - len(progress.unfinished(frames))})
 
         show({})
-        for attempt in range(RESTARTS + 1):
+        _attempt(job, frames, progress, gpus, show)
+        if limited := _limited(progress):
+            show({"note": _limit_note(len(limited), job.config.max_cells)})
+
+
+def _limited(progress: Progress) -> frozenset[str]:
+    return frozenset(name for name, limited in progress.last("limited").items() if limited)
+
+
+def _limit_note(images: int, limit: int) -> str:
+    who = f"{images} images have" if images > 1 else "1 image has"
+    return f"{who} {limit:,} instances, the most that max_cells allows; raise it where cells are missing"
+
+
+def _attempt(
+    job: PredictJob, frames: Sequence[Frame], progress: Progress, gpus: int, show: Callable[[Row], None]
+) -> None:
+    """Start child processes until every frame is predicted or given up."""
+    for attempt in range(RESTARTS + 1):
+        if not progress.remaining(frames):
+            return
+        deaths = progress.deaths().total()
+        progress.assign(frames)
+        try:
+            launch.launch(
+                "kitlib.predict",
+                [str(progress.folder / "job.yaml")],
+                progress.folder,
+                gpus=gpus,
+                progress=NAME,
+                on_row=show,
+                until=None if job.until is None else job.until + _GRACE_SECONDS,
+            )
+            return
+        except KitError as error:
             if not progress.remaining(frames):
+                show({"note": str(error)})
                 return
-            deaths = progress.deaths().total()
-            progress.assign(frames)
-            try:
-                launch.launch(
-                    "kitlib.predict",
-                    [str(progress.folder / "job.yaml")],
-                    progress.folder,
-                    gpus=gpus,
-                    progress=NAME,
-                    on_row=show,
-                    until=None if job.until is None else job.until + _GRACE_SECONDS,
-                )
+            deadline_passed = job.until is not None and time.monotonic() > job.until
+            frame_crashed_worker = isinstance(error, launch.Died) and progress.deaths().total() > deaths
+            retry = frame_crashed_worker and not deadline_passed and attempt < RESTARTS
+            any_frame_done = len(progress.unfinished(frames)) < len(frames)
+            if not retry and not (job.until is not None and any_frame_done):
+                raise
+            show({"note": f"{error}; going on with the other images"})
+            if not retry:
                 return
-            except KitError as error:
-                if not progress.remaining(frames):
-                    show({"note": str(error)})
-                    return
-                deadline_passed = job.until is not None and time.monotonic() > job.until
-                frame_crashed_worker = isinstance(error, launch.Died) and progress.deaths().total() > deaths
-                retry = frame_crashed_worker and not deadline_passed and attempt < RESTARTS
-                any_frame_done = len(progress.unfinished(frames)) < len(frames)
-                if not retry and not (job.until is not None and any_frame_done):
-                    raise
-                show({"note": f"{error}; going on with the other images"})
-                if not retry:
-                    return
 
 
 def _folder(job: PredictJob) -> Path:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,13 @@ Image = NDArray[np.uint8]
 #: What is tried when memory runs out even with one view at a time: the share of proposals and detections
 #: that is left, and the divisor of the sides of tiles, or of frames where there are no tiles.
 _REDUCTIONS = ((0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
+
+
+class _Detected(NamedTuple):
+    """What all models detect in all views, and whether ``max_cells`` may have left out some of a view."""
+
+    all: Detections
+    limited: bool
 
 
 class Predictor:
@@ -94,8 +102,8 @@ class Predictor:
             *((1, *reduction) for reduction in _REDUCTIONS),
         ]:
             looks = views(config, height, width, smaller)
-            found = self._try(image, looks, replace(config, batch=batch), share)
-            if found is not None:
+            detected = self._try(image, looks, replace(config, batch=batch), share)
+            if detected is not None:
                 break
             _logger.warning("out of memory: batch %d, %g of the proposals", batch, share)
         else:
@@ -109,36 +117,40 @@ class Predictor:
         if share < 1:
             cut = f", seen in tiles of 1/{smaller} of the sides" if smaller > 1 else ""
             self.reduced = f"{1 - share:.0%} of the proposals{cut}"
+        found = detected.all
         if len(looks) * len(self.models) == 1:
             fused = fuse.alone(found)
         else:
             fused = fuse.fuse(found, (looks[-1].source + 1) * len(self.models), (height, width), config)
-        return to_cells(found, fused, (height, width), config, self.categories)
+        number = int(np.count_nonzero(fused.scores >= config.score_floor))
+        prediction = to_cells(found, fused, (height, width), config, self.categories)
+        return prediction._replace(limited=detected.limited or number > config.max_cells)
 
     def _try(
         self, image: Image, looks: Sequence[View], config: PredictConfig, share: float
-    ) -> Detections | None:
+    ) -> _Detected | None:
         """``_detect``; None when memory ran out. What the failed attempt held is free on return."""
         try:
             with models.ready(self.models, config.score_floor, config.max_cells, share, config.amp):
-                return self._detect(image, looks, config.batch)
+                return self._detect(image, looks, config)
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         return None
 
-    def _detect(self, image: Image, looks: Sequence[View], batch: int) -> Detections:
+    def _detect(self, image: Image, looks: Sequence[View], config: PredictConfig) -> _Detected:
         """What every model detects in every view."""
-        found = []
+        found, limited = [], False
         sources = looks[-1].source + 1
         for number, model in enumerate(self.models):
-            for part in _batches(looks, batch):
+            for part in _batches(looks, config.batch):
                 detected = models.infer(model, [view.image(image) for view in part])
                 for view, instances in zip(part, detected, strict=True):
                     source = number * sources + view.source
                     found.append(view.back(Detections.from_instances(instances, source)))
-        return Detections.concat(found)
+                    limited |= len(instances) >= config.max_cells
+        return _Detected(Detections.concat(found), limited)
 
 
 def _batches(looks: Sequence[View], size: int) -> Iterator[list[View]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kitlib import files
+from kitlib.predict.cells import Prediction
 from kitlib.records import Frame
 from kitlib.runtime.progress import parse_row
 
@@ -44,12 +45,14 @@ class Progress:
     def skipped(self, frame: Frame, why: str) -> None:
         self._append({"id": frame.id, "skipped": why, "note": f"{frame.id} is left out: {why}"})
 
-    def done(self, frame: Frame, cells: int, seconds: float, no_time: str = "", no_memory: str = "") -> None:
+    def done(
+        self, frame: Frame, found: Prediction, seconds: float, no_time: str = "", no_memory: str = ""
+    ) -> None:
         """A frame's part is written.
 
         Args:
             frame: the frame.
-            cells: how many were predicted.
+            found: what was predicted.
             seconds: the time that it took.
             no_time: what there was no time for; "" where there was for all.
             no_memory: the same of memory.
@@ -58,7 +61,8 @@ class Progress:
         without = "; ".join(filter(None, short.values()))
         notes = [f"{frame.id}: short of {what}, so without {lost}" for what, lost in short.items() if lost]
         note = {"note": "\n".join(notes)} if notes else {}
-        self._append({"id": frame.id, "cells": cells, "seconds": seconds, "without": without, **note})
+        facts = {"cells": len(found.tables[0]), "limited": found.limited, "seconds": seconds}
+        self._append({"id": frame.id, **facts, "without": without, **note})
 
     def unfinished(self, frames: Sequence[Frame]) -> list[int]:
         """The numbers of the frames that are not done."""

@@ -61,6 +61,10 @@ class Died(KitError):
     """A child ended without an error sentence of its own: it was killed, hung, or met an unforeseen error."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted a job; the text is one sentence that says what of it remains."""
+
+
 def launch(
     module: str,
     args: Sequence[str],
@@ -92,6 +96,7 @@ def launch(
         Died: the child failed without an error sentence of its own, or one of its processes hung; the error
             says what is known, and the log's path.
         KitError: the child was stopped at ``until``, or failed with a KitError of its own, which is repeated.
+        Interrupted: the user interrupted it; none of its processes is left.
     """
     out = files.make_folder(out)
     log, error_file = out / "log.txt", out / "error.json"
@@ -122,6 +127,8 @@ def launch(
         )
         try:
             hanging = _follow_to_the_end(process, watch, rows, on_row, until)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; what was saved until then stays in {out}") from None
         finally:
             _stop(process)
             watch.kill()
@@ -260,7 +267,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        # Whoever interrupts a second time does not want to wait; workers end with their torchrun.
         process.kill()
         process.wait()
 

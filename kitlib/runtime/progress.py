@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 Row = dict[str, Any]
 
@@ -39,6 +41,50 @@ def follow(path: Path) -> Iterator[list[Row]]:
         yield rows
 
 
+class PlainLines:
+    """A text stream for a log, where a bar that redraws itself would leave one endless line.
+
+    What ends with a line feed is written at once. Of what a carriage return replaces, as tqdm's bars do, the
+    line as it stands is written when the last one is long enough ago.
+
+    Args:
+        file: the log.
+        seconds: between two lines of the same bar.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, file: TextIO, seconds: float = 30.0):
+        self._file, self._seconds = file, seconds
+        self._line, self._written = "", -float("inf")
+
+    def write(self, text: str) -> int:
+        for part in re.split(r"([\r\n])", text):
+            if part == "\n":
+                self._put()
+            elif part == "\r":
+                if self._line.strip() and time.monotonic() - self._written >= self._seconds:
+                    self._put()
+                self._line = ""
+            else:
+                self._line += part
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def _put(self) -> None:
+        self._file.write(self._line.rstrip() + "\n")
+        self._line, self._written = "", time.monotonic()
+
+
+def for_bars(file: TextIO) -> TextIO | PlainLines:
+    """A standard stream as bars may write to it: as it is on a terminal and in a notebook, which redraw a
+    line, and else with plain lines."""
+    redraws = file.isatty() or type(file).__module__.startswith("ipykernel.")
+    return file if redraws else PlainLines(file)
+
+
 class Bar:
     """A plain ``tqdm`` bar fed with progress rows; reads well in a notebook, on a terminal and in a log.
 
@@ -60,11 +106,12 @@ class Bar:
         # Each refresh is a message in a notebook and a line in a log.
         every = 0.2 if terminal else 5.0
         # On stdout: a notebook shows stderr as if it were an error.
-        self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=terminal, file=sys.stdout)
+        self._file = for_bars(sys.stdout)
+        self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=terminal, file=self._file)
 
     def __call__(self, row: Row) -> None:
         if "note" in row:
-            self.bar.write(str(row["note"]), file=sys.stdout)
+            self.bar.write(str(row["note"]), file=self._file)
         self.latest |= {k: f"{row[k]:.3g}" for k in self.shown if isinstance(row.get(k), int | float)}
         self.bar.set_postfix(self.latest, refresh=False)
         self.bar.update(row.get(self.key, self.bar.n) - self.bar.n)

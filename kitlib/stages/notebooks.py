@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -107,6 +108,13 @@ def code(path: Path) -> list[CodeCell]:
         raise KitError(f"{path} is not a notebook that can be read ({error!r}); restore it") from error
 
 
+def takes(path: Path) -> str:
+    """How long a notebook takes with its own parameters, as the table at its top says; empty without one."""
+    text = "".join(line for cell in files.read_json(path)["cells"][:1] for line in cell["source"])
+    found = re.search(r"\*\*takes\*\* \| (.+?)(?: with the values below.*)? \|", text)
+    return found[1] if found else ""
+
+
 def parameters(path: Path) -> dict[str, Any]:
     """Names and default values of a notebook's parameters, in order.
 
@@ -149,6 +157,23 @@ def injected() -> list[str]:
     cells = shell.user_ns.get("In", ()) if shell is not None else ()
     own = [cell for cell in cells if cell.startswith("# Parameters\n")]
     return [_assignment(line)[0] for cell in own for line in ast.parse(cell).body]
+
+
+def skip_cells() -> None:
+    """Let the further cells of this kernel do nothing, until one begins a stage again."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def emptied(lines: list[str]) -> list[str]:
+        if any("stages.begin(" in line for line in lines):
+            shell.input_transformers_cleanup.remove(emptied)
+            return lines
+        return []
+
+    shell.input_transformers_cleanup.append(emptied)
 
 
 def fingerprint(path: Path) -> str:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from kitlib import config
 from kitlib.config import Affects
 from kitlib.stages.parameters import MODELS
+from kitlib.stages.report.parameters import shown
 
 _WIDTH = 110
 _PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text"}
@@ -74,9 +75,8 @@ def _keys(cls: type, path: str, values: Any) -> Iterator[Row]:
 
 def _shown(value: Any) -> str:
     """A default as a profile would have it."""
-    text = config.format_yaml([config.to_plain(value)]).strip()
-    text = text[1:-1] if text.startswith("[") else text.removeprefix("- ")
-    return textwrap.shorten(value if isinstance(value, str) and value else text, 40, placeholder=" ...")
+    text = value if isinstance(value, str) and value else shown(value)
+    return textwrap.shorten(text, 40, placeholder=" ...")
 
 
 def _kind(field: FieldInfo) -> str:

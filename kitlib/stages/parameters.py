@@ -5,7 +5,7 @@ The first cell of a notebook repeats the names, defaults and help of its class h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from pydantic import Field
 from kitlib import config
 from kitlib.config import Affects, Count, Float, Int, Part, PositiveCount, configuration, with_defaults
 from kitlib.data.cleaning import CleaningConfig
-from kitlib.data.competition import CATEGORIES
+from kitlib.data.config import DEFAULTS, ReadingConfig
 from kitlib.errors import KitError, unknown
 from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import Architecture, MaskStages, ModelConfig
@@ -38,6 +38,20 @@ _RENAMED = {
     "soft": "weight_by_score",
 }
 
+ExportFormat = Literal["labels", "outlines", "rois", "coco", "geojson", "table"]
+Fitted = Literal["scales", "crop", "anchors", "grey_levels"]
+#: The parameters of 03 in whose place the data decide.
+_FITTED: dict[str, tuple[tuple[str, str], ...]] = {
+    "scales": (
+        ("augment", "scale"),
+        ("augment", "scale_by_type"),
+        ("predict_config", "scales"),
+        ("predict_config", "scales_by_type"),
+    ),
+    "crop": (("augment", "crop"),),
+    "anchors": (("model_options", "anchor_sizes"),),
+    "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
+}
 SomePredictConfig = Annotated[dict[str, Any], Part(PredictConfig)]
 _ADAMW = OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0)
 _VIEWS = AugmentConfig(crop=(192, 192), scale=(1.2, 1.8))
@@ -46,9 +60,15 @@ _VIEWS = AugmentConfig(crop=(192, 192), scale=(1.2, 1.8))
 @configuration
 class _Folders:
     data: Annotated[str, Affects("place")] = ""
-    """The competition's folder; empty: synthetic cells, made on first use."""
+    """The competition's folder, or one of your own images and cells; empty: synthetic cells."""
     out: Annotated[str, Affects("place")] = ""
     """The run's folder; empty: outputs/demo, or outputs/ and the name of the data's folder."""
+
+
+@configuration
+class _Reading:
+    reading: ReadingConfig = DEFAULTS
+    """Of your own images: channel, plane, projection, mask_suffixes, folders_are, relabel."""
 
 
 @configuration
@@ -58,7 +78,7 @@ class _Computing(_Folders):
 
 
 @configuration
-class Exploration(_Folders):
+class Exploration(_Reading, _Folders):
     """Of 01_eda."""
 
     folds: Annotated[Int, Field(ge=2)] = 5
@@ -110,7 +130,6 @@ class Pretraining(TrainingSettings, _Network, _LiveCell):
 
     def __post_init__(self) -> None:
         self.model(num_classes=1)
-        _check_cell_types({"augment.scale_by_type": self.augment.scale_by_type})
 
 
 @configuration
@@ -139,16 +158,10 @@ class _Tuned(ValidatedSettings):
                 f"predict_config: the stage finds out mask_threshold by type ({', '.join(by_type)}); "
                 "give what it may try as candidate_mask_thresholds"
             )
-        _check_cell_types(
-            {
-                "augment.scale_by_type": self.augment.scale_by_type,
-                "predict_config.scales_by_type": predict.get("scales_by_type", {}),
-            }
-        )
 
 
 @configuration
-class _Labelled(_Computing):
+class _Labelled(_Reading, _Computing):
     fold: Annotated[Int, Field(ge=-1)] = 0
     """The validation fold; -1: train once for each fold."""
     folds: Annotated[Int, Field(ge=2)] = 5
@@ -162,6 +175,10 @@ class _Labelled(_Computing):
 class Training(_Tuned, _Network, _Labelled):
     """Of 03_train."""
 
+    from_data: tuple[Fitted, ...] = ("scales", "crop", "anchors", "grey_levels")
+    """Of your own images: what the cells decide."""
+    corrections: str = ""
+    """Cells corrected by hand: a corrections.csv that the viewer saved; empty: none."""
     cleaning: CleaningConfig = CleaningConfig()
     """Cleaning of the masks that train, e.g. {"fill_holes": True, "keep_largest": True}."""
     predict_config: Annotated[PredictConfig, Affects("after", where="keeps_last_weights")] = PredictConfig(
@@ -187,12 +204,6 @@ class _Unlabelled(_Computing):
 @configuration
 class PseudoLabelling(PseudoConfig, _Unlabelled):
     """Of 04_pseudolabel."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = ("score_threshold", "agreement", "min_area", "max_area", "ignore_threshold")
-        _check_cell_types({name: getattr(self, name) for name in names})
-        _check_cell_types({"predict_config.scales_by_type": self.predict_config.get("scales_by_type", {})})
 
 
 @configuration
@@ -245,6 +256,8 @@ class Submission(_Computing):
     """How frames are predicted, where not as those that post-processing was tuned on."""
     hours: Annotated[Float, Field(ge=0)] = 0.0
     """Time limit; where it is short, fewer views and models predict. 0: no limit."""
+    formats: tuple[ExportFormat, ...] = ("labels", "outlines", "rois", "coco", "geojson", "table")
+    """For your own images: the files."""
 
     def __post_init__(self) -> None:
         if "mask_threshold" in self.predict_config:
@@ -252,7 +265,6 @@ class Submission(_Computing):
                 "predict_config: mask_threshold is tuned, and stands in post.yaml; "
                 "name another such file as post_processing"
             )
-        _check_cell_types({"predict_config.scales_by_type": self.predict_config.get("scales_by_type", {})})
 
 
 MODELS: dict[str, type] = {
@@ -283,11 +295,14 @@ def read(stage: str, values: Mapping[str, Any], where: str = "") -> Any:
     return config.from_dict(MODELS[stage], values, f"{where}{stage}")
 
 
-def check(stages: Mapping[str, Mapping[str, Any]], where: str = "") -> dict[str, dict[str, Any]]:
+def check(
+    stages: Mapping[str, Mapping[str, Any]], categories: Sequence[str] = (), where: str = ""
+) -> dict[str, dict[str, Any]]:
     """See that the parameters of all stages are what they may be, each for itself and beside the others.
 
     Args:
         stages: the parameters of each stage.
+        categories: the types of cells; none where they are not known yet.
         where: as for ``read``.
 
     Returns:
@@ -297,6 +312,8 @@ def check(stages: Mapping[str, Mapping[str, Any]], where: str = "") -> dict[str,
         KitError: as ``read``, or parameters of two stages that do not go together.
     """
     found = {stage: read(stage, values, where) for stage, values in stages.items()}
+    for stage, given in found.items():
+        check_cell_types(given, categories, f"{where}{stage}: ")
     pretraining, training, retraining = (found[s] for s in ("02_pretrain_livecell", "03_train", "05_retrain"))
     if training.fold >= 0 and retraining.fold not in (-1, training.fold):
         raise KitError(
@@ -341,6 +358,27 @@ def counted(stage: str, values: Mapping[str, Any]) -> Counted:
     return Counted(everything, training, everything - after - config.affecting(found, "evaluation", "length"))
 
 
+def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left to the data in 03, where a user chose some parameters: the others, as ``from_data``.
+
+    Args:
+        chosen: by stage, the parameters that the user chose.
+
+    Example:
+        >>> left_to_data({"03_train": {"augment": {"crop": [256, 256]}}})
+        {'03_train': {'from_data': ['scales', 'anchors', 'grey_levels']}}
+    """
+    given = chosen.get("03_train") or {}
+    if "from_data" in given:
+        return {}
+    left = [
+        name
+        for name, paths in _FITTED.items()
+        if not any(key in (given.get(parameter) or {}) for parameter, key in paths)
+    ]
+    return {"03_train": {"from_data": left}}
+
+
 def training_settings(given: Any) -> dict[str, Any]:
     """Those of a notebook's parameters that its training is given."""
     return {name: getattr(given, name) for name in config.fields(ValidatedSettings) if hasattr(given, name)}
@@ -350,12 +388,31 @@ def _as_field(value: Any, checked: Any) -> Any:
     return checked if isinstance(value, bool | int | float | str) else value
 
 
-def _check_cell_types(tables: Mapping[str, Iterable[str]]) -> None:
-    """Raise KitError if a table by type has a type that there is not: its value would be of no cell."""
-    for name, table in tables.items():
+def check_cell_types(given: Any, categories: Sequence[str], where: str = "") -> None:
+    """See that each table by type in the parameters of a stage is of types that there are.
+
+    Args:
+        given: the parameters.
+        categories: the types of cells; with none of them nothing is refused.
+        where: the beginning of messages.
+
+    Raises:
+        KitError: a table has another type, so that its value would be of no cell.
+    """
+    for name, table in _tables_by_type(given):
         for key in table:
-            if key not in (*CATEGORIES, "default"):
-                raise KitError(f"{name}: {unknown('cell type', key, CATEGORIES)}")
+            if categories and key not in (*categories, "default"):
+                raise KitError(f"{where}{name}: {unknown('cell type', key, categories)}")
+
+
+def _tables_by_type(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The tables by cell type in the parameters of a stage, and their names."""
+    for name in ("score_threshold", "agreement", "min_area", "max_area", "ignore_threshold"):
+        yield name, getattr(given, name, {})
+    yield "augment.scale_by_type", given.augment.scale_by_type if hasattr(given, "augment") else {}
+    predict = getattr(given, "predict_config", {})
+    predict = predict if isinstance(predict, Mapping) else config.to_dict(predict)
+    yield "predict_config.scales_by_type", predict.get("scales_by_type", {})
 
 
 def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> None:

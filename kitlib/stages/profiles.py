@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 import yaml
 
 from kitlib import config
+from kitlib.data import competition
 from kitlib.errors import KitError, unknown
 from kitlib.stages import notebooks, parameters
 from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
 #: Parameters that name files.
-_FILES = ("weights", "post_processing")
+_FILES = ("weights", "post_processing", "corrections")
 Device = Literal["cpu", "gpu"]
 
 
@@ -38,14 +39,18 @@ def plan(
     settings: Sequence[str] = (),
     common: Mapping[str, Any] | None = None,
     folder: Path = NOTEBOOKS,
+    own_data: bool = False,
 ) -> Plan:
     """The parameters of every notebook.
 
     Args:
         profile: name of a file in ``notebooks/profiles``, or a path to a YAML file of such sections.
-        settings: "03_train.max_iter=100" texts; they win over the profile.
+        settings: "03_train.max_iter=100" texts, "all.seed=1" for every notebook that has such a parameter;
+            they win over the profile.
         common: values for every notebook that has such a parameter (gpus); they win over the profile.
         folder: where the notebooks and ``profiles/`` lie.
+        own_data: the data are not the competition's. What a named profile says of the competition's types is
+            then left out, and what ``settings`` or a profile of one's own set is not taken from the data.
 
     Raises:
         KitError: an unknown profile or stage, or as ``parameters.check``.
@@ -53,33 +58,54 @@ def plan(
     sections = _read_profile(profile, folder / "profiles")
     device = sections.pop("device", "cpu")
     own = {stage: notebooks.parameters(notebooks.notebook(stage, folder)) for stage in STAGES}
+    categories = () if own_data else competition.CATEGORIES
+    if own_data:
+        sections = _without_types(sections)
     values = {stage: config.overlay(own[stage], sections.get(stage) or {}) for stage in STAGES}
-    parameters.check(values, f"profile '{profile}', ")
+    parameters.check(values, categories, f"profile '{profile}', ")
     for stage in STAGES:
         values[stage] |= {name: value for name, value in (common or {}).items() if name in own[stage]}
+    chosen: dict[str, Any] = sections if _is_file(profile) else {}
     for setting in settings:
-        values = config.overlay(values, _read_setting(setting, own))
-    return Plan(Path(profile).stem, parameters.check(values), folder, device)
+        read = _read_setting(setting, own)
+        values, chosen = config.overlay(values, read), config.overlay(chosen, read)
+    if own_data:
+        values = config.overlay(values, parameters.left_to_data(chosen))
+    return Plan(Path(profile).stem, parameters.check(values, categories), folder, device)
+
+
+def _without_types(section: Any) -> Any:
+    """The mappings of a profile without the competition's types of cells as keys."""
+    if not isinstance(section, Mapping):
+        return section
+    return {key: _without_types(value) for key, value in section.items() if key not in competition.CATEGORIES}
 
 
 def _read_setting(setting: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A ``--set`` text, STAGE.NAME=VALUE or STAGE.NAME.KEY=VALUE, as nested dictionaries.
 
     Raises:
-        KitError: it has another form, or names no stage.
+        KitError: it has another form, names no stage, or is for all and no stage has such a parameter.
     """
     target, equals, text = notebooks.check_text(setting).partition("=")
     stage, dot, path = target.strip().partition(".")
     if not equals or not dot:
         raise KitError(f"--set '{setting}' must look like 03_train.max_iter=100")
-    stage, (name, *keys) = notebooks.resolve(stage), path.split(".")
+    name, *keys = path.split(".")
+    if stage == "all":
+        having = [stage for stage in STAGES if name in known[stage]]
+        if not having and name not in ("data", "out"):
+            raise unknown("parameter of any stage:", name, {n for values in known.values() for n in values})
+    else:
+        having = [notebooks.resolve(stage)]
     if name in ("data", "out"):
         raise KitError(f"--set '{setting}': all stages have the same; give it as --{name}")
-    value = text.strip() if isinstance(known[stage].get(name), str) else _value(setting, text)
+    is_text = any(isinstance(known[stage].get(name), str) for stage in having)
+    value = text.strip() if is_text else _value(setting, text)
     value = _found_here(value) if name in _FILES else value
     for key in (*reversed(keys), name):
         value = {key: value}
-    return {stage: value}
+    return dict.fromkeys(having, value)
 
 
 def _value(setting: str, text: str) -> Any:
@@ -100,8 +126,12 @@ def _found_here(value: Any) -> Any:
     return str(path.resolve()) if value and path.is_file() else value
 
 
+def _is_file(profile: str) -> bool:
+    return profile.endswith((".yaml", ".yml"))
+
+
 def _read_profile(profile: str, folder: Path) -> dict[str, Any]:
-    path = Path(profile) if profile.endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
+    path = Path(profile) if _is_file(profile) else folder / f"{profile}.yaml"
     if not path.is_file():
         raise unknown("profile", profile, [p.stem for p in folder.glob("*.yaml")])
     read = config.read_yaml(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from kitlib import files
 from kitlib.errors import KitError
 
 METRICS = "metrics.json"
+#: Of these metrics: why a stage had nothing to do.
+IDLE = "nothing_to_do"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Record:
         parameters: what the notebook was given.
         training: as ``key``, without the parameters that come after training.
         resumable: as ``training``, without those that an interrupted training may change.
+        profile: of the run.
+        machine: what it was computed on, see ``kitlib.runtime.machine``.
     """
 
     key: str
@@ -33,6 +37,8 @@ class Record:
     parameters: dict[str, Any]
     training: str = ""
     resumable: str = ""
+    profile: str = ""
+    machine: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / "stage.json", asdict(self))
@@ -44,6 +50,14 @@ class Record:
 def has_results(folder: Path) -> bool:
     """Whether a stage's folder holds results: its notebook writes metrics.json last."""
     return (folder / METRICS).is_file()
+
+
+def chosen(out: Path) -> str:
+    """The stage of a run whose weights are the best known: 05_retrain if it was run and accepted them (its
+    gate let them pass, or ``use_retrained`` is "always"), else 03_train."""
+    last = out / "05_retrain" / METRICS
+    accepted = last.is_file() and files.read_json(last).get("accepted", False)
+    return "05_retrain" if accepted else "03_train"
 
 
 def by_hand(folder: Path) -> None:
@@ -135,7 +149,7 @@ def row(folder: Path, seconds: float, skipped: bool = False) -> Row:
         seconds,
         skipped,
         "" if score is None else f"{score:.3f}",
-        ", ".join(metrics.get("artefacts", ())),
+        metrics.get(IDLE) or ", ".join(metrics.get("artefacts", ())),
     )
 
 

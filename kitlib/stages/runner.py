@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.runtime import gpus, lock
+from kitlib.runtime import gpus, lock, machine
+from kitlib.runtime.progress import for_bars
 from kitlib.stages import notebooks, parameters, record
 from kitlib.stages.notebooks import NEEDS, STAGES, notebook
 from kitlib.stages.profiles import Plan
 from kitlib.stages.record import Row, row
+from kitlib.stages.report import notebook as executed_notebook
+from kitlib.stages.report import spared, summary
 
 
 def run(
@@ -25,6 +28,7 @@ def run(
     last: str = STAGES[-1],
     force: bool = False,
     say: Callable[[str], None] = print,
+    after: Callable[[Path], object] = lambda folder: None,
 ) -> list[Row]:
     """Run the stages from ``first`` to ``last`` and leave their results in ``out``/<stage>.
 
@@ -34,6 +38,8 @@ def run(
 
     Args:
         force: run every chosen stage anew.
+        say: is given what happens, sentence by sentence.
+        after: is called with a stage's folder once the stage has run.
 
     Returns:
         A row for each stage: its time, score and artefacts.
@@ -49,7 +55,7 @@ def run(
     steps = [step for step in _steps(plan, data, out, STAGES.index(last) + 1, force) if step.stage in chosen]
     check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
-        return [_take(step, say) for step in steps]
+        return [_take(step, say, after) for step in steps]
 
 
 @dataclass(frozen=True)
@@ -104,11 +110,11 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
             for names in parameters.counted(stage, values)
         )
         upstream = upstream if stage == STAGES[0] else everything  # nothing depends on what 01 finds
-        begun = record.Record(everything, False, 0.0, values, training, resumable)
+        begun = record.Record(everything, False, 0.0, values, training, resumable, plan.profile)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
 
 
-def _take(step: _Step, say: Callable[[str], None]) -> Row:
+def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], object]) -> Row:
     """Run a stage or skip it; what it cannot go on with is moved aside first."""
     if step.former is not None and step.is_finished:
         say(f"{step.stage}: finished before with the same inputs, skipped (--force runs it again)")
@@ -122,7 +128,12 @@ def _take(step: _Step, say: Callable[[str], None]) -> Row:
     else:
         moved_to = record.set_aside(step.folder, stays="fold_*")
         say(f"{step.stage}: the training stays; what was made of it moved to {moved_to}")
-    return _run_stage(step.notebook, step.begun, step.folder, say)
+    done = _run_stage(step.notebook, step.begun, step.folder, say)
+    with spared("the report", say):
+        summary.write(step.folder.parent)
+    with spared("its record for tracking", say):
+        after(step.folder)
+    return done
 
 
 def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
@@ -187,6 +198,7 @@ def _images(plan: Plan, stage: str) -> int:
 def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:
     files.make_folder(folder)
     say(f"{path.stem}: running")
+    begun = replace(begun, machine=machine.describe())
     begun.save(folder)
     start = time.monotonic()
     execute(path, begun.parameters, folder)
@@ -197,7 +209,7 @@ def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[st
 
 
 def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
-    """Run one notebook with papermill, where it lies; the executed copy lies in the stage's folder.
+    """Run one notebook with papermill, where it lies; its executed copy, also as HTML, lies in the folder.
 
     Raises:
         KitError: a cell failed, or the kernel died or could not be started.
@@ -222,8 +234,8 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
                 progress_bar=False,
                 coalesce_streams=True,  # of a progress bar only the last state stays
                 extra_arguments=["--IPKernelApp.log_level=50"],  # its talk is not for the user
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
+                stdout_file=for_bars(sys.stdout),
+                stderr_file=for_bars(sys.stderr),
             )
     except papermill.PapermillExecutionError as error:
         raise _failure(stage, error.ename, error.evalue, executed) from None
@@ -231,6 +243,10 @@ def execute(path: Path, parameters: dict[str, Any], folder: Path) -> None:
         raise KitError(f"{stage}: {error}") from error
     except OSError as error:
         raise files.cannot_write(executed, error) from error
+    finally:
+        if executed.is_file():
+            with spared(f"{stage}.html"):
+                executed_notebook.write_html(executed)
 
 
 def _escaped(path: Path) -> str:

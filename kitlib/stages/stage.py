@@ -10,19 +10,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kitlib import config as configs
-from kitlib import files, offline
-from kitlib.data import competition, synthetic
+from kitlib import export, files, offline
+from kitlib.data import competition, planes, proposals, synthetic
+from kitlib.data import corrections as manual
+from kitlib.data import dataset as datasets
+from kitlib.data.config import ReadingConfig
+from kitlib.data.images import read_image
+from kitlib.data.tiff import pixel_size
 from kitlib.errors import KitError, unknown
+from kitlib.inputs.config import AugmentConfig
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import image
+from kitlib.records import Frame
 from kitlib.runtime import lock
-from kitlib.stages import notebooks, parameters, record, runner
-from kitlib.stages.notebooks import NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
+from kitlib.runtime.launch import Interrupted
+from kitlib.stages import fitting, notebooks, parameters, record, runner
+from kitlib.stages.notebooks import NEEDS, NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
+from kitlib.stages.parameters import Training
+from kitlib.stages.report import spared, summary
+from kitlib.stages.report.finished import Finished, finished
 from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
     from matplotlib.figure import Figure
+
+
+#: In a stage's folder: how it has read images of the user's own.
+_READING = "reading.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Stage:
 
     Attributes:
         name: "03_train".
-        data: the competition's folder.
+        data: the competition's folder, or one of the user's own images.
         out: the run's folder; results of this stage lie in ``out``/<name>.
         bundle: on Kaggle, the folder that takes the place of the earlier stages; results then lie in ``out``.
     """
@@ -72,7 +87,97 @@ class Stage:
         # On Kaggle no notebook lies beside the library, and the one that runs was given all values.
         own = {} if self.bundle else notebooks.parameters(notebook(self.name))
         laid = {name: configs.overlay(own.get(name), value) for name, value in given.items()}
-        return parameters.read(self.name, values | laid)
+        whole = values | laid
+        if self.is_own and given and "from_data" in names and "from_data" not in given:
+            whole |= parameters.left_to_data({self.name: given})[self.name]
+        read = parameters.read(self.name, whole)
+        parameters.check_cell_types(read, self.categories)
+        return read
+
+    # ---------------------------------------------------------------- data
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data are images of the user's own."""
+        return not self.bundle and not datasets.is_competition(self.data)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The types of cells; of the user's own images those that 03 trained, none before that."""
+        if not self.is_own:
+            return competition.CATEGORIES
+        trained = self.out / "03_train" / "config.yaml"
+        return tuple(configs.read_yaml(trained).get("categories", ())) if trained.is_file() else ()
+
+    @property
+    def reading(self) -> ReadingConfig:
+        """How 03 has read images of the user's own."""
+        known = self.out / "03_train" / _READING
+        return configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig()
+
+    def dataset(self, reading: ReadingConfig | None = None) -> datasets.Dataset:
+        """The frames of the data, ready for training and prediction.
+
+        Args:
+            reading: how images of the user's own are read, which later stages then do as well; None: as 03
+                has read them.
+
+        Raises:
+            KitError: as ``kitlib.data.dataset.open_folder``; or no image is labelled, with ``reading`` given.
+        """
+        chosen = reading or self.reading
+        found = datasets.open_folder(self.data, chosen)
+        if reading is not None:
+            configs.save(reading, self.folder / _READING)
+            if not found.labelled:
+                raise KitError(
+                    f"{self.data} holds no image with its cells (it is {found.layout}); put label images "
+                    "beside the images, or segment the images with the weights of a run: kit predict"
+                )
+        return datasets.prepared(found, chosen, self.cache / "images") if self.is_own else found
+
+    def corrected(self, frames: Sequence[Frame], corrections: str) -> list[Frame]:
+        """The labelled images with cells that were corrected by hand.
+
+        Args:
+            frames: as they were annotated.
+            corrections: a file of the viewer, see ``kitlib.data.corrections``; "" for none.
+        """
+        if not corrections:
+            return list(frames)
+        found = manual.apply(frames, _named(corrections))
+        changed = sum(new is not old for new, old in zip(found, frames, strict=True))
+        print(f"{changed} images have the cells of {corrections}")
+        return found
+
+    def test(self) -> list[Frame]:
+        """The images to predict, without cells."""
+        return self.dataset().test if self.is_own else competition.submitted(self.data)
+
+    def truth(self) -> list[Frame]:
+        """Those of ``test`` whose cells are known, with them."""
+        return self.dataset().truth if self.is_own else competition.truth(self.data) or []
+
+    def fit(self, given: Training, frames: Sequence[Frame]) -> Training:
+        """The parameters of 03 with what the user's own images decide in their place, which is printed.
+
+        Args:
+            given: the parameters.
+            frames: the labelled images.
+        """
+        if not self.is_own or not given.from_data:
+            return given
+        starts = given.weights or self.start("02_pretrain_livecell")
+        changed, decided = fitting.fitted(given, proposals.propose(frames), from_random=not starts)
+        for name, reason in decided.items():
+            print(f"from the data: {name} = {reason}")
+        return changed
+
+    def views_of(self, augment: AugmentConfig, earlier: AugmentConfig) -> AugmentConfig:
+        """How 05 augments: with the user's own images at the scales of 03, which their cells decided."""
+        return fitting.as_before(augment, earlier) if self.is_own else augment
+
+    # ---------------------------------------------------------------- the training and earlier stages
 
     def training(self, given: Any, categories: Sequence[str], **fields: Any) -> TrainConfig:
         """The configuration of this stage's training, which leaves its results in ``folder``.
@@ -88,16 +193,39 @@ class Stage:
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
 
+        Where it was not, all stages without results that this one needs are run, after a sentence on them.
+
         Raises:
-            KitError: running it failed.
+            KitError: running one of them failed.
         """
-        folder = self.out / earlier
-        if not record.has_results(folder):
-            print(f"{earlier} has not been run yet; running it first")
-            path = notebook(earlier)
-            values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
-            runner.execute(path, values, files.make_folder(folder))
-        return folder
+        if not record.has_results(self.out / earlier):
+            missing = self._missing(earlier)
+            shown = " and ".join(f"{stage} ({notebooks.takes(notebook(stage))})" for stage in missing)
+            print(f"{shown} {'has' if len(missing) == 1 else 'have'} to run first")
+            for number, stage in enumerate(missing, 1):
+                print(f"running {stage}, {number} of {len(missing)}")
+                self._run_with_defaults(stage)
+        return self.out / earlier
+
+    def _missing(self, earlier: str) -> list[str]:
+        """The stages without results that this one needs, ``earlier`` among them, in order."""
+        wanted = {earlier, *NEEDS.get(self.name, ())}
+        for stage in reversed(STAGES):
+            if stage in wanted and not record.has_results(self.out / stage):
+                wanted |= set(NEEDS.get(stage, ()))
+        return [stage for stage in STAGES if stage in wanted and not record.has_results(self.out / stage)]
+
+    def _run_with_defaults(self, stage: str) -> None:
+        path = notebook(stage)
+        values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
+        runner.execute(path, values, files.make_folder(self.out / stage))
+
+    def start(self, earlier: str) -> str:
+        """What a training starts from after an earlier stage: its weights, or, where it had nothing to do,
+        what it would have started from; "" for random weights."""
+        folder = self.need(earlier)
+        metrics = files.read_json(folder / record.METRICS)
+        return str(metrics["start"] if record.IDLE in metrics else self.weights(earlier)[0])
 
     def weights(self, earlier: str) -> tuple[Path, ...]:
         """The weights that an earlier stage left, one file a training; it is run first where it was not."""
@@ -120,11 +248,8 @@ class Stage:
         return {name: trained[name]}
 
     def chosen(self) -> str:
-        """The stage whose weights are the best known: 05_retrain if it was run and accepted them (its gate
-        let them pass, or ``use_retrained`` is "always"), else 03_train."""
-        last = self.out / "05_retrain" / record.METRICS
-        accepted = last.is_file() and files.read_json(last).get("accepted", False)
-        return "05_retrain" if accepted else "03_train"
+        """The stage whose weights are the best known, see ``record.chosen``."""
+        return record.chosen(self.out)
 
     def views(self, name: str) -> dict[str, Any]:
         """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
@@ -139,6 +264,29 @@ class Stage:
             return bundles.read(self.bundle)
         chosen = self.chosen()
         return bundles.Best(chosen, self.weights(chosen), self.out / chosen / "post.yaml")
+
+    def export(self, frames: Sequence[Frame], images: Sequence[Frame], formats: Sequence[str]) -> None:
+        """Write the cells of the user's own images into ``predictions/`` in some formats.
+
+        Args:
+            frames: final predictions.
+            images: the frames that were predicted, with the paths of their images.
+            formats: names out of ``kitlib.export.FORMATS``.
+        """
+        if not self.is_own or not formats:
+            return
+        shown, folder = {frame.id: frame.path for frame in images}, self.folder / "predictions"
+        # What was predicted may be a copy of 8 bits; the file has the numbers to measure.
+        sources = datasets.sources(self.data, self.reading)
+        written = []
+        for frame in frames:
+            path, source = shown[frame.id], sources[frame.id]
+            if path is not None:
+                pixels = planes.read_channels(source, self.reading)
+                result = export.Result(frame, pixels, read_image(path), pixel_size(source))
+                written.append(export.write(result, folder, formats))
+        export.join(folder, written)
+        print(f"{folder}: the cells of {len(written)} images as {', '.join(formats)}")
 
     @contextmanager
     def extra(self) -> Iterator[None]:
@@ -166,10 +314,21 @@ class Stage:
         text = html.escape(configs.dumps(config))
         return HTML(f"<details><summary>the configuration</summary><pre>{text}</pre></details>")
 
-    def finish(
-        self, artefacts: Iterable[Path | str] = (), config: Any = None, **metrics: Any
-    ) -> dict[str, Any]:
+    def nothing_to_do(self, reason: str, **metrics: Any) -> None:
+        """Finish the stage, print the reason, and let the notebook's further cells do nothing.
+
+        Args:
+            reason: a sentence.
+            metrics: as for ``finish``.
+        """
+        self.finish(**{record.IDLE: reason}, **metrics)
+        print(f"Nothing to do: {reason} The cells below do nothing.")
+        notebooks.skip_cells()
+
+    def finish(self, artefacts: Iterable[Path | str] = (), config: Any = None, **metrics: Any) -> Finished:
         """Write metrics.json, the mark that the stage is finished, and return it.
+
+        A notebook shows what is returned as a table, with a sentence on how good it is and what to try next.
 
         Args:
             artefacts: files of the stage's folder worth naming in the run's table.
@@ -185,8 +344,12 @@ class Stage:
         if path.is_file() and files.read_json(path) != values:
             record.by_hand(self.folder)
         files.write_json(path, values)
+        if not self.bundle and not notebooks.injected():
+            # A run brings its report up to date itself, once the stage is recorded.
+            with spared("the report"):
+                summary.write(self.out)
         lock.leave(self.out)
-        return values
+        return finished(values, None if self.bundle else self.out)
 
 
 def begin(name: str, data: str = "", out: str = "") -> Stage:
@@ -195,8 +358,8 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     Errors that the user can correct show as one sentence.
 
     Args:
-        data: the competition's folder, or one that holds it; empty: on Kaggle where it is attached there,
-            elsewhere synthetic cells, made on first use.
+        data: the competition's folder, one that holds it, or one of the user's own images and cells; empty:
+            on Kaggle the folder that is attached there, elsewhere synthetic cells, made on first use.
         out: the run's folder; empty: on Kaggle its working folder, elsewhere outputs/demo or, for data of
             one's own, outputs/<name of that folder>.
 
@@ -222,10 +385,10 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
 
 
 def locate_data(data: str = "") -> Path:
-    """The competition's folder in ``data``; where that is empty, the one attached on Kaggle, or else
-    synthetic cells in outputs/synthetic."""
+    """The folder of the data: ``data``, or the competition's folder in it; where that is empty, the one
+    attached on Kaggle, or else synthetic cells in outputs/synthetic."""
     if data:
-        return competition.locate(whole_path(data))
+        return datasets.locate(whole_path(data))
     try:
         attached = offline.competition()
     except offline.OfflineError as error:
@@ -235,8 +398,13 @@ def locate_data(data: str = "") -> Path:
     return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
 
 
+def is_own(data: str) -> bool:
+    """Whether ``data``, as a user names it, are images of one's own."""
+    return bool(data) and not datasets.is_competition(whole_path(data))
+
+
 def quiet_errors() -> None:
-    """Let a notebook show a KitError as its one sentence instead of a traceback."""
+    """Let a notebook show a KitError or an interrupt as one sentence instead of a traceback."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -248,11 +416,14 @@ def quiet_errors() -> None:
     def show(
         shell: Any, kind: type, error: BaseException, traceback: Any, tb_offset: int | None = None
     ) -> list:
+        if isinstance(error, KeyboardInterrupt):
+            kept = error if isinstance(error, Interrupted) else "interrupted; finished stages stay"
+            error = Interrupted(f"{kept}, run the cell again to go on")
         lines = [f"\x1b[31m{kind.__name__}\x1b[0m: {error}"]
         shell._showtraceback(kind, error, lines)
         return lines
 
-    shell.set_custom_exc((KitError,), show)
+    shell.set_custom_exc((KitError, KeyboardInterrupt), show)
 
 
 def write_bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,16 @@ def schedule(rates: Sequence[float]) -> Figure:
 
 @style.styled
 def learning_curves(metrics: Path) -> Figure:
-    """Total loss, its parts and the validation score along the iterations, from a metrics.jsonl."""
+    """Total loss, its parts and the validation score along the iterations, from a metrics.jsonl.
+
+    A sentence below says what is normal; a single evaluation is shown as bars.
+    """
     table = pd.read_json(metrics, lines=True)
     has_map = "map" in table and table["map"].notna().any()
-    figure, axes = style.figure(10 if has_map else 8, 2.8, 1, 3 if has_map else 2)
+    figure, axes = style.figure(10 if has_map else 8, 3, 1, 3 if has_map else 2)
+    figure.supxlabel(
+        "\n".join(wrap(_NORMAL, 130 if has_map else 105)), fontsize=8, color=style.INK, x=0.02, ha="left"
+    )
     _line(axes[0], table, "total_loss", "total loss", style.INK)
     axes[0].set_title("Total loss")
     parts = [c for c in table.columns if c.startswith("loss_")]
@@ -39,11 +46,18 @@ def learning_curves(metrics: Path) -> Figure:
             _line(axes[1], table.assign(part=table[chosen].sum(axis=1, min_count=1)), "part", prefix, color)
     axes[1].set_title("Parts of the loss, summed over stages")
     style.legend(axes[1], fontsize=8)
-    if has_map:
-        _maps(axes[2], table)
     for panel in axes:
         panel.set_xlabel("iteration")
+    if has_map:
+        rows = table[table["map"].notna()]
+        _maps(axes[2], rows) if len(rows) > 1 else _evaluation(axes[2], rows.iloc[0])
     return figure
+
+
+_NORMAL = (
+    "Normal: single values jump by half, and the total may rise while the model improves, since better "
+    "boxes are more positives for the later cascade stages, which add to the sum; the validation score tells."
+)
 
 
 @style.styled
@@ -61,6 +75,26 @@ def mask_loss(metrics: Path) -> Figure:
     return figure
 
 
+@style.styled
+def losses_of_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """The total loss and the mask loss, summed over stages, along the iterations, a line for each run.
+
+    Args:
+        curves: the table of a training's ``curves.csv`` by the name of its run.
+    """
+    figure, axes = style.figure(10, 3.2, 1, 2)
+    colors = [*style.COLORS.values(), *style.OTHERS]
+    for place, (name, table) in enumerate(curves.items()):
+        masks = table.filter(like="loss_mask").sum(axis=1, min_count=1)
+        _line(axes[0], table, "total_loss", name, colors[place % len(colors)])
+        _line(axes[1], table.assign(masks=masks), "masks", name, colors[place % len(colors)])
+    for panel, title in zip(axes, ("Total loss", "Mask loss, summed over stages"), strict=True):
+        panel.set_title(title)
+        panel.set_xlabel("iteration")
+        style.legend(panel)
+    return figure
+
+
 def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, color: str) -> None:
     """Draw a faint line of the values and a strong one of their running median over 5 % of the iterations."""
     rows = table[["iteration", column]].dropna()
@@ -74,13 +108,25 @@ def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, color: str) 
     axes.set_ylim(0, top)
 
 
-def _maps(axes: Axes, table: pd.DataFrame) -> None:
+def _maps(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw the validation score of all frames and of each type."""
-    rows = table[table["map"].notna()]
-    for column in sorted(c for c in table.columns if c.startswith("map/")):
+    for column in sorted(c for c in rows.columns if c.startswith("map/")):
         name = column.removeprefix("map/")
         axes.plot(rows["iteration"], rows[column], "o-", ms=3, color=style.color(name), label=name, lw=1)
     axes.plot(rows["iteration"], rows["map"], "o-", ms=4, color=style.INK, label="all")
     axes.set_ylim(bottom=0)
     axes.set_title("Validation score before tuning")
     axes.legend(fontsize=8)
+
+
+def _evaluation(axes: Axes, row: pd.Series) -> None:
+    """Draw the validation score of the only evaluation."""
+    names = sorted(c for c in row.index if c.startswith("map/") and pd.notna(row[c]))
+    shown = {**{name.removeprefix("map/"): row[name] for name in names}, "all": row["map"]}
+    colors = [style.INK if name == "all" else style.color(name) for name in shown]
+    bars = axes.bar(list(shown), list(shown.values()), 0.6, color=colors)
+    axes.bar_label(bars, [f"{value:.3f}" for value in shown.values()], fontsize=8, padding=2)
+    axes.margins(y=0.15)
+    axes.grid(False, axis="x")
+    axes.set_xlabel("")
+    axes.set_title(f"Score before tuning, iteration {row['iteration']:.0f}")

@@ -59,6 +59,15 @@ def test_unlabelled_takes_type_and_sample_from_the_file_name(competition_folder)
     assert all((frame.height, frame.width, frame.cells) == (7, 9, ()) for frame in frames.values())
 
 
+def test_the_plate_and_the_day_of_a_file_name():
+    name = "cort[density]_B2-1_Vessel-401_2020-05-11_11h30m00s_Ph_2"
+    assert competition.day_of(name) == "2020-05-11"
+    assert competition.plate_of(name) == "cort[density] Vessel-401"
+    assert competition.plate_of(competition.sample_of(name)) == "cort[density] Vessel-401"
+    assert competition.day_of(competition.sample_of(name)) is None
+    assert competition.plate_of("05c61f0f46b7") is competition.day_of("05c61f0f46b7") is None
+
+
 def test_the_sample_of_a_file_name_is_the_sample_id_of_the_table():
     name = "shsy5y[diff]_E10-4_Vessel-714_2019-06-16_11h30m00s_Ph_3"
     assert competition.sample_of(name) == "shsy5y[diff]_E10-4_Vessel-714_Ph_3"

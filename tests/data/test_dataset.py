@@ -13,7 +13,7 @@ from PIL import Image
 
 from kitlib.data import competition
 from kitlib.data.config import ReadingConfig
-from kitlib.data.dataset import open_folder
+from kitlib.data.dataset import locate, open_folder, prepared
 from kitlib.errors import KitError
 from kitlib.masks import rle
 
@@ -61,6 +61,7 @@ def ids(frames):
         ("a_img.png", "b_img.png", "a_masks.png", "b_masks.png"),
         ("a.png", "b.png", "a_label.png", "b_labels.png"),
         ("a.png", "b.png", "a_seg.png", "b_seg.png"),
+        ("a.ome.tif", "b.ome.tif", "a_masks.ome.tif", "b_masks.tif"),
         ("train/images/a.png", "train/images/b.png", "train/labels/a.png", "train/labels/b.png"),
         ("images/train/a.png", "images/train/b.png", "labels/train/a.png", "labels/train/b.png"),
         ("train/a.png", "val/b.png", "train/a_masks.png", "val/b_masks.png"),
@@ -107,9 +108,11 @@ def test_an_image_of_the_training_part_without_cells_is_reported(put):
     assert dataset.findings == [("train/b.png", "has no file with its cells", "taken for unlabelled")]
 
 
-def test_test_images_keep_their_cells(put):
-    dataset = open_folder(put("train/a.png", "train/a_masks.png", "test/b.png", "test/b_masks.png"))
-    assert texts(dataset.test[0]) == CELLS
+def test_annotated_test_images_are_the_truth(put):
+    names = ("train/a.png", "train/a_masks.png", "test/b.png", "test/b_masks.png", "test/c.png")
+    dataset = open_folder(put(*names))
+    assert [(frame.id, frame.cells) for frame in dataset.test] == [("b", ()), ("c", ())]
+    assert [(frame.id, texts(frame)) for frame in dataset.truth] == [("b", CELLS)]
 
 
 def test_an_image_without_cells_is_labelled(put):
@@ -398,3 +401,26 @@ def test_487_real_images_of_nuclei(real_data):
     assert sum(len(frame.cells) for frame in dataset.labelled) == 20562
     (finding,) = dataset.findings
     assert finding.fault == "has the same number on parts that lie far apart: 39"
+
+
+def test_what_a_folder_is(competition_folder, put, tmp_path):
+    assert locate(competition_folder.parent) == competition_folder
+    own = put("plate/a.png")
+    assert locate(own) == own
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(KitError, match=r"holds neither the competition's train\.csv nor any image"):
+        locate(empty)
+    with pytest.raises(KitError, match="is not a folder"):
+        locate(tmp_path / "nowhere")
+
+
+def test_images_are_prepared_once_for_training(put, tmp_path):
+    data = put("train/a.png", "train/a_masks.png")
+    tifffile.imwrite(data / "test_me.tif", np.full((2, 6, 8), [[[7]], [[900]]], np.uint16))
+    (data / "test").mkdir()
+    (data / "test_me.tif").rename(data / "test" / "b.tif")
+    reading = ReadingConfig(plane=1)
+    dataset = prepared(open_folder(data, reading), reading, tmp_path / "cache")
+    assert dataset.labelled[0].path == data / "train" / "a.png"
+    assert dataset.test[0].path.parent == tmp_path / "cache"

@@ -226,6 +226,8 @@ def test_coco_of_any_content(coco_folder, document):
         read_coco(path)
     with suppress(KitError):
         coco.read(path, path.parent)
+    with suppress(KitError):
+        coco.read_alone(path)
 
 
 @pytest.fixture(scope="module")

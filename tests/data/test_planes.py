@@ -82,6 +82,46 @@ def test_plane_and_projection_exclude_each_other():
         ReadingConfig(plane=1, projection="max")
 
 
+@pytest.mark.parametrize("choice", [{"channel": 0}, {"channel": 1}, {}])
+def test_pages_and_all_channels_of_each(stack, choice):
+    pages = planes.pages(stack, ReadingConfig(**choice))
+    channels = 1 if choice else 2
+    assert len(pages) == 3 * channels
+    for number, page in enumerate(pages):
+        plane, channel = divmod(number, channels)
+        assert page.name == f"p{plane:04d}" + ("" if choice else f"_c{channel}")
+        assert (page.height, page.width) == (4, 5)
+        both = planes.read_channels(stack, page.reading)
+        assert np.array_equal(both, np.moveaxis(STACK[:, plane], 0, -1))
+        channel = choice.get("channel", channel)
+        assert np.array_equal(planes.read_frame(stack, page.reading).pixels, both[..., channel])
+
+
+def test_all_channels_of_colours_and_of_pages_of_unknown_meaning(tmp_path):
+    colours = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    Image.fromarray(colours, "RGBA").save(tmp_path / "a.png")
+    Image.fromarray(colours, "RGBA").save(tmp_path / "a.tif")
+    for name in ("a.png", "a.tif"):
+        assert [page.name for page in planes.pages(tmp_path / name, ReadingConfig())] == [""]
+        assert np.array_equal(planes.read_channels(tmp_path / name, ReadingConfig()), colours[..., :3])
+    path = write(tmp_path / "b.tif", STACK[1])
+    assert np.array_equal(planes.read_channels(path, ReadingConfig(plane=2)), STACK[1, 2])
+    assert np.array_equal(planes.read_channels(path, ReadingConfig(channel=2)), np.moveaxis(STACK[1], 0, -1))
+
+
+def test_a_page_is_read_without_the_others(tmp_path):
+    path = write(tmp_path / "a.tif", STACK[1], compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages[1].dataoffsets[0], file.pages[1].databytecounts[0]
+    data = bytearray(path.read_bytes())
+    data[start : start + length] = bytes(length)
+    path.write_bytes(data)
+    for plane in (0, 2):
+        assert np.array_equal(planes.read_channels(path, ReadingConfig(plane=plane)), STACK[1, plane])
+    with pytest.raises(KitError, match="cannot be read"):
+        planes.read_channels(path, ReadingConfig(plane=1))
+
+
 def test_two_axes_of_unknown_meaning(tmp_path):
     path = write(tmp_path / "a.tif", STACK)
     assert planes.read_frame(path, ReadingConfig(plane=4)).pixels[1, 1] == 21
@@ -188,10 +228,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tif", STACK[0], compression="zstd")
     one_page = write(tmp_path / "b.tif", STACK[0, 0], compression="lzw")
 
-    def missing(*_):
+    def missing(*_, **__):
         raise ValueError("<COMPRESSION.ZSTD: 50000> requires the 'imagecodecs' package")
 
-    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", missing)
+    for kind in (tifffile.TiffPageSeries, tifffile.TiffPage, tifffile.TiffFrame):
+        monkeypatch.setattr(kind, "asarray", missing)
     with pytest.raises(
         KitError, match=r"a\.tif is compressed; reading it needs a package: pip install imagec"
     ):

@@ -121,6 +121,9 @@ def test_other_files(tmp_path):
         archive.writestr("notes.txt", "none")
     with pytest.raises(KitError, match=r"b\.zip holds no ROI of ImageJ"):
         rois.read_rois(tmp_path / "b.zip", 6, 8, None, findings)
+    with zipfile.ZipFile(tmp_path / "none.zip", "w"):
+        pass
+    assert rois.read_rois(tmp_path / "none.zip", 6, 8, None, findings) == []
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("a.roi", b"Iout" + bytes(10))
         archive.writestr("b.roi", b"text")

@@ -21,7 +21,7 @@ def written(crowded, tmp_path):
     frames = [crowded(20), crowded(30, seed=1), crowded(3)]
     named = [Frame(f"image {n}", None, 120, 150, f.cells if n < 2 else ()) for n, f in enumerate(frames)]
     image = np.random.default_rng(0).integers(0, 256, (120, 150)).astype(np.uint8)
-    return [export.write(frame, image, tmp_path, pixel_size=0.5) for frame in named], named
+    return [export.write(export.Result(frame, image, pixel_size=0.5), tmp_path) for frame in named], named
 
 
 def test_every_format_has_a_file_and_no_other_file_is_left(written, tmp_path):
@@ -61,7 +61,7 @@ def test_the_coco_file_of_all_images(written, tmp_path):
 
 def test_without_any_cell_the_tables_have_their_heads(crowded, tmp_path):
     frame = Frame("none", None, 4, 5)
-    paths = export.write(frame, np.zeros((4, 5), np.uint8), tmp_path, ["table", "coco"])
+    paths = export.write(export.Result(frame, np.zeros((4, 5), np.uint8)), tmp_path, ["table", "coco"])
     export.join(tmp_path, [paths])
     assert pd.read_csv(tmp_path / "cells.csv").columns.tolist()[:4] == ["image", "cell", "class", "score"]
     assert pd.read_csv(tmp_path / "images.csv")["flags"].tolist() == ["no cells; blank image"]
@@ -70,7 +70,7 @@ def test_without_any_cell_the_tables_have_their_heads(crowded, tmp_path):
 
 def test_only_what_is_asked_for_is_written_each_once(crowded, tmp_path):
     frame = crowded(4)
-    paths = export.write(frame, np.zeros((120, 150)), tmp_path, ["labels", "labels"])
+    paths = export.write(export.Result(frame, np.zeros((120, 150))), tmp_path, ["labels", "labels"])
     assert [path.relative_to(tmp_path).as_posix() for path in paths.values()] == ["labels/well_A1.t03.png"]
     assert export.join(tmp_path, [paths]) == []
 
@@ -86,5 +86,5 @@ def test_only_what_is_asked_for_is_written_each_once(crowded, tmp_path):
 def test_what_cannot_be_written_is_said(crowded, tmp_path, name, shape, formats, message):
     frame = Frame(name, None, 120, 150, crowded(2).cells)
     with pytest.raises(KitError, match=message):
-        export.write(frame, np.zeros(shape), tmp_path / "out", formats)
+        export.write(export.Result(frame, np.zeros(shape)), tmp_path / "out", formats)
     assert not (tmp_path / "out").exists()

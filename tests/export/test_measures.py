@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from skimage.measure import regionprops_table
 
-from kitlib.export import measures, to_labels
+from kitlib.export import measures
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
@@ -26,7 +26,7 @@ def test_rows_are_those_of_scikit_image(crowded):
     frame = crowded(40)
     image = np.random.default_rng(1).integers(0, 60_000, (120, 150, 2)).astype(np.uint16)
     properties = ("label", "centroid", "area", "perimeter", "eccentricity", "solidity", "intensity_mean")
-    theirs = pd.DataFrame(regionprops_table(to_labels(frame), image, properties)).rename(columns=NAMES)
+    theirs = pd.DataFrame(regionprops_table(frame.to_labels(), image, properties)).rename(columns=NAMES)
     ours = pd.DataFrame(measures.cell_rows(frame, image))
     assert np.allclose(ours[list(NAMES.values())], theirs[list(NAMES.values())])
     assert np.allclose(ours["integrated_intensity_2"], theirs["mean_intensity_2"] * theirs["area"])
@@ -86,7 +86,7 @@ def test_flags_name_what_to_look_at():
     cell = Cell(rle.from_mask(np.eye(40, dtype=bool)), "per_mm2")
     rows = [measures.image_row(Frame(str(n), None, 40, 40, (cell,)), sharp) for n in range(4)]
     rows.append(measures.image_row(Frame("4", None, 40, 40, ()), blurred))
-    rows.append(measures.image_row(Frame("5", None, 40, 40, (cell,) * 1000), np.zeros((40, 40))))
+    rows.append(measures.image_row(Frame("5", None, 40, 40, (cell,) * 1000), np.zeros((40, 40), np.uint8)))
     table = measures.images_table(rows)
     assert table["flags"].tolist()[:4] == [""] * 4
     assert table["flags"][4] == "no cells; less sharp than the others"

@@ -10,21 +10,21 @@ from skimage.segmentation import find_boundaries
 from kitlib.data.dataset import open_folder
 from kitlib.data.images import read_image
 from kitlib.errors import KitError
-from kitlib.export import pictures, to_labels
+from kitlib.export import pictures
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
 
 
 def test_cells_are_numbered_in_the_frames_order(crowded):
     frame = crowded(60)
-    labels = to_labels(frame)
+    labels = frame.to_labels()
     assert labels.dtype == np.uint16
     assert rle.from_labels(labels) == [cell.mask for cell in frame.cells]
     assert [r.label for r in regionprops(labels)] == list(range(1, 61))
 
 
 def test_a_shared_pixel_is_the_best_cells(overlapping):
-    labels = to_labels(overlapping)
+    labels = overlapping.to_labels()
     first, second, third = (rle.to_mask(cell.mask) for cell in overlapping.cells)
     assert (labels == np.where(second, 2, np.where(first, 1, 0))).all()
     assert not (labels == 3).any()
@@ -35,7 +35,7 @@ def test_a_shared_pixel_is_the_best_cells(overlapping):
 def test_no_cell_and_an_empty_mask_are_background(cells, tmp_path):
     empty = Cell(rle.from_mask(np.zeros((4, 5), bool)), "cort")
     frame = Frame("a", None, 4, 5, (empty,) * cells)
-    assert to_labels(frame).tolist() == np.zeros((4, 5)).tolist()
+    assert frame.to_labels().tolist() == np.zeros((4, 5)).tolist()
     assert not np.asarray(Image.open(pictures.write_labels(frame, tmp_path / "a"))).any()
 
 
@@ -65,11 +65,11 @@ def test_label_images_come_in_again(crowded, tmp_path):
 def test_outlines_are_the_outermost_pixels_in_their_categorys_colour(crowded, tmp_path):
     frame = crowded(12)
     image = np.random.default_rng(0).integers(0, 4000, (120, 150)).astype(np.uint16)
-    drawn = np.asarray(Image.open(pictures.write_outlines(frame, image, tmp_path / "a")))
+    drawn = np.asarray(Image.open(pictures.write_outlines(frame, pictures.grey(image), tmp_path / "a")))
     assert drawn.shape == (120, 150, 3)
     colors = pictures.category_colors([frame])
     assert len(set(colors.values())) == 2
-    edge = find_boundaries(np.pad(to_labels(frame), 1), connectivity=1, mode="inner")[1:-1, 1:-1]
+    edge = find_boundaries(np.pad(frame.to_labels(), 1), connectivity=1, mode="inner")[1:-1, 1:-1]
     for cell in frame.cells:
         rim = edge & rle.to_mask(cell.mask)
         assert (drawn[rim] == colors[cell.category]).all()

@@ -214,6 +214,7 @@ def test_measures_agree_with_pixels(mask: np.ndarray, data: st.DataObject) -> No
     both = [rle.from_mask(mask), rle.from_mask(other)]
     assert rle.areas(both).tolist() == [mask.sum(), other.sum()]
     np.testing.assert_array_equal(rle.to_mask(rle.merge(both)), mask | other)
+    assert rle.covered(both) == (mask | other).sum()
     union = (mask | other).sum()
     if union:
         assert rle.iou(both[:1], both[1:])[0, 0] == pytest.approx((mask & other).sum() / union)
@@ -229,6 +230,7 @@ def test_nothing_measures_nothing() -> None:
     assert rle.areas([empty]).tolist() == [0]
     assert rle.boxes([empty]).tolist() == [[0, 0, 0, 0]]
     assert rle.areas([]).shape == (0,)
+    assert rle.covered([]) == rle.covered([empty]) == 0
     assert rle.boxes([]).shape == (0, 4)
     assert rle.iou([empty], []).shape == (1, 0)
     assert rle.from_labels(np.zeros((2, 2), int)) == []
@@ -280,3 +282,14 @@ def test_labels_of_connected_parts_match_scikit_image() -> None:
     labels = label(noise, connectivity=1)
     found = rle.from_labels(labels)
     assert rle.areas(found).tolist() == [int(p.area) for p in regionprops(labels)]
+
+
+def test_shares_are_intersections_over_the_first_area() -> None:
+    """A block of 2 x 4, one of 2 x 2 in it, and one of 2 x 4 that shares two pixels with the first."""
+    blocks = [(0, 0, 4, 2), (1, 0, 2, 2), (3, 0, 4, 2)]
+    masks = [rle.from_crop(np.ones((h, w)), x, y, 6, 9) for x, y, w, h in blocks]
+    empty = rle.from_runs(np.zeros(0), np.zeros(0), 6, 9)
+    expected = [[1, 0.5, 0.25, 0], [1, 1, 0, 0], [0.25, 0, 1, 0], [0, 0, 0, 0]]
+    assert rle.shares([*masks, empty], [*masks, empty]).tolist() == expected
+    assert rle.shares([], masks).shape == (0, 3)
+    assert rle.shares(masks, []).shape == (3, 0)

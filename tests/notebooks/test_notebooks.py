@@ -80,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_all_stages_leave_what_they_say(run: Run) -> None:
     for stage, names in LEFT.items():
-        for name in [f"{stage}.ipynb", "metrics.json", "stage.json", *names]:
+        for name in [f"{stage}.ipynb", f"{stage}.html", "metrics.json", "stage.json", *names]:
             path = run.out / stage / name
             assert path.is_file(), path
             assert path.stat().st_size, path
@@ -94,7 +94,17 @@ def test_executed_notebooks_have_run_to_their_end_without_a_warning(run: Run) ->
         assert not [o for o in outputs if o.output_type == "error"]
         said = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
         assert "Warning" not in said, said
-        assert executed.cells[-1].outputs[0].data["text/plain"].startswith(f"{{'stage': '{stage}'")
+        shown = executed.cells[-1].outputs[0].data
+        assert shown["text/plain"].splitlines()[0].split() == ["stage", stage]
+        assert shown["text/html"].startswith("<table>")
+
+
+def test_the_report_has_every_stage_and_figure(run: Run) -> None:
+    page = (run.out / "report.html").read_text()
+    assert "6 of 6 stages done" in page
+    assert page.count("data:image/webp;base64,") == len(list(run.out.glob("*/figures/*.png")))
+    assert "submission.csv is valid" in page
+    assert all(f'href="{stage}/{stage}.html"' in page for stage in STAGES)
 
 
 def test_the_data_are_described(run: Run) -> None:

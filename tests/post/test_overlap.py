@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kitlib import records
 from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.records import Cell
@@ -149,7 +150,7 @@ def crowds(draw):
 def slowly(cells, height, width, max_clipped):
     """The plain way with full frames, without the splitting rule."""
     taken, kept = np.zeros((height, width), bool), []
-    for i in overlap.rank(cells):
+    for i in records.rank(cells):
         mask = rle.to_mask(cells[i].mask)
         left = mask & ~taken
         if left.any() and mask.sum() - left.sum() <= max_clipped * mask.sum():

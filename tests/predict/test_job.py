@@ -37,7 +37,7 @@ def test_an_interrupted_job_goes_on_and_finds_what_the_model_finds_here(job, net
     (folder.parent / f"{folder.stem}.0123").mkdir()  # of an older job
     result = run(job)
     found = result.frames
-    assert result == Predicted(Path(job.out), found, {0.5: found}, {}, result.seconds, {})
+    assert result == Predicted(Path(job.out), found, {0.5: found}, {}, result.seconds, {}, result.limited)
     assert [f.id for f in images if f.id in result.seconds] == [images[i].id for i in (0, 2, 3, 4)]
     assert min(result.seconds.values()) > 0
     here = list(predict_frames(Predictor([network], ("astro", "cort", "shsy5y"), CONFIG), images))

@@ -120,7 +120,8 @@ def refused(words):
 
 def check_settings(options):
     """Raise KitError for a profile or a parameter that does not exist; a value may be left open as "..."."""
-    stages.plan(options["profile"], [text for text in options["settings"] if not text.endswith("=...")])
+    settings = [text for text in options["settings"] if not text.endswith("=...")]
+    stages.plan(options["profile"], settings)
 
 
 def unknown_names(text):
@@ -206,7 +207,7 @@ def test_a_broken_link_is_noticed(text, found):
     ("text", "reason"),
     [
         ("```bash\nkit score a.csv b.csv --by category  # a comment's --option\n```", ""),
-        ("```bash\nkit score a.csv\n```", "Missing parameter: predictions"),
+        ("```bash\nkit score a.csv\n```", "Missing parameter: predicted"),
         ("```bash\ncd x && kit score a.csv b.csv --per type\n```", "No such option"),
         ("`kit rehearse RUN --layout newest`", "'newest' is not one of"),
         ("`kit judge RUN now`", "no command 'judge'"),

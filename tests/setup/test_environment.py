@@ -23,12 +23,18 @@ ROOT = Path(__file__).parents[2]
 # Modules and conda packages that are not called what their distribution on PyPI is called.
 MODULES = {
     "cv2": "opencv-python-headless",
+    "mlflow": "mlflow-skinny",
     "pil": "pillow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-CONDA = {"jupyter_client": "jupyter-client", "pytorch": "torch", "py-opencv": "opencv-python-headless"}
+CONDA = {
+    "jupyter_client": "jupyter-client",
+    "playwright-python": "playwright",
+    "py-opencv": "opencv-python-headless",
+    "pytorch": "torch",
+}
 
 # Used all the same: as programs (kaggle needs six but does not say so), by detectron2 and torch, as a viewer.
 NOT_IMPORTED = {"ipykernel", "ipywidgets", "jupyterlab", "kaggle", "six", "tensorboard", "torchvision"}
@@ -92,7 +98,10 @@ def imported():
 
 def test_every_import_is_a_dependency(project):
     optional = project["optional-dependencies"]
-    extras = {"detectron2", *by_name(optional["coco"]), *by_name(optional["own"])}
+    extras = {
+        "detectron2",
+        *(name for extra in ("coco", "own", "mlflow") for name in by_name(optional[extra])),
+    }
     declared = set(by_name(project["dependencies"])) | extras | WITH_DETECTRON2
     assert imported() - declared == set()
 

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kitlib.stages import STAGES
 from kitlib.stages import notebooks as nb
@@ -66,7 +68,7 @@ def notebooks(tmp_path: Path) -> Path:
         first = nb.code(nb.notebook(stage))[0]
         write_notebook(
             folder / f"{stage}.ipynb",
-            cell("markdown", f"# {stage}"),
+            cell("markdown", f"# {stage}\n\n| **takes** | two minutes on a CPU with the values below |"),
             cell("code", first.source, tags=["parameters"]),
             cell("code", WORK.replace("STAGE", stage)),
         )
@@ -75,3 +77,33 @@ def notebooks(tmp_path: Path) -> Path:
     (folder / "profiles" / "demo.yaml").write_text("# nothing differs\n")
     (folder / "profiles" / "paper.yaml").write_text(PAPER)
     return folder
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights, which finds something everywhere."""
+    import torch
+
+    from kitlib import model
+    from kitlib.model import checkpoint
+
+    torch.manual_seed(0)
+    network = model.build("tiny", detections=20, rpn_post_nms_topk=(40, 40))
+    options = {"detections": 20, "rpn_post_nms_topk": [40, 40]}
+    described = {"preset": "tiny", "num_classes": 3, "mask_stages": "all", "options": options}
+    content = {"model_config": described, "categories": ["astro", "cort", "shsy5y"], "iteration": 1}
+    path = tmp_path_factory.mktemp("weights") / "weights_best.pth"
+    torch.save({**content, "model": network.state_dict()}, path)
+    assert checkpoint.load(path).categories == ("astro", "cort", "shsy5y")
+    return path
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Two images in a folder and one in a folder below it."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.tif", "plate_1/a.png"):
+        path = tmp_path / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(90, 160, (64, 80)).astype(np.uint8)).save(path)
+    return tmp_path / "scans"

@@ -25,7 +25,7 @@ def refused(notebooks: Path, *settings: str, profile: str = "demo") -> str:
 def test_all_parameters_are_there_in_the_notebooks_order(notebooks: Path) -> None:
     parameters = planned(notebooks)
     assert tuple(parameters) == STAGES
-    assert list(parameters["03_train"])[:4] == ["data", "out", "gpus", "fold"]
+    assert list(parameters["03_train"])[:5] == ["data", "out", "gpus", "reading", "fold"]
     assert parameters["03_train"]["max_iter"] == 320
 
 
@@ -179,3 +179,35 @@ def test_an_unknown_profile_is_named(notebooks: Path, profile: str, problem: str
 @pytest.mark.parametrize("path", sorted((nb.NOTEBOOKS / "profiles").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_profile_of_the_kit_fits_its_notebooks(path: Path) -> None:
     assert tuple(profiles.plan(path.stem).parameters) == STAGES
+
+
+# ---------------------------------------------------------------------------- images of one's own
+
+
+def test_one_setting_for_all_notebooks(notebooks: Path) -> None:
+    parameters = planned(notebooks, "all.seed=7", "03.seed=8")
+    assert {parameters[stage]["seed"] for stage in STAGES if "seed" in parameters[stage]} == {7, 8}
+    assert parameters["03_train"]["seed"] == 8
+    assert "unknown parameter of any stage: 'sede': did you mean 'seed'?" in refused(notebooks, "all.sede=7")
+    assert "give it as --data" in refused(notebooks, "all.data=x")
+
+
+def test_a_profile_s_values_by_type_are_of_the_competition_alone() -> None:
+    plan = profiles.plan("cpu", own_data=True).parameters["03_train"]
+    assert plan["augment"]["scale_by_type"] == plan["predict_config"]["scales_by_type"] == {}
+    assert plan["from_data"] == ["scales", "crop", "anchors", "grey_levels"]
+    assert profiles.plan("cpu").parameters["03_train"]["augment"]["scale_by_type"].keys() == {
+        "astro",
+        "shsy5y",
+    }
+
+
+def test_what_is_set_is_not_left_to_own_data(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("03_train: {model_options: {anchor_sizes: [[8], [16], [32], [64], [128]]}}\n")
+    settings = ["03.augment.crop=[64, 64]", "04.min_area={neuron: 30}"]
+    plan = profiles.plan(str(path), settings, own_data=True).parameters
+    assert plan["03_train"]["from_data"] == ["scales", "grey_levels"]
+    assert plan["04_pseudolabel"]["min_area"] == {"default": 20, "neuron": 30}
+    with pytest.raises(KitError, match="unknown cell type 'neuron'"):
+        profiles.plan(str(path), settings)

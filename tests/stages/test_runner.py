@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -38,7 +40,12 @@ class Runs:
         (self.data / "train.csv").write_text("id\n")
 
     def __call__(
-        self, *settings: str, first: str = EDA, last: str = PRETRAIN, force: bool = False
+        self,
+        *settings: str,
+        first: str = EDA,
+        last: str = PRETRAIN,
+        force: bool = False,
+        after: Callable[[Path], object] = lambda folder: None,
     ) -> list[str]:
         """Run; returns, of each stage, its name and what became of it."""
         plan = profiles.plan("demo", settings, folder=self.notebooks)
@@ -46,7 +53,7 @@ class Runs:
             values.update(data=str(self.data), out=str(self.out))
         said: list[str] = []
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            self.rows = runner.run(plan, self.data, self.out, first, last, force, said.append)
+            self.rows = runner.run(plan, self.data, self.out, first, last, force, said.append, after)
         return said
 
     def do(self, stage: str, code: str) -> None:
@@ -76,6 +83,34 @@ def test_a_finished_stage_is_skipped(run: Runs) -> None:
     executed = nbformat.read(run.out / EDA / "01_eda.ipynb", as_version=4)
     assert executed.cells[1].metadata.tags == ["parameters"]
     assert f"out = {str(run.out)!r}".replace("'", '"') in executed.cells[2].source
+
+
+def test_a_run_leaves_a_report_its_notebooks_as_html_and_what_it_ran_on(run: Runs) -> None:
+    run()
+    assert "2 of 6 stages done" in (run.out / "report.html").read_text()
+    assert (run.out / EDA / "01_eda.html").is_file()
+    left = record.read(run.out / EDA)
+    assert left.profile == "demo"
+    assert left.machine["Python"] == platform.python_version()
+
+
+def test_what_follows_a_stage_costs_no_result(run: Runs) -> None:
+    """Neither a tracking server that is gone nor a page that cannot be written."""
+    (run.out / "report.html").mkdir(parents=True)
+    finished: list[Path] = []
+
+    def after(folder: Path) -> None:
+        finished.append(folder)
+        raise ConnectionError("no server")
+
+    said = run(last=EDA, after=after)
+    assert finished == [run.out / EDA]
+    assert said[0] == "01_eda: running"
+    assert said[1].startswith("the report was not written: KitError: cannot write")
+    assert said[2] == "its record for tracking was not written: ConnectionError: no server"
+    assert record.read(run.out / EDA).done
+    run(last=EDA, after=after)
+    assert len(finished) == 1
 
 
 def test_a_changed_parameter_reruns_its_stage_and_those_after_it(run: Runs) -> None:
@@ -334,6 +369,7 @@ def test_any_other_error_says_where_to_look(run: Runs) -> None:
     assert failure(run, "1/0") == (
         f"01_eda failed: ZeroDivisionError: division by zero (the executed notebook shows where: {executed})"
     )
+    assert "division by zero" in executed.with_suffix(".html").read_text()
 
 
 def test_a_notebook_that_leaves_no_metrics_has_not_finished(run: Runs) -> None:

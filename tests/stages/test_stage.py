@@ -9,15 +9,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
+from PIL import Image
 
 from kitlib import config, files
+from kitlib.data.config import ReadingConfig
 from kitlib.errors import KitError
 from kitlib.masks.rle import RleError
 from kitlib.stages import notebooks as nb
-from kitlib.stages import record, stage
+from kitlib.stages import parameters, record, stage
 
 
 @pytest.fixture
@@ -101,9 +104,35 @@ def test_an_earlier_stage_that_was_not_run_is_run(
     folder = train.need("02_pretrain_livecell")
     assert (folder / "history.txt").read_text() == "80\n"
     assert (folder / "02_pretrain_livecell.ipynb").is_file()
-    assert "02_pretrain_livecell has not been run yet; running it first" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "02_pretrain_livecell (two minutes on a CPU) has to run first\n" in said
+    assert "running 02_pretrain_livecell, 1 of 1\n" in said
     assert train.need("02_pretrain_livecell") == folder
     assert (folder / "history.txt").read_text() == "80\n"
+
+
+def test_all_that_has_to_run_first_is_said_before_it_runs(
+    data: Path, tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "notebook", lambda name: nb.notebook(name, notebooks))
+    submit = stage.begin("06_submit", str(data), str(tmp_path / "out"))
+    submit.need("03_train")
+    lines = [line for line in capfd.readouterr().out.splitlines() if "run" in line]
+    assert lines == [
+        "02_pretrain_livecell (two minutes on a CPU) and 03_train (two minutes on a CPU) have to run first",
+        "running 02_pretrain_livecell, 1 of 2",
+        "running 03_train, 2 of 2",
+    ]
+    assert (submit.out / "03_train" / "03_train.html").is_file()
+
+
+def test_what_a_stage_needs_is_run_in_order_and_once(train: stage.Stage) -> None:
+    retrain = stage.Stage("05_retrain", train.data, train.out)
+    names = ["02_pretrain_livecell", "03_train", "04_pseudolabel"]
+    assert retrain._missing("03_train") == names
+    left(train.out, "03_train")
+    assert retrain._missing("04_pseudolabel") == ["04_pseudolabel"]
+    assert train._missing("02_pretrain_livecell") == ["02_pretrain_livecell"]
 
 
 def test_weights_by_the_fold_that_they_have_not_seen(train: stage.Stage) -> None:
@@ -164,6 +193,22 @@ def test_the_last_words(train: stage.Stage) -> None:
     }
 
 
+def test_a_stage_that_was_run_by_hand_brings_the_report_up_to_date(
+    train: stage.Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """In a run the report waits until the stage is recorded."""
+    monkeypatch.setattr(nb, "injected", lambda: ["data", "out"])
+    train.finish(map=0.5)
+    assert not (train.out / "report.html").exists()
+    monkeypatch.undo()
+    shown = train.finish(map=0.25)
+    assert "0.250" in (train.out / "report.html").read_text()
+    assert "0.250 on 0 validation images" in repr(shown)
+    left(train.out, "01_eda").joinpath("metrics.json").write_text("{")
+    assert train.finish(map=0.25)["map"] == 0.25
+    assert "the report was not written: KitError" in capsys.readouterr().out
+
+
 def test_results_made_by_hand_are_not_taken_for_the_run_s(train: stage.Stage) -> None:
     train.finish(map=0.5)
     record.Record("of the run", True, 1.0, {}).save(train.folder)
@@ -204,3 +249,80 @@ def test_other_errors_keep_their_traceback(shell, capsys: pytest.CaptureFixture)
 
 def test_outside_a_notebook_nothing_is_changed() -> None:
     stage.quiet_errors()
+
+
+# ---------------------------------------------------------------------------- images of the user's own
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    folder = tmp_path / "plates"
+    for part in ("train", "test"):
+        (folder / part).mkdir(parents=True)
+    pixels = np.full((40, 60), 90, np.uint8)
+    labels = np.zeros((40, 60), np.uint8)
+    labels[5:17, 5:17], labels[20:32, 30:42] = 1, 2
+    for name in ("train/a", "train/b", "test/c"):
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        Image.fromarray(labels).save(folder / f"{name}_masks.png")
+    return folder
+
+
+def test_own_images_are_read_as_03_has_read_them(own: Path, tmp_path: Path) -> None:
+    train = stage.begin("03_train", str(own), str(tmp_path / "out"))
+    assert train.is_own
+    assert train.categories == ()
+    reading = ReadingConfig(folders_are="category", mask_suffixes=("_cells", "_masks"))
+    assert train.dataset(reading).layout == "2 images with label images; 1 test images"
+    submit = stage.Stage("06_submit", train.data, train.out)
+    assert [(f.id, f.cells) for f in submit.test()] == [("c", ())]
+    assert [len(f.cells) for f in submit.truth()] == [2]
+    (own / "test" / "c_masks.png").rename(own / "test" / "c_cells.png")
+    assert [len(f.cells) for f in submit.truth()] == [2]
+
+
+def test_their_cells_decide_scales(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train = stage.begin("03_train", str(own), str(tmp_path / "out"))
+    left(train.out, "02_pretrain_livecell", nothing_to_do="No LIVECell.", start="")
+    given = train.fit(parameters.read("03_train", {}), train.dataset(ReadingConfig()).labelled)
+    assert given.predict_config.scales == (1.77,)  # squares of 12 pixels: discs of 13.5
+    assert given.model(1).architecture.pixel_mean == 90.0
+    assert "augment.scale = [1.33, 2.35]: the median cell is 14 pixels across" in capsys.readouterr().out
+
+
+def test_the_competition_s_images_decide_nothing(train: stage.Stage) -> None:
+    given = parameters.read("03_train", {})
+    assert train.fit(given, []) == given
+
+
+def test_a_training_starts_where_an_idle_pretraining_would_have(train: stage.Stage) -> None:
+    left(train.out, "02_pretrain_livecell", nothing_to_do="No LIVECell.", start="coco")
+    assert train.start("02_pretrain_livecell") == "coco"
+    folder = left(train.out, "02_pretrain_livecell", weights="w.pth")
+    assert train.start("02_pretrain_livecell") == str(folder / "w.pth")
+
+
+def test_without_anything_to_do_the_cells_below_do_nothing(
+    shell, train: stage.Stage, capsys: pytest.CaptureFixture
+) -> None:
+    shell.push({"stage": train, "done": []})
+    shell.run_cell("stage.nothing_to_do('There are no test images.', start='')")
+    said = capsys.readouterr().out
+    assert said == "Nothing to do: There are no test images. The cells below do nothing.\n"
+    assert files.read_json(train.folder / "metrics.json")["nothing_to_do"] == "There are no test images."
+    shell.run_cell("done.append(1)\n1 / 0")
+    assert shell.user_ns["done"] == []
+    shell.run_cell("'stages.begin()'; done.append(2)")  # the notebook is run again
+    shell.run_cell("done.append(3)")
+    assert shell.user_ns["done"] == [2, 3]
+
+
+def test_types_in_tables_are_those_of_the_data(own: Path, train: stage.Stage, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="unknown cell type 'neuron'"):
+        parameters.check_cell_types(
+            parameters.read("04_pseudolabel", {"min_area": {"default": 1, "neuron": 5}}), train.categories
+        )
+    files.write_text(tmp_path / "out" / "03_train" / "config.yaml", "categories: [neuron]\n")
+    later = stage.Stage("04_pseudolabel", own, tmp_path / "out")
+    given = parameters.read("04_pseudolabel", {"min_area": {"default": 1, "neuron": 5}})
+    parameters.check_cell_types(given, later.categories)

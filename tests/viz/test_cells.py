@@ -136,7 +136,7 @@ def test_a_gallery_shows_each_frame_once(drawn) -> None:
     assert [each.get_title(loc="left") for each in axes[:3]] == [
         "cort  a  2 cells",
         "cort  a  no cells",
-        f"{'x' * 16}…  1 cells",
+        f"{'x' * 11}…{'x' * 11}  1 cell",
     ]
     assert [len(each.images) for each in axes] == [1, 1, 1, 0]
     assert not axes[3].axison
@@ -165,7 +165,9 @@ def test_found_missed_and_wrong_cells_have_their_colours(drawn) -> None:
     assert outline_colors(left) == [style.FOUND, style.MISSED, style.MISSED]  # a ring has two outlines
     assert outline_colors(right) == [style.FOUND, style.WRONG]
     assert left.get_title(loc="left") == "truth: 2 cells, 1 missed (blue)"
-    assert right.get_title(loc="left") == "predicted: 2 cells, score 0.13"  # 4 thresholds of 1 / 3
+    assert (
+        right.get_title(loc="left") == "predicted: 2 cells, 1 wrong (orange), score 0.13"
+    )  # 4 thresholds of 1 / 3
 
 
 def outline_colors(axes) -> list[str]:
@@ -184,8 +186,14 @@ def test_predictions_are_drawn_on_the_true_frame_s_image(drawn, tmp_path: Path) 
 def test_frames_without_predictions_and_without_cells(drawn) -> None:
     axes = drawn(viz.before_after([frame(BLOCK), replace(frame(), id="b")], [])).axes
     titles = [each.get_title(loc="left") for each in axes]
-    assert titles[1:3] == ["truth: 1 cells, 1 missed (blue)", "predicted: 0 cells, score 0.00"]
-    assert titles[4:6] == ["truth: 0 cells, 0 missed (blue)", "predicted: 0 cells, score 1.00"]
+    assert titles[1:3] == [
+        "truth: 1 cell, 1 missed (blue)",
+        "predicted: 0 cells, 0 wrong (orange), score 0.00",
+    ]
+    assert titles[4:6] == [
+        "truth: 0 cells, 0 missed (blue)",
+        "predicted: 0 cells, 0 wrong (orange), score 1.00",
+    ]
 
 
 def test_colours_of_types_are_told_apart() -> None:
@@ -224,3 +232,42 @@ def test_of_large_frames_every_nth_pixel_is_drawn_with_cells_in_place() -> None:
     rows, columns = np.nonzero(np.abs(picture[..., 0] - 128 / 255) > 0.01)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (300, 499, 400, 500)
     assert len(lines.get_segments()) == 1
+
+
+# ------------------------------------------------------------------------------------------ titles
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a", "b"], ["a", "b"]),
+        ([], []),
+        (["cort[density]_B2-1_Vessel-401_" + day for day in ("2020-05-11", "2020-05-12")], ["1", "2"]),
+        ([f"cort_{well}_Vessel-401_2020-05-11_11h30m00s_Ph_2" for well in ("A1", "B7")], ["A1", "B7"]),
+        (["x" * 40, "x" * 20 + "yz" + "x" * 18, "z" * 40], ["#1", "#2", "z"]),
+        (["x" * 30, "x" * 40], ["", ""]),
+    ],
+    ids=["short", "none", "end", "start", "in the middle", "one begins with the other"],
+)
+def test_names_that_are_cut_stay_different(names: list[str], shown: list[str]) -> None:
+    cut = style.short_names(names)
+    assert len(set(cut)) == len(names)
+    assert all(len(text) <= 28 for text in cut)
+    assert all(part in text for part, text in zip(shown, cut, strict=True))
+
+
+def test_ignored_areas_are_striped_and_named(drawn) -> None:
+    ignore = np.zeros(SIZE, bool)
+    ignore[:, :6] = True
+    doubtful = replace(frame(), ignore=rle.from_mask(ignore))
+    (axes,) = drawn(viz.gallery([doubtful], columns=1)).axes
+    assert axes.get_title(loc="left").endswith("50% of the area ignored in training (striped)")
+    picture = axes.images[0].get_array()
+    coloured = np.ptp(picture, axis=2) > 0.01
+    assert not coloured[:, 6:].any()
+    assert 0.3 < coloured[:, :6].mean() < 0.7
+
+
+def test_a_type_taken_for_another_is_named(drawn) -> None:
+    _, _, right = drawn(viz.before_after([frame(BLOCK)], [frame(BLOCK, category="astro")])).axes
+    assert right.get_title(loc="left").endswith("score 1.00, taken for astro")

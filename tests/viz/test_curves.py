@@ -92,3 +92,15 @@ def test_the_schedule_is_drawn_iteration_by_iteration(drawn) -> None:
     assert axes.lines[0].get_xdata().tolist() == [0, 1, 2]
     assert axes.lines[0].get_ydata().tolist() == rates
     drawn(viz.schedule([]))
+
+
+def test_one_evaluation_is_bars_and_a_sentence_says_what_is_normal(drawn, tmp_path: Path) -> None:
+    rows = [{"iteration": n, "total_loss": 2.0, "loss_mask": 1.0} for n in (1, 2, 3)]
+    rows.append({"iteration": 3, "map": 0.25, "map/cort": 0.3, "map/astro": 0.2})
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    figure = drawn(viz.learning_curves(tmp_path / "m.jsonl"))
+    last = figure.axes[2]
+    assert [bar.get_height() for bar in last.patches] == pytest.approx([0.2, 0.3, 0.25])
+    assert [text.get_text() for text in last.get_xticklabels()] == ["astro", "cort", "all"]
+    assert last.get_title(loc="left") == "Score before tuning, iteration 3"
+    assert "may rise while the model improves" in " ".join(figure.get_supxlabel().split())

@@ -33,7 +33,7 @@ def test_every_image_is_a_dot_beside_the_median(drawn) -> None:
     (axes,) = drawn(viz.cells_per_image(TWO)).axes
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [sorted(line.get_xdata().tolist()) for line in dots] == [[0, 3], [1]]
-    assert [text.get_text() for text in axes.texts] == [" median 2", " median 1"]
+    assert [text.get_text() for text in axes.texts] == [" median 1.5", " median 1"]
 
 
 def test_histograms_of_sizes_hold_all_cells(drawn) -> None:

@@ -112,9 +112,9 @@ def cross_validate(
     if best is None:
         raise KitError("there is nothing to tune: name at least one kind of score and one tuning method")
     row, frames, fits, method = best
-    everything = fits.without(None)
-    tuned = Tuned(everything.methods[method], row.mean, row.low, row.high)
-    return Validation(tuple(rows), row, tuned, frames, everything.tuning)
+    tuning = fits.described(method)
+    tuned = Tuned(tuning.config, row.mean, row.low, row.high)
+    return Validation(tuple(rows), row, tuned, frames, tuning)
 
 
 def _on_the_same_images(study: _Study, methods: Sequence[TuningMethod]) -> Validation:
@@ -190,6 +190,11 @@ class _Fits:
     def judge(self, method: TuningMethod) -> list[Frame]:
         """Each frame post-processed by a method that was tuned without its fold."""
         return self.study.judge(lambda fold: self.without(fold).methods[method])
+
+    def described(self, method: TuningMethod) -> Tuning:
+        """What a method that was tuned on all frames gives on them."""
+        scorers = [self._scorer(frame, None) for frame in self.study.truth]
+        return search.described(scorers, self._start(None), self.without(None).methods[method])
 
     def _fit(self, scorers: Sequence[FrameScorer], start: PostConfig) -> _Fit:
         """Every method fitted to these frames; those that take minutes only if one is asked for."""

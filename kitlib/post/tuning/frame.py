@@ -16,7 +16,7 @@ from kitlib.masks import rle
 from kitlib.post import overlap, thresholds
 from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.scores import rescore
-from kitlib.records import Frame
+from kitlib.records import Frame, rank
 
 
 class ScoreCurve(NamedTuple):
@@ -54,7 +54,7 @@ class FrameScorer:
             predicted: the predicted frame for each mask threshold; all have the same type.
             config: what is not tuned: which score ranks, and whether the best instance always stays.
         """
-        self.category = next(iter(predicted.values())).category
+        self.true_category, self.category = truth.category, next(iter(predicted.values())).category
         self.keep_best = config.keep_best
         self.predicted = {k: rescore(f, config.score_kind, config.forest) for k, f in predicted.items()}
         self.truth = _Truth(truth)
@@ -127,7 +127,7 @@ class _Shapes:
     """The predicted masks of a frame, best first."""
 
     def __init__(self, frame: Frame) -> None:
-        cells = [frame.cells[i] for i in overlap.rank(frame.cells)]
+        cells = [frame.cells[i] for i in rank(frame.cells)]
         self.size = frame.height * frame.width
         self.scores = np.array([c.confidence for c in cells])
         self.masks = [c.mask for c in cells]

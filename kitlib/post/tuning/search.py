@@ -45,8 +45,8 @@ class Tuning:
         score: its competition score on these frames.
         before: the score of the starting configuration.
         thresholds: score thresholds of the curves.
-        curves: for each predicted type, and ``default`` for all frames together, the competition score by
-            score threshold, the other fields as found.
+        curves: for each true type, and ``default`` for all frames together, the competition score by score
+            threshold, the other fields of each frame those of its predicted type.
         frames: the number of frames behind each curve.
     """
 
@@ -120,16 +120,33 @@ def tune_score_threshold(frames: Sequence[FrameScorer], start: PostConfig) -> Tu
 
 def _tuning(frames: Sequence[FrameScorer], start: PostConfig, found: Mapping[str, CategoryConfig]) -> Tuning:
     """What tuning found, from the configuration of each type; other types have the default's."""
-    config, groups = replace(start, **tables(found)), _by_category(frames)
-    configs = {name: found.get(name, found["default"]) for name in groups}
+    return described(frames, start, replace(start, **tables(found)))
+
+
+def described(frames: Sequence[FrameScorer], start: PostConfig, config: PostConfig) -> Tuning:
+    """What a configuration gives on these frames.
+
+    Args:
+        frames: their scorers.
+        start: where tuning started.
+        config: what it found, by whatever method.
+    """
+    names = sorted({f.true_category for f in frames if f.true_category})
+    groups = {"default": list(frames)} | {n: [f for f in frames if f.true_category == n] for n in names}
     return Tuning(
         config=config,
         score=mean_score(frames, config),
         before=mean_score(frames, start),
         thresholds=SCORE_THRESHOLDS,
-        curves={name: tuple(curve(group, configs[name]).tolist()) for name, group in groups.items()},
+        curves={name: _curve(group, config) for name, group in groups.items()},
         frames={name: len(group) for name, group in groups.items()},
     )
+
+
+def _curve(frames: Sequence[FrameScorer], config: PostConfig) -> tuple[float, ...]:
+    """The frames' mean score at each of ``SCORE_THRESHOLDS``."""
+    curves = [f.curve(config.for_category(f.category)).at(SCORE_THRESHOLDS) for f in frames]
+    return tuple(np.mean(curves, axis=0).tolist())
 
 
 def _by_category(frames: Sequence[FrameScorer]) -> dict[str, list[FrameScorer]]:

@@ -9,7 +9,7 @@ from kitlib import metric
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post import thresholds
-from kitlib.post.config import CategoryConfig, PostConfig, tables
+from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.tuning.search import MIN_AREAS, SCORE_THRESHOLDS, plateau_centre, tune
 from kitlib.records import Cell, Frame, voted_category
 
@@ -55,9 +55,13 @@ def test_scores_and_curves_are_the_metric_of_the_post_processed_frames(seed):
     assert result.before == pytest.approx(slowly(truth, predictions, start), abs=1e-12)
     assert result.score == pytest.approx(slowly(truth, predictions, result.config), abs=1e-12)
     for i in range(0, len(SCORE_THRESHOLDS), 6):
-        of_all = replace(result.config.for_category("default"), score_threshold=SCORE_THRESHOLDS[i])
-        config = PostConfig(**tables({"default": of_all}))
+        config = replace(result.config, score_threshold={"default": SCORE_THRESHOLDS[i]})
         assert result.curves["default"][i] == pytest.approx(slowly(truth, predictions, config), abs=1e-12)
+        for name in ("astro", "cort"):
+            # By the true type, whatever was predicted.
+            pairs = [pair for pair in zip(truth, predictions, strict=True) if pair[0].category == name]
+            expected = slowly(*map(list, zip(*pairs, strict=True)), config)
+            assert result.curves[name][i] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))

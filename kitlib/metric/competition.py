@@ -1,15 +1,13 @@
 """The competition's metric: precision at ten IoU thresholds, averaged over thresholds and then over images.
 
-Per image and threshold t the precision is TP / (TP + FP + FN), where a prediction and a true cell match
-when their IoU is greater than t (strictly). Types play no part. Annotations overlap, so a cell may have
-several candidates: matches are one to one and as many as possible (a maximum matching), whatever the order
-of the cells.
+Per image and threshold the precision is TP / (TP + FP + FN); ``kitlib.metric.matching`` says what matches.
+Types play no part.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,14 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kitlib.errors import KitError
-from kitlib.masks import rle
-from kitlib.masks.rle import RLE
+from kitlib.metric.matching import THRESHOLDS, pairs, true_positives
 from kitlib.records import Frame
 
-#: 0.50, 0.55, ..., 0.95 as the doubles nearest to them: an IoU of exactly 11/20 does not pass 0.55.
-THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20
-# Pairs of true and predicted cells whose IoUs are in memory at a time.
-PAIRS_AT_ONCE = 1 << 22
 # Means that are drawn for an interval.
 _ROUNDS = 4000
 
@@ -57,7 +50,7 @@ class Score:
     counts: tuple[Counts, ...]
 
 
-def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
+def score(truth: Iterable[Frame], predictions: Iterable[Frame]) -> Score:
     """Score predictions against the truth.
 
     Args:
@@ -67,24 +60,25 @@ def score(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Score:
     Raises:
         KitError: no true frames, or a prediction for an image that is not among them or of another size.
     """
-    truth = list(truth)
-    found = {frame.id: frame for frame in predictions}
-    _refuse_extra(found.keys() - {frame.id for frame in truth})
     tally = _Tally()
-    for place, frame in enumerate(truth):
-        tally.add(place, frame, found.get(frame.id))
+    for place, frame, predicted in paired(truth, predictions):
+        tally.add(place, frame, predicted)
     return tally.score()
 
 
-def score_in_step(truth: Iterable[Frame], predictions: Iterable[Frame]) -> Score:
-    """As ``score``, of frames that are read while they are scored, each id once.
+def paired(truth: Iterable[Frame], predictions: Iterable[Frame]) -> Iterator[tuple[int, Frame, Frame | None]]:
+    """Each true frame with its place among the true ones and the predicted frame of its id, None without one.
 
     A frame waits in memory until its partner has been read: a few frames where both have the same order.
+    True frames without a partner come last.
+
+    Args:
+        truth: each id once.
+        predictions: each id once.
 
     Raises:
-        KitError: as ``score``.
+        KitError: a prediction for an image without truth, or of another size.
     """
-    tally = _Tally()
     waiting: dict[str, tuple[int, Frame]] = {}
     found: dict[str, Frame] = {}
     for place, (frame, predicted) in enumerate(itertools.zip_longest(truth, predictions)):
@@ -94,11 +88,11 @@ def score_in_step(truth: Iterable[Frame], predictions: Iterable[Frame]) -> Score
             found[predicted.id] = predicted
         for name in {each.id for each in (frame, predicted) if each is not None}:
             if name in waiting and name in found:
-                tally.add(*waiting.pop(name), found.pop(name))
+                _check_size(waiting[name][1], found[name])
+                yield *waiting.pop(name), found.pop(name)
     _refuse_extra(found.keys())
     for place, frame in waiting.values():
-        tally.add(place, frame, None)
-    return tally.score()
+        yield place, frame, None
 
 
 def _refuse_extra(ids: Iterable[str]) -> None:
@@ -126,10 +120,8 @@ class _Tally:
         self._images: dict[int, _Image] = {}
 
     def add(self, place: int, truth: Frame, predicted: Frame | None) -> None:
-        if predicted is not None:
-            _check_size(truth, predicted)
         masks = [cell.mask for cell in predicted.cells] if predicted else []
-        tp = true_positives([cell.mask for cell in truth.cells], masks)
+        tp = true_positives(pairs([cell.mask for cell in truth.cells], masks))
         category = truth.category or "unknown"
         self._images[place] = _Image(truth.id, category, tp, len(truth.cells), len(masks))
 
@@ -176,91 +168,6 @@ def precision(tp: NDArray, cells: NDArray | int, predicted: NDArray | int) -> ND
     """
     union = np.asarray(cells) + predicted - tp
     return np.where(union == 0, 1.0, tp / np.maximum(union, 1))
-
-
-def true_positives(truth: Sequence[RLE], predicted: Sequence[RLE]) -> NDArray[np.int64]:
-    """The number of matched pairs of one image at each of the ten thresholds, (10,)."""
-    number = max(PAIRS_AT_ONCE // max(len(predicted), 1), 1)
-    starts = range(0, max(len(truth), 1), number)
-    parts = [_candidates(rle.iou(truth[start : start + number], predicted), start) for start in starts]
-    return _count(*(parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))))
-
-
-def matches(iou: NDArray) -> NDArray[np.int64]:
-    """The largest one-to-one matching of an IoU matrix (T, P) at each of the ten thresholds, (10,)."""
-    return _count(*_candidates(iou))
-
-
-def _candidates(iou: NDArray, first_row: int = 0) -> tuple[NDArray, NDArray, NDArray]:
-    """Rows, columns and IoUs of the pairs above the lowest threshold."""
-    rows, columns = np.nonzero(iou > THRESHOLDS[0])
-    return rows + first_row, columns, iou[rows, columns]
-
-
-def _count(rows: NDArray, columns: NDArray, values: NDArray) -> NDArray[np.int64]:
-    """``matches`` of the pairs that ``_candidates`` gives."""
-    alone = (np.bincount(rows, minlength=1)[rows] == 1) & (np.bincount(columns, minlength=1)[columns] == 1)
-    number = (values[alone, None] > THRESHOLDS).sum(axis=0)
-    return number if alone.all() else number + _largest(rows[~alone], columns[~alone], values[~alone])
-
-
-def _largest(rows: NDArray, columns: NDArray, values: NDArray) -> NDArray[np.int64]:
-    """The size of the largest matching of a graph's edges above each threshold, (10,).
-
-    The highest threshold comes first: the next one, which has more edges, begins with its matching. scipy has
-    the same, but takes longer to import than it takes to score 500 images without it.
-    """
-    neighbours: dict[int, list[int]] = {}
-    # The row of each matched column.
-    partner: dict[int, int] = {}
-    sizes = []
-    passed = np.zeros(len(values), bool)
-    for threshold in THRESHOLDS[::-1]:
-        new = (values > threshold) & ~passed
-        passed |= new
-        for row, column in zip(rows[new].tolist(), columns[new].tolist(), strict=True):
-            neighbours.setdefault(row, []).append(column)
-        dead: set[int] = set()
-        for row in neighbours.keys() - set(partner.values()):
-            _augment(row, neighbours, partner, dead)
-        sizes.append(len(partner))
-    return np.array(sizes[::-1])
-
-
-def _augment(row: int, neighbours: dict[int, list[int]], partner: dict[int, int], dead: set[int]) -> None:
-    """Match one more row if there is an augmenting path from it, found breadth first.
-
-    Args:
-        row: without a match.
-        neighbours: the columns of each row's edges.
-        partner: the row of each matched column; changed.
-        dead: columns from which no path leads to a free column; the columns of a search in vain are added.
-    """
-    # Each column on a path, and the row before it.
-    reached: dict[int, int] = {}
-    # Each row on a path, and the column that it is matched with now.
-    present: dict[int, int | None] = {row: None}
-    queue = [row]
-    for reaching in queue:
-        for column in neighbours[reaching]:
-            if column in reached or column in dead:
-                continue
-            reached[column] = reaching
-            if column not in partner:
-                _take(column, reached, present, partner)
-                return
-            present[partner[column]] = column
-            queue.append(partner[column])
-    dead.update(reached)
-
-
-def _take(
-    column: int | None, reached: dict[int, int], present: dict[int, int | None], partner: dict[int, int]
-) -> None:
-    """Exchange matched and unmatched edges along the path that ends in a free ``column``."""
-    while column is not None:
-        row = partner[column] = reached[column]
-        column = present[row]
 
 
 def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""What the figures show, as plain records: errors, suspect annotations, recall, image quality, anchors."""

@@ -1,0 +1,141 @@
+"""The validation of trained models, which 03 and 05 have in common: predictions, post-processing, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from kitlib import config as configs
+from kitlib import metric, predict, records
+from kitlib.analysis import errors, oracle, steps, suspects
+from kitlib.analysis import instances as found_instances
+from kitlib.analysis.errors import Error
+from kitlib.analysis.oracle import Cost
+from kitlib.analysis.steps import Removal
+from kitlib.analysis.suspects import Suspect
+from kitlib.data import tables
+from kitlib.metric import Score
+from kitlib.post.config import ScoreKind, TuningMethod
+from kitlib.post.tuning import cross_validation
+from kitlib.post.tuning.cross_validation import Validation
+from kitlib.predict import PredictConfig
+from kitlib.records import Frame
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """What models find in the validation images, each predicted by the model that never saw it.
+
+    Attributes:
+        truth: the validation images with their annotated cells.
+        predicted: all instances, by mask threshold; the first is the one that predictions.csv has.
+        cross_validated: how each method of tuning does, and the best one, tuned on all of the images.
+    """
+
+    truth: list[Frame]
+    predicted: dict[float, list[Frame]]
+    cross_validated: Validation
+
+    @property
+    def instances(self) -> list[Frame]:
+        """All instances at the first mask threshold, before post-processing."""
+        return next(iter(self.predicted.values()))
+
+    @property
+    def final(self) -> list[Frame]:
+        """The cells after post-processing that was tuned on other images."""
+        return self.cross_validated.frames
+
+    @cached_property
+    def score(self) -> Score:
+        """The metric of ``final``."""
+        return metric.score(self.truth, self.final)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """A row for each method of tuning: its cross-validated score with its interval."""
+        found = pd.DataFrame([vars(row) for row in self.cross_validated.rows])
+        return found.set_index("name").drop(columns="by_category").round(3)
+
+    @cached_property
+    def errors(self) -> list[Error]:
+        """The errors of ``final`` by kind."""
+        return errors.find(self.truth, self.final)
+
+    @property
+    def error_counts(self) -> pd.DataFrame:
+        """What becomes of the true cells, by type and size."""
+        return errors.counts(self.truth, self.final, self.errors)
+
+    @property
+    def error_costs(self) -> list[Cost]:
+        """What each kind of error costs in the metric."""
+        return oracle.costs(self.truth, self.final, self.errors)
+
+    @property
+    def recall(self) -> pd.DataFrame:
+        """The share of the cells whose box, and whose mask, any instance reaches, by type."""
+        return found_instances.recall(self.truth, self.instances).round(2)
+
+    @property
+    def reliability(self) -> list[found_instances.Bin]:
+        """The share of instances that match a true cell, by their score."""
+        return found_instances.reliability(self.truth, self.instances)
+
+    @cached_property
+    def steps(self) -> list[Removal]:
+        """What each step of post-processing removed, as it was tuned on all of these images."""
+        post = self.cross_validated.tuned.post
+        threshold = post.mask_threshold["default"]
+        nearest = min(self.predicted, key=lambda found: abs(found - threshold))
+        return steps.follow(self.truth, self.predicted[nearest], post)
+
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """Likely annotation errors, the likeliest first."""
+        return suspects.find(self.truth, self.instances)
+
+    def by_suspicion(self) -> list[Frame]:
+        """The validation images, those with the likeliest annotation errors first."""
+        order = {name: place for place, name in enumerate(dict.fromkeys(s.frame_id for s in self.suspects))}
+        return sorted(self.truth, key=lambda frame: order.get(frame.id, len(order)))
+
+
+def validate(
+    models: Mapping[str, tuple[Path, Path]],
+    folder: Path,
+    config: PredictConfig,
+    gpus: int,
+    seed: int,
+    score_kinds: Sequence[ScoreKind],
+    tuning_methods: Sequence[TuningMethod],
+) -> ValidationResult:
+    """Predict the validation images of each fold, tune post-processing and judge it by cross-validation.
+
+    Args:
+        models: by fold, the weights and the validation frames, a file of ``records.write_frames``.
+        folder: where predictions.csv, each fold's and that of all, post.yaml and out_of_fold.csv go.
+        config: how images are predicted.
+        gpus: how many to use; 0 for the CPU, -1 for all there are.
+        seed: of the cross-validation.
+        score_kinds: what may rank instances.
+        tuning_methods: what to try.
+    """
+    truth: list[Frame] = []
+    predicted: dict[float, list[Frame]] = {}
+    for name, (weights, frames) in models.items():
+        truth += records.read_frames(frames)
+        job = predict.PredictJob((str(weights),), str(frames), str(folder / name / "predictions.csv"), config)
+        for threshold, found in predict.run(job, predict.gpu_count(gpus)).by_mask_threshold.items():
+            predicted.setdefault(threshold, []).extend(found)
+    tables.write_predictions(folder / "predictions.csv", next(iter(predicted.values())))
+    judged = cross_validation.cross_validate(
+        truth, predicted, seed=seed, kinds=score_kinds, methods=tuning_methods
+    )
+    configs.save(judged.tuned, folder / "post.yaml")
+    tables.write_predictions(folder / "out_of_fold.csv", judged.frames)
+    return ValidationResult(truth, predicted, judged)

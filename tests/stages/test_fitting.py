@@ -1,0 +1,70 @@
+"""What the cells of one's own images decide, and what stays with the user."""
+
+from __future__ import annotations
+
+import pytest
+
+from kitlib.data.proposals import Proposal
+from kitlib.inputs.config import AugmentConfig
+from kitlib.stages import fitting, parameters
+
+PROPOSAL = Proposal(
+    scale=0.5,
+    crop=64,
+    largest=700,
+    anchor_sizes=((9.0,), (18.0,), (36.0,), (72.0,), (144.0,)),
+    pixel_mean=13.0,
+    pixel_std=15.0,
+    reasons=dict.fromkeys(("scales", "crop", "anchors", "grey_levels"), "so it is"),
+)
+
+
+def training(**values) -> parameters.Training:
+    return parameters.read("03_train", values)
+
+
+def test_the_cells_decide_all_that_is_left_to_them():
+    given = training(
+        augment={"scale_by_type": {"a": [1, 2]}, "crop": [32, 1000]},
+        predict_config={"scales": [1.0, 2.0], "scales_by_type": {"a": [3.0]}},
+    )
+    found, decided = fitting.fitted(given, PROPOSAL, from_random=True)
+    assert found.augment == AugmentConfig(scale=(0.38, 0.67), crop=(64, 704))
+    assert found.predict_config.scales == (0.42, 0.59)
+    assert found.predict_config.scales_by_type == {}
+    architecture = found.model(1).architecture
+    assert architecture.anchor_sizes == PROPOSAL.anchor_sizes
+    assert (architecture.pixel_mean, architecture.pixel_std) == (13.0, 15.0)
+    assert len(decided) == 5
+    assert all(text.endswith(("so it is", "around that")) for text in decided.values())
+
+
+def test_a_training_on_whole_frames_stays_one():
+    found, _ = fitting.fitted(training(augment={"crop": None}), PROPOSAL, from_random=True)
+    assert found.augment.crop is None
+
+
+def test_weights_that_were_trained_before_keep_their_grey_levels():
+    found, decided = fitting.fitted(training(), PROPOSAL, from_random=False)
+    assert "pixel_mean" not in found.model_options
+    assert "anchor_sizes" in found.model_options
+    assert not any("pixel" in name for name in decided)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        ({}, ["scales", "crop", "anchors", "grey_levels"]),
+        ({"augment": {"scale": [1, 2]}}, ["crop", "anchors", "grey_levels"]),
+        ({"predict_config": {"scales": [2]}, "augment": {"flip": False}}, ["crop", "anchors", "grey_levels"]),
+        ({"model_options": {"pixel_std": 9}}, ["scales", "crop", "anchors"]),
+        ({"augment": {"crop": None}, "model_options": {"anchor_sizes": []}}, ["scales", "grey_levels"]),
+    ],
+)
+def test_what_the_user_chose_is_not_left_to_the_data(chosen, left):
+    assert parameters.left_to_data({"03_train": chosen}) == {"03_train": {"from_data": left}}
+
+
+def test_what_is_left_to_the_data_may_be_said_outright():
+    chosen = {"from_data": ["crop"], "augment": {"crop": [64, 64]}}
+    assert parameters.left_to_data({"03_train": chosen}) == {}
