@@ -202,7 +202,7 @@ setup)
     ;;
 test)
     choose
-    cd "$root" && exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile "${@:2}"
+    cd "$root" && exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "${@:2}"
     ;;
 bench)
     choose

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,29 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(len(mine)))
 
 
+# The files that take longest, the longest first: one of them begun last would leave the other cores idle.
+_FIRST = (
+    "notebooks/test_notebooks.py",
+    "kaggle/test_rehearse.py",
+    "train/test_job.py",
+    "setup/test_hygiene.py",
+    "predict/test_job.py",
+    "stages/test_runner.py",
+    "train/test_paper.py",
+    "train/test_hanging.py",
+    "runtime/test_launch.py",
+    "train/test_shared_memory.py",
+    "stages/test_segment.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, put the files that take longest first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        rank = {Path(__file__).parent / name: place for place, name in enumerate(_FIRST)}
+        items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real cells (``KIT_REAL_DATA``, or ../shared/data); skips where there is none."""
@@ -54,6 +78,25 @@ def real_competition(real_data: Path) -> Path:
 def real_annotations(real_data: Path) -> Path:
     """41,479 real annotations of 506 images, without pixels."""
     return real_data / "sartorius-real" / "extra" / "train_annotations_no_hidden.csv.gz"
+
+
+@pytest.fixture
+def predict_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions run in the test's own process, by the same code: a child needs seconds to import torch."""
+    from kitlib.predict import __main__, job
+    from kitlib.runtime.progress import Row, follow
+
+    def call(
+        module: str, args: Sequence[str], out: Path, *, progress: str, on_row: Callable[[Row], None], **_: Any
+    ) -> None:
+        rows = follow(out / progress)
+        next(rows)
+        monkeypatch.setattr(sys, "argv", [module, *args])
+        __main__.main()
+        for row in next(rows):
+            on_row(row)
+
+    monkeypatch.setattr(job.launch, "launch", call)
 
 
 @pytest.fixture

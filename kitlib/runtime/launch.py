@@ -1,8 +1,9 @@
-"""Heavy work in a ``torchrun`` child, one process a GPU, watched from a notebook or a terminal.
+"""Heavy work in child processes, one a GPU, watched from a notebook or a terminal.
 
-One code path for 0, 1 or N GPUs and for several hosts: ``launch`` starts ``python -m torch.distributed.run``,
-follows the rows that the child appends to its progress file, and hands the child's own error sentence back.
-The child's ``main`` goes through ``child``. The parent imports no torch.
+``launch`` starts them, follows the rows that they append to a progress file, and hands their own error
+sentence back. Several processes are started by ``python -m torch.distributed.run``. One process is started
+directly, with the variables that torchrun would set: torchrun would first import torch for itself, which
+takes seconds. The child's ``main`` goes through ``child``. The parent imports no torch.
 """
 
 from __future__ import annotations
@@ -41,8 +42,15 @@ _SHARED_MEMORY = Path("/dev/shm")
 NCCL_BYTES = 512 << 20
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
+_PARENT = "KIT_PARENT"
 # The variables that torchrun reads as its options begin so.
 _TORCHRUN = "PET_"
+_STANDALONE = ["--standalone"]
+# What torchrun would tell the only process of a launch; port 0 is any that is free.
+_ALONE = {
+    **{"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"},
+    **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},
+}
 # A thread of OpenMP that waits for the others sleeps at once. A thread that spins takes the cores from those
 # that it waits for: on two cores beside other busy processes, a training step took 16 times as long or more,
 # and 8 times the CPU time. GOMP_SPINCOUNT, which libgomp obeys before the policy, brings that back.
@@ -69,7 +77,7 @@ def launch(
     torchrun: Sequence[str] | None = None,
     until: float | None = None,
 ) -> None:
-    """Run ``python -m module args`` under torchrun and wait for it to end.
+    """Run ``python -m module args`` in child processes and wait for them to end.
 
     Args:
         module: the child's module, as ``"kitlib.train"``.
@@ -94,8 +102,10 @@ def launch(
     log, error_file = out / "log.txt", out / "error.json"
     error_file.unlink(missing_ok=True)
     count = processes or max(gpus, 1)
-    command = [sys.executable, "-m", "kitlib.runtime.launch", str(os.getpid()), *_rendezvous(torchrun)]
-    command += ["--nproc-per-node", str(count), "-m", module, *map(str, args)]
+    rendezvous = _rendezvous(torchrun)
+    alone = count == 1 and rendezvous == _STANDALONE
+    agent = ["kitlib.runtime.launch", str(os.getpid()), *rendezvous, "--nproc-per-node", str(count), "-m"]
+    command = [sys.executable, "-m", *([] if alone else agent), module, *map(str, args)]
     rows = follow(out / progress)
     # The first step finds the file's present end.
     next(rows)
@@ -105,6 +115,7 @@ def launch(
         raise files.cannot_write(log, error) from error
     with handle, closing(heartbeat.Watch()) as watch:
         variables = _variables(error_file, gpus, count, one_host=torchrun is None)
+        variables |= {**_ALONE, _PARENT: str(os.getpid())} if alone else {_PARENT: ""}
         log_start = handle.tell()
         process = subprocess.Popen(
             command,
@@ -131,7 +142,7 @@ def launch(
 
 def child(main: Callable[[], None]) -> None:
     """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
-    _watch_parent(os.getppid(), lambda: os._exit(1))
+    _watch_parent(int(os.environ.get(_PARENT) or os.getppid()), lambda: os._exit(1))
     heartbeat.start(heartbeat.process_name())
     try:
         lock.join()
@@ -163,7 +174,7 @@ def _watch_parent(parent: int, then: Callable[[], object]) -> None:
 
 def _rendezvous(torchrun: Sequence[str] | None) -> list[str]:
     in_environment = any(n.startswith((f"{_TORCHRUN}NNODES", f"{_TORCHRUN}RDZV")) for n in os.environ)
-    return list(torchrun) if torchrun or (torchrun is not None and in_environment) else ["--standalone"]
+    return list(torchrun) if torchrun or (torchrun is not None and in_environment) else _STANDALONE
 
 
 def cores() -> int:
@@ -226,7 +237,7 @@ def _follow_to_the_end(
     """Hand the rows on until the child has ended or its time is over; says which process hangs, if one does.
 
     Args:
-        process: torchrun, which ends when its workers have ended.
+        process: the only process, or torchrun, which ends when its workers have ended.
         watch: hears the child's processes.
         rows: as ``follow`` gives them.
         on_row: called with each row.
@@ -250,7 +261,7 @@ def _follow_to_the_end(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the child if it still runs: torchrun passes the signal on to its workers."""
+    """End the child if it still runs; torchrun passes the signal on to its workers."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -270,7 +281,7 @@ def _failure(module: str, status: int, error_file: Path, log: Path, log_start: i
         # A child that finds the disk full cannot write the error file either.
         if shutil.disk_usage(log.parent).free < _LOG_BYTES:
             return files.cannot_write(log, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        found = {"kind": "", "error": f"exit status {status}"}
+        found = {"kind": "", "error": _killed("it", status) if status < 0 else f"exit status {status}"}
         if out_of_memory(_tail(log, log_start)):
             found["error"] = "there is not enough memory; close other programs or use a larger machine"
     if found["kind"] == "KitError":
@@ -320,18 +331,18 @@ def _agent(parent: int, arguments: list[str]) -> None:
         for rank, failure in error.failures.items():
             # torchrun ends the processes that did not fail with SIGTERM.
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
-                _report("killed", _killed(rank, failure.exitcode))
+                _report("killed", _killed(f"process {rank}", failure.exitcode))
         sys.exit(1)
 
 
-def _killed(rank: int, exitcode: int) -> str:
+def _killed(who: str, exitcode: int) -> str:
     name = signal.Signals(-exitcode).name
     hint = (
         " (often the host ran out of memory: try fewer workers or images_per_batch)"
         if name == "SIGKILL"
         else ""
     )
-    return f"process {rank} was killed by {name}{hint}"
+    return f"{who} was killed by {name}{hint}"
 
 
 if __name__ == "__main__":

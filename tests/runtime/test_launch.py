@@ -1,4 +1,4 @@
-"""Real torchrun children: what comes back from them, and that none is ever left behind."""
+"""Real children, one alone or several of torchrun: what comes back from them, and that none is ever left behind."""
 
 import json
 import os
@@ -26,7 +26,7 @@ what, out, rank = sys.argv[1], Path(sys.argv[2]), int(os.environ["RANK"])
 
 def main():
     if what == "rows":
-        print("threads", os.environ["OMP_NUM_THREADS"], "gpus", launch.gpus_asked())
+        print("threads", os.environ["OMP_NUM_THREADS"], "gpus", launch.gpus_asked(), "of", os.getppid())
         with (out / "metrics.jsonl").open("a") as rows:
             for i in range(3):
                 rows.write(json.dumps({"iteration": i + 1, "total_loss": 1.0 / (i + 1)}) + "\\n")
@@ -36,7 +36,7 @@ def main():
         raise KitError("train.csv, row 7: an odd number of RLE numbers; remove the row")
     if what == "bug" and rank == 0:
         [][1]
-    if what == "killed" and rank == 1:
+    if what == "killed" and rank == int(os.environ["WORLD_SIZE"]) - 1:
         while not (out / "pid0").exists():
             time.sleep(0.05)
         os.kill(os.getpid(), 9)
@@ -81,7 +81,7 @@ def test_rows_reach_the_caller_and_one_process_gets_every_core(module, tmp_path)
     rows = []
     launch.launch(module, ["rows", tmp_path], tmp_path, on_row=rows.append)
     assert [r["iteration"] for r in rows] == [1, 2, 3]
-    assert f"threads {launch.cores()} gpus 0" in (tmp_path / "log.txt").read_text()
+    assert f"threads {launch.cores()} gpus 0 of {os.getpid()}\n" in (tmp_path / "log.txt").read_text()
 
 
 def test_the_childs_own_sentence_comes_back(module, tmp_path):
@@ -93,8 +93,13 @@ def test_a_programming_error_names_itself_and_the_log(module, tmp_path):
     with pytest.raises(
         KitError, match=r"IndexError: list index out of range; the whole story is in .*log\.txt"
     ):
-        launch.launch(module, ["bug", tmp_path], tmp_path)
+        launch.launch(module, ["bug", tmp_path], tmp_path, processes=2)
     assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_process_that_is_killed_alone_is_named_too(module, tmp_path):
+    with pytest.raises(launch.Died, match=r"kit_child stopped: it was killed by SIGKILL \(.*log\.txt"):
+        launch.launch(module, ["killed", tmp_path], tmp_path)
 
 
 def test_a_killed_rank_ends_the_whole_run(module, tmp_path):
@@ -114,19 +119,23 @@ def test_a_child_is_stopped_when_its_time_is_over(module, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_no_orphans_when_the_parent_goes(module, tmp_path, sent):
+@pytest.mark.parametrize(
+    ("sent", "processes"),
+    [(signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1)],
+)
+def test_no_orphans_when_the_parent_goes(module, tmp_path, sent, processes):
     out = str(tmp_path)
     # A job in the background would ignore SIGINT.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += f"from kitlib.runtime import launch; launch.launch({module!r}, ['sleep', {out!r}], {out!r})"
+    code += "from kitlib.runtime import launch\n"
+    code += f"launch.launch({module!r}, ['sleep', {out!r}], {out!r}, processes={processes})"
     root = Path(launch.__file__).parents[2]
     with subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL) as parent:
-        wait_until(lambda: pids(tmp_path), 60)
-        worker = pids(tmp_path)[0]
+        wait_until(lambda: len(pids(tmp_path)) == processes, 60)
+        workers = pids(tmp_path)
         os.kill(parent.pid, sent)
         parent.wait(60)
-    wait_until(lambda: not alive(worker))
+    wait_until(lambda: not any(map(alive, workers)))
 
 
 def test_two_hosts_meet(module, tmp_path):

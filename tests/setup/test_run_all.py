@@ -111,7 +111,9 @@ def test_first_call_sets_up_and_runs_and_the_second_only_runs(project):
 
 
 def test_tests_and_benchmarks_pass_their_arguments_on(project):
-    assert project.call("test", "-k", "a b").stdout.endswith(" <--dist> <loadfile> <-k> <a b>\n")
+    assert project.call("test", "-k", "a b").stdout.endswith(
+        " <--dist> <loadfile> <--no-loadscope-reorder> <-k> <a b>\n"
+    )
     assert project.call("bench", "rle").stdout == "ran: <tests/benchmarks/run.py> <rle>\n"
 
 

@@ -37,13 +37,14 @@ def listed(folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------ many images
 
 
-@pytest.mark.parametrize(("given", "size"), [(None, 0.5), (0.25, 0.25)])
-def test_the_pixel_size_is_the_file_s_unless_one_is_given(given, size, recipe, tmp_path):
+@pytest.mark.usefixtures("predict_here")
+def test_the_pixel_size_is_the_file_s_unless_one_is_given(recipe, tmp_path):
     pixels = np.random.default_rng(0).integers(90, 160, (64, 80)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "um"})
     frames, _ = find([str(tmp_path / "a.tif")])
-    segment.segment(recipe, frames, tmp_path / "out", ["table"], gpus=0, pixel_size=given)
-    assert pd.read_csv(tmp_path / "out" / "images.csv")["pixel_size_um"].tolist() == [size]
+    for given, size in ((None, 0.5), (0.25, 0.25)):
+        segment.segment(recipe, frames, tmp_path / "out", ["table"], gpus=0, pixel_size=given)
+        assert pd.read_csv(tmp_path / "out" / "images.csv")["pixel_size_um"].tolist() == [size]
 
 
 def test_images_get_their_files_and_a_second_call_leaves_them(recipe, scans, tmp_path, monkeypatch):
@@ -95,6 +96,7 @@ def test_an_image_that_changed_is_predicted_again_and_no_other(recipe, scans, tm
     assert predicted == [["a", "b", "plate_1__a"], ["b"], ["a", "b", "plate_1__a"]]
 
 
+@pytest.mark.usefixtures("predict_here")
 def test_a_damaged_image_is_left_out_with_its_reason(recipe, scans, tmp_path):
     whole = (scans / "b.tif").read_bytes()
     (scans / "b.tif").write_bytes(whole[: len(whole) // 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -75,14 +76,20 @@ def frames(tmp_path_factory) -> list[Frame]:
 
 
 @pytest.fixture
-def make_config(frames, tmp_path):
+def make_config(make_config_in, tmp_path):
     """Makes configurations: the micro model, four frames to train on, one to evaluate on."""
+    return partial(make_config_in, tmp_path)
 
-    def make(**fields) -> TrainConfig:
+
+@pytest.fixture(scope="session")
+def make_config_in(frames):
+    """The same for a folder, which is the first argument."""
+
+    def make(folder: Path, **fields) -> TrainConfig:
         values = {
-            "out": str(tmp_path / "out"),
-            "train": str(write_frames(tmp_path / "train.npz", frames[:4])),
-            "val": str(write_frames(tmp_path / "val.npz", frames[4:5])),
+            "out": str(folder / "out"),
+            "train": str(write_frames(folder / "train.npz", frames[:4])),
+            "val": str(write_frames(folder / "val.npz", frames[4:5])),
             "categories": CATEGORIES,
             "model": MICRO,
             "augment": AugmentConfig(brightness=0.1),

@@ -1,5 +1,6 @@
-"""Whole trainings under torchrun: one process and two, and one that is killed."""
+"""Whole trainings in child processes: one and two, and one that is killed."""
 
+import itertools
 import os
 import signal
 import socket
@@ -18,13 +19,15 @@ from kitlib import files, train
 from kitlib.errors import KitError
 from kitlib.runtime import launch
 from kitlib.train import events, job, resume
+from kitlib.train.build import build
 from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
 
 pytestmark = pytest.mark.slow
 
-# A loss that is a mean over images, in the kit's own loader, steps and loop. With "norm" there is a BatchNorm
-# over the images, with "faulty" process 1 gives up in iteration 5. It counts what the processes exchange.
+# Trainings one after the other, in the kit's own loader, steps and loop. The loss is a mean over images. With
+# "norm" there is a BatchNorm over the images, with "faulty" process 1 gives up in iteration 5. Counted is what
+# the processes exchange.
 TOY = """
 import sys, torch
 from collections import Counter
@@ -62,21 +65,25 @@ def count(name):
         return original(*arguments, **options)
     setattr(distributed, name, call)
 
+def train(config, here, kind):
+    model = here.fit_batch_norm(Toy(here.rank, kind))
+    trainer = Trainer(config, here, model, build_loader(config, here, read_frames(config.train)))
+    backward = trainer.step._backward
+    def watched(batch):
+        losses = backward(batch)
+        calls["waits"] += heartbeat._progress.waits
+        return losses
+    trainer.step._backward = watched
+    calls.clear()
+    trainer.run()
+    files.write_json(Path(config.out) / f"calls{here.rank}.json", calls)
+
 def main():
-    config = configs.load(TrainConfig, sys.argv[1])
     with join() as here:
-        model = here.fit_batch_norm(Toy(here.rank, sys.argv[2]))
-        trainer = Trainer(config, here, model, build_loader(config, here, read_frames(config.train)))
-        backward = trainer.step._backward
-        def watched(batch):
-            losses = backward(batch)
-            calls["waits"] += heartbeat._progress.waits
-            return losses
-        trainer.step._backward = watched
         for name in ("all_reduce", "all_gather_object"):
             count(name)
-        trainer.run()
-        files.write_json(Path(config.out) / f"calls{here.rank}.json", calls)
+        for path in sys.argv[1:]:
+            train(configs.load(TrainConfig, path), here, Path(path).stem)
 
 launch.child(main)
 """
@@ -91,26 +98,33 @@ def column(folder, key):
     return [row[key] for row in events.read(folder) if key in row]
 
 
-@pytest.fixture
-def run_toy(make_config, tmp_path, monkeypatch):
-    """Trains the toy for 12 iterations of 4 images; where the results lie."""
-    (tmp_path / "kit_toy.py").write_text(TOY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+@pytest.fixture(scope="module")
+def toys(make_config_in, tmp_path_factory):
+    """Trains the toy for 12 iterations of 4 images; the results by processes, kind and pieces of a batch.
 
-    def run(processes, kind, accumulate=1):
-        out = tmp_path / f"out{processes}"
-        fields = {"max_iter": 12, "images_per_batch": 4, "accumulate": accumulate, "val": ""}
-        recipe = {"optim": OptimConfig(), "schedule": ScheduleConfig(max_lr=0.1)}
-        path = configs.save(make_config(out=str(out), **fields, **recipe), out / "job.yaml")
-        launch.launch("kit_toy", [str(path), kind], out, processes=processes)
-        return out
-
-    return run
+    With one process, and with two, all kinds in one launch.
+    """
+    folder = tmp_path_factory.mktemp("toys")
+    (folder / "kit_toy.py").write_text(TOY)
+    fields = {"max_iter": 12, "images_per_batch": 4, "val": ""}
+    recipe = {"optim": OptimConfig(), "schedule": ScheduleConfig(max_lr=0.1)}
+    found = {}
+    for processes, kinds in {1: ("norm",), 2: ("norm", "faulty")}.items():
+        jobs = []
+        for kind, accumulate in itertools.product(kinds, (1, 2)):
+            found[processes, kind, accumulate] = out = folder / f"{processes}-{kind}-{accumulate}"
+            config = make_config_in(folder, out=str(out), accumulate=accumulate, **fields, **recipe)
+            jobs.append(str(configs.save(config, out / f"{kind}.yaml")))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(folder))
+            patch.setenv("OMP_NUM_THREADS", "1")
+            launch.launch("kit_toy", jobs, folder, processes=processes)
+    return found
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_do_what_one_does_with_the_whole_batch(run_toy, accumulate):
-    runs = [run_toy(processes, "norm", accumulate) for processes in (1, 2)]
+def test_two_processes_do_what_one_does_with_the_whole_batch(toys, accumulate):
+    runs = [toys[processes, "norm", accumulate] for processes in (1, 2)]
     losses = [column(out, "total_loss") for out in runs]
     assert len(losses[0]) == 12
     assert losses[0][-1] < losses[0][0]
@@ -126,8 +140,8 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(run_toy, accumulate
     assert files.read_json(runs[0] / "calls0.json") == {"waits": 0}
 
 
-def test_a_process_whose_model_gives_up_stops_no_other(run_toy):
-    rows = events.read(run_toy(2, "faulty"))
+def test_a_process_whose_model_gives_up_stops_no_other(toys):
+    rows = events.read(toys[2, "faulty", 1])
     (note,) = [row for row in rows if "note" in row]
     assert (note["iteration"], len(note["skipped"])) == (5, 2)  # its half of the batch
     assert "step skipped, 1 of the last 5" in note["note"]
@@ -135,7 +149,7 @@ def test_a_process_whose_model_gives_up_stops_no_other(run_toy):
     assert [loss is None for loss in found] == [number == 5 for number in range(1, 13)]
 
 
-def test_a_training_from_end_to_end_and_again(make_config, tmp_path):
+def test_a_training_from_end_to_end_and_again(make_config, alone, tmp_path):
     config = make_config(max_iter=3, eval_every=2)
     result = train.run(config)
     assert result.iteration == 3
@@ -149,7 +163,7 @@ def test_a_training_from_end_to_end_and_again(make_config, tmp_path):
         row
     )
     with pytest.raises(KitError, match=r"images_per_batch: 2 -> 4"):
-        train.run(make_config(max_iter=3, eval_every=2, images_per_batch=4))
+        build(make_config(max_iter=3, eval_every=2, images_per_batch=4), alone).run()
 
 
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
@@ -163,22 +177,15 @@ def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
     assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(kept)
 
 
-def test_two_processes_with_an_empty_share_to_evaluate(make_config, tmp_path):
-    """One frame to evaluate for two processes: the second has none, and both go on."""
-    result = train.run(make_config(max_iter=2, eval_every=1), processes=2)
-    assert result.iteration == 2
-    assert len(column(tmp_path / "out", "map")) == 2
-    state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
-    assert len(state["training"]["random"]) == 2
-    assert state["training"]["sampler"] == {"position": 4}
-
-
 def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monkeypatch):
-    """As README says: torchrun's variables tell the first host, the other one runs the job that it wrote."""
+    """As README says: torchrun's variables tell the first host, the other one runs the job that it wrote.
+
+    Of the one frame to evaluate on the second process has none, and both go on.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = make_config(max_iter=2, val="")
+    config = make_config(max_iter=2, eval_every=1)
     there = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
     for name, value in zip(there[::2], there[1::2], strict=True):
         monkeypatch.setenv("PET_" + name.strip("-").replace("-", "_").upper(), value)
@@ -190,8 +197,10 @@ def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monke
         command = [sys.executable, "-m", "torch.distributed.run", *there, "-m", "kitlib.train"]
         subprocess.run([*command, tmp_path / "out" / job.JOB], env=alone, check=True, timeout=200)
         assert result.result(60).iteration == 2
+    assert len(column(tmp_path / "out", "map")) == 2
     state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
     assert len(state["training"]["random"]) == 2
+    assert state["training"]["sampler"] == {"position": 4}
 
 
 def workers(out: Path) -> dict[int, int]:
@@ -208,7 +217,7 @@ def workers(out: Path) -> dict[int, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
-def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(make_config, tmp_path):
+def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(make_config, alone, tmp_path):
     out = tmp_path / "out"
     config = make_config(max_iter=100_000, checkpoint_every=2, schedule=ScheduleConfig(), val="")
 
@@ -226,7 +235,7 @@ def test_a_killed_process_ends_the_training_and_it_goes_on_from_its_checkpoint(m
     done = resume.load(out).checkpoint.iteration
     assert done >= 2
     resumed = make_config(max_iter=done + 1, checkpoint_every=2, schedule=ScheduleConfig(), val="")
-    assert train.run(resumed).iteration == done + 1  # with one process now
+    assert build(resumed, alone).run()["iteration"] == done + 1  # with one process now
     iterations = [r["iteration"] for r in events.read(out) if "total_loss" in r]
     assert iterations == list(range(1, done + 2))
     assert any("begun with 2 processes" in r.get("note", "") for r in events.read(out))

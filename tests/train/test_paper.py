@@ -264,14 +264,14 @@ def save_calibrated(preset: str, path: Path, image: torch.Tensor) -> Path:
 def test_the_papers_profile_trains_for_two_iterations_and_resumes(real_competition, alone, tmp_path):
     profile, model = PARAMETERS["03_train"], model_config("03_train")
     frames = [f for f in competition.labelled(real_competition) if f.category == "cort"][:2]
-    image = torch.tensor(read_image(frames[0].path)).expand(3, -1, -1)
+    image = torch.tensor(read_image(frames[0].path)[:256, :256]).expand(3, -1, -1)
     config = TrainConfig(
         out=str(tmp_path / "out"),
         train=str(write_frames(tmp_path / "train.npz", frames)),
         categories=competition.CATEGORIES,
         weights=str(save_calibrated("x152", tmp_path / "start.pth", image)),
         model=model,
-        augment=dataclasses.replace(configs.from_dict(AugmentConfig, profile["augment"]), crop=(384, 384)),
+        augment=dataclasses.replace(configs.from_dict(AugmentConfig, profile["augment"]), crop=(256, 256)),
         schedule=configs.from_dict(ScheduleConfig, profile["schedule"]),
         optim=configs.from_dict(OptimConfig, profile["optim"]),
         max_iter=1,

@@ -24,27 +24,27 @@ def losses(folder):
 
 @pytest.mark.slow
 def test_a_resumed_training_is_the_unbroken_one(make_config, alone, tmp_path):
-    config = make_config(max_iter=20, checkpoint_every=10, ema_decay=0.9)
+    config = make_config(max_iter=8, checkpoint_every=4, ema_decay=0.9)
     reached = build(config, alone).run()
     unbroken = tmp_path / "out"
-    assert reached["iteration"] == 20
+    assert reached["iteration"] == 8
     resumed = tmp_path / "resumed"
     shutil.copytree(unbroken, resumed)
     last = resume.last(resumed)
-    last.write_bytes(last.read_bytes()[:5000])  # cut short: the one of iteration 10 is what is left
+    last.write_bytes(last.read_bytes()[:5000])  # cut short: the one of iteration 4 is what is left
     torch.manual_seed(12345)
     # What says how fast it goes, "try fewer workers" say, may change meanwhile.
-    speed = {"workers": 1, "checkpoint_every": 4, "memory_format": "channels_last"}
-    again = build(make_config(max_iter=20, ema_decay=0.9, out=str(resumed), **speed), alone).run()
+    speed = {"workers": 1, "checkpoint_every": 3, "memory_format": "channels_last"}
+    again = build(make_config(max_iter=8, ema_decay=0.9, out=str(resumed), **speed), alone).run()
     assert again["map"] == reached["map"]
     assert losses(resumed) == pytest.approx(losses(unbroken), abs=1e-6)
     notes = [row["note"] for row in events.read(resumed) if "note" in row]
     assert notes == ["last.pth is damaged or cut short: going on from previous.pth"]
-    assert [row["iteration"] for row in events.read(resumed) if "total_loss" in row] == list(range(1, 21))
+    assert [row["iteration"] for row in events.read(resumed) if "total_loss" in row] == list(range(1, 9))
     one, two = (torch.load(f / "weights_last.pth", weights_only=True)["model"] for f in (unbroken, resumed))
     assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 1e-6
     rates = [row["lr"] for row in events.read(unbroken) if "lr" in row]
-    assert rates == [lr_at(config.schedule, t, 20) for t in range(20)]
+    assert rates == [lr_at(config.schedule, t, 8) for t in range(8)]
 
 
 def test_a_scale_for_a_type_that_there_is_not(make_config, frames, alone):

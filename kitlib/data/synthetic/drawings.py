@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import stats
+from scipy import special
 
 from kitlib import files
 from kitlib.data.synthetic.cultures import FULL_FRAME, Culture, Published
@@ -108,7 +108,7 @@ def cells_per_image(images: int, total: int, most: int, spread: float) -> NDArra
         most: cells of the fullest image.
         spread: standard deviation of the logarithm.
     """
-    shape = np.exp(spread * stats.norm.ppf((np.arange(images) + 0.5) / images))
+    shape = np.exp(spread * special.ndtri((np.arange(images) + 0.5) / images))
     low, high = 0.0, float(total + most)
     # Bisection on the factor of ``shape`` that gives the total.
     for _ in range(60):
