@@ -36,7 +36,7 @@ found |= {{"amp": config.amp, "max_iter": config.max_iter, "options": config.mod
 def run(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     """Runs the parameters of notebook 02 and a cell that checks them; returns what the training would get.
 
-    ``in_kernel``: as papermill does. Otherwise the same cells run in a shell of this process, which is quicker.
+    ``in_kernel``: as papermill does. Otherwise the cells run in a shell of this process, which is quicker.
     """
     data, out = tmp_path / "data", tmp_path / "out"
     (data / "train").mkdir(parents=True)

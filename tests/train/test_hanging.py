@@ -45,7 +45,7 @@ def parent_of(folder: Path) -> str:
 
 
 def stop_one(out: Path, worker: bool) -> None:
-    """Stop rank 1, or its image worker, once the training runs; its launcher has less patience from then on."""
+    """Stop rank 1, or its image worker, once the training runs; its launcher is less patient then."""
     while not any("total_loss" in row for row in events.read(out)):
         time.sleep(0.1)
     members = [folder for folder in processes(out) if rank_of(folder) == b"1"]

@@ -26,7 +26,7 @@ from kitlib.train.schedule import ScheduleConfig
 pytestmark = pytest.mark.slow
 
 # Trainings one after the other, in the kit's own loader, steps and loop. The loss is a mean over images. With
-# "norm" there is a BatchNorm over the images, with "faulty" process 1 gives up in iteration 5. Counted is what
+# "norm" there is a BatchNorm over the images, with "faulty" process 1 gives up in iteration 5. It counts what
 # the processes exchange.
 TOY = """
 import sys, torch
