@@ -1,4 +1,4 @@
-"""Real children, one alone or several of torchrun: what comes back from them, and that none is left behind."""
+"""Real children, one alone or several of torchrun: what comes back, and that none is ever left behind."""
 
 import json
 import os
