@@ -127,6 +127,7 @@ def test_a_wrong_format_or_missing_weights_are_said_before_anything_is_done(reci
 # ------------------------------------------------------------------------------------------ page by page
 
 
+@pytest.mark.usefixtures("predict_here")
 def test_a_stack_is_predicted_page_by_page_and_measured_on_its_own_numbers(recipe, tmp_path):
     rng = np.random.default_rng(0)
     # Two slices in two channels, of 16 bits.
@@ -150,6 +151,7 @@ def test_a_stack_is_predicted_page_by_page_and_measured_on_its_own_numbers(recip
     assert segment.segment(recipe, found, out, ["labels", "table", "coco"], gpus=0).unchanged == 2
 
 
+@pytest.mark.usefixtures("predict_here")
 def test_outlines_are_drawn_on_the_channel_that_the_network_saw(recipe, tmp_path):
     stack = np.zeros((2, 64, 80), np.uint16)
     stack[1] = np.linspace(100, 60_000, 80).astype(np.uint16)
@@ -162,6 +164,7 @@ def test_outlines_are_drawn_on_the_channel_that_the_network_saw(recipe, tmp_path
     assert drawn[:, -1].min() > drawn[:, 0].max() + 100
 
 
+@pytest.mark.usefixtures("predict_here")
 def test_an_image_at_the_limit_of_instances_is_told(recipe, scans, tmp_path, capsys):
     found, _ = find([str(scans)])
     for unchanged in (0, 3):

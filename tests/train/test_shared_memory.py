@@ -46,7 +46,7 @@ train.run(config.load(train.TrainConfig, sys.argv[1]), processes=2)
 def test_two_processes_with_workers_train(make_config, tmp_path):
     # As tensors of three channels, what the workers read ahead would be 5 MB.
     augment = AugmentConfig(scale=(3, 3), crop=(320, 320))
-    fields = {"max_iter": 2, "val": "", "workers": 2, "images_per_batch": 4, "augment": augment}
+    fields = {"max_iter": 2, "val": "", "workers": 1, "images_per_batch": 4, "augment": augment}
     job = configs.save(make_config(**fields), tmp_path / "job.yaml")
     in_container(1, TRAIN, str(job))
     assert [row["iteration"] for row in events.read(tmp_path / "out") if "total_loss" in row] == [1, 2]
