@@ -15,8 +15,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from kitlib import files, viz
+from kitlib import config, files, viz
 from kitlib.data import competition, synthetic, tables
+from kitlib.post import thresholds
+from kitlib.post.config import Tuned
 from kitlib.records import Frame
 from kitlib.stages import record, stage
 
@@ -27,10 +29,9 @@ def before_and_after(run: Path, path: Path, rows: int) -> None:
     """Save the test images of a run beside the true and the predicted cells, the most crowded first."""
     found = record.read(run / "06_submit")
     submit = stage.Stage("06_submit", Path(str(found.parameters["data"])), run)
-    truth = submit.truth()
-    sizes = {frame.id: (frame.height, frame.width) for frame in truth}
-    predicted = tables.read_cells(run / "06_submit" / "submission.csv", sizes)
-    figure = viz.before_after(_one_a_type(truth)[:rows], predicted)
+    post = config.load(Tuned, submit.best().post).post
+    predicted = thresholds.apply_each(tables.read_cells(run / "06_submit" / "predictions.csv"), post)
+    figure = viz.before_after(_one_a_type(submit.truth())[:rows], predicted)
     with files.atomic(path) as temporary:
         figure.savefig(temporary, dpi=80, bbox_inches="tight", facecolor="white")
 
@@ -38,8 +39,8 @@ def before_and_after(run: Path, path: Path, rows: int) -> None:
 def _one_a_type(frames: list[Frame]) -> list[Frame]:
     """The most crowded frames, one of each type before a second one of any."""
     crowded = sorted(frames, key=lambda frame: -len(frame.cells))
-    first = list({frame.category: frame for frame in reversed(crowded)}.values())
-    return first + [frame for frame in crowded if frame not in first]
+    of_type = {frame.category: frame for frame in reversed(crowded)}
+    return sorted(crowded, key=lambda frame: frame is not of_type[frame.category])
 
 
 def own_folder(folder: Path) -> None:
