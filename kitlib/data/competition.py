@@ -14,6 +14,8 @@ from kitlib.errors import KitError
 from kitlib.records import Frame
 
 FOLDER = offline.COMPETITION
+LIVECELL = "LIVECell_dataset_2021"
+"""The folder in it that holds LIVECell."""
 CATEGORIES = ("astro", "cort", "shsy5y")
 COLUMNS = offline.TABLES["train.csv"]
 """What train.csv must have; the other columns may be blank or absent."""

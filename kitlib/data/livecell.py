@@ -20,11 +20,11 @@ import kitlib
 from kitlib import files, records
 from kitlib.data import cleaning, coco
 from kitlib.data.competition import FOLDER as COMPETITION
+from kitlib.data.competition import LIVECELL
 from kitlib.data.config import Finding
 from kitlib.errors import KitError, unknown
 from kitlib.records import Frame
 
-FOLDER = "LIVECell_dataset_2021"
 _SPLITS = ("train", "val", "test")
 CATEGORY = "cell"
 """What every cell is called when all lines count as one class."""
@@ -261,9 +261,9 @@ def _annotations(root: Path, split: str) -> Path:
 
 
 def _root(data: Path) -> Path:
-    for root in (data, data / FOLDER, data / COMPETITION / FOLDER):
+    for root in (data, data / LIVECELL, data / COMPETITION / LIVECELL):
         if (root / "annotations").is_dir():
             return root
     raise KitError(
-        f"{data} holds no {FOLDER}/ with annotations/ and images/; unpack LIVECell there, or correct --data"
+        f"{data} holds no {LIVECELL}/ with annotations/ and images/; unpack LIVECell there, or correct --data"
     )

@@ -36,6 +36,23 @@ def test_what_kaggle_is_known_to_have_and_to_lack():
     )
 
 
+def test_the_submission_notebook_imports_only_what_kaggle_has_or_the_bundle_brings():
+    """A package that the kit imports at the top of a module would stop the notebook there."""
+    code = "from kitlib import metric, predict, stages, viz; import sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    owners = metadata.packages_distributions()
+    # tifffile reads compressed files with imagecodecs where it is there.
+    known = {*image.packages(), "kitlib", "detectron2", "fvcore", "iopath", "yacs", "imagecodecs"}
+    names = {name.partition(".")[0] for name in run.stdout.split()}
+    imported = {name: owners[name] for name in names if name in owners}
+    lacking = {
+        name: found
+        for name, found in imported.items()
+        if not known & {image.normalised(distribution) for distribution in found}
+    }
+    assert lacking == {}
+
+
 def test_a_caller_cannot_spoil_the_list_for_others():
     image.packages().clear()
     assert image.packages()
