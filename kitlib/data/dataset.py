@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kitlib.data import cellpose, coco, competition, labels, layout, livecell, planes, rois
+from kitlib.data import cellpose, competition, labels, layout, livecell, planes, rois
 from kitlib.data.config import DEFAULTS, Finding, Findings, ReadingConfig
 from kitlib.data.layout import Annotation, Entry
 from kitlib.errors import KitError
@@ -178,6 +178,9 @@ def _outlined(
     jsons: Sequence[Path], entries: Sequence[Entry], data: Path, findings: Findings
 ) -> dict[Path, Frame]:
     """The frames of COCO files by their images."""
+    # Imported where it is needed: Kaggle's image lacks msgspec, with which it reads.
+    from kitlib.data import coco
+
     annotated = {entry.image: entry.annotation for entry in entries}
     result: dict[Path, Frame] = {}
     for path in jsons:

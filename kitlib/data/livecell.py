@@ -12,17 +12,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 import kitlib
 from kitlib import files, records
-from kitlib.data import cleaning, coco
+from kitlib.data import cleaning
 from kitlib.data.competition import FOLDER as COMPETITION
 from kitlib.data.config import Finding
 from kitlib.errors import KitError, unknown
 from kitlib.records import Frame
+
+if TYPE_CHECKING:
+    from kitlib.data import coco
 
 FOLDER = "LIVECell_dataset_2021"
 _SPLITS = ("train", "val", "test")
@@ -199,6 +202,9 @@ def _unseen(
 
 
 def _listed(root: Path, split: str) -> set[str]:
+    # Imported where it is needed: Kaggle's image lacks msgspec, with which it reads.
+    from kitlib.data import coco
+
     path = _annotations(root, split)
     # Without the file, nothing can have been trained on the split.
     return coco.file_names(path) if path.is_file() else set()
@@ -206,6 +212,8 @@ def _listed(root: Path, split: str) -> set[str]:
 
 def _read(root: Path, split: str, categories: str, cache: Path | None) -> _Split:
     """One split, from the cache where the same files were read before."""
+    from kitlib.data import coco
+
     path, images = _annotations(root, split), root / "images"
     if not path.is_file():
         raise KitError(f"{path} does not exist; download LIVECell's annotations there")
