@@ -258,5 +258,5 @@ def learned(ignore: bool) -> float:
 def test_an_unlabelled_cell_in_the_area_is_no_lesson_in_missing_cells(storage):
     """Taken for background, two cells of three teach doubt in all; ignored, they teach nothing."""
     ignored, background = learned(ignore=True), learned(ignore=False)
-    assert ignored > 0.8
+    assert ignored > 0.7
     assert background < ignored - 0.2
