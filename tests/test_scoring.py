@@ -50,7 +50,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
     for side, frames in (("found", FOUND), ("truth", TRUTH)):
-        written = [export.write(frame, image, folder / side) for frame in frames]
+        written = [export.write(export.Result(frame, image), folder / side) for frame in frames]
         export.join(folder / side, written)
         tables.write_predictions(folder / side / "predictions.csv", frames)
     return folder
@@ -156,7 +156,8 @@ def test_real_images_in_two_formats(real_competition: Path, tmp_path: Path) -> N
     """True cells as label images, in which each pixel has one cell, against themselves as a table."""
     frames = [replace(frame, id=frame.id) for frame in competition.labelled(real_competition)[:3]]
     for frame in frames:
-        export.write(frame, np.zeros((frame.height, frame.width), np.uint8), tmp_path, ["labels", "coco"])
+        blank = np.zeros((frame.height, frame.width), np.uint8)
+        export.write(export.Result(frame, blank), tmp_path, ["labels", "coco"])
     flat = [
         replace(frame, cells=tuple(Cell(mask, "cort") for mask in rle.from_labels(labels)), category="cort")
         for frame in frames

@@ -108,7 +108,8 @@ def refused(words):
     if name not in cli.kit.commands:
         return f"kit has no command '{name}'"
     try:
-        with cli.kit.commands[name].make_context(name, arguments) as context:
+        parent = click.Context(cli.kit, info_name="kit", **cli.kit.context_settings)
+        with cli.kit.commands[name].make_context(name, arguments, parent=parent) as context:
             if name == "run":
                 check_settings(context.params)
     except click.exceptions.Exit:  # after --help
