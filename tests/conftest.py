@@ -37,15 +37,16 @@ def pytest_configure() -> None:
 _FIRST = (
     "notebooks/test_notebooks.py",
     "kaggle/test_rehearse.py",
+    "inputs/test_ignored.py",
+    "notebooks/test_own_images.py",
     "train/test_job.py",
-    "setup/test_hygiene.py",
-    "predict/test_job.py",
     "stages/test_runner.py",
     "train/test_paper.py",
+    "setup/test_hygiene.py",
     "train/test_hanging.py",
-    "runtime/test_launch.py",
+    "predict/test_job.py",
     "train/test_shared_memory.py",
-    "stages/test_segment.py",
+    "viewer/test_browser.py",
 )
 
 
