@@ -130,9 +130,10 @@ class Stage:
         if reading is not None:
             configs.save(reading, self.folder / _READING)
             if not found.labelled:
+                others = len(found.unlabelled) + len(found.test)
                 raise KitError(
-                    f"{self.data} holds no image with its cells (it is {found.layout}); put label images "
-                    "beside the images, or segment the images with the weights of a run: kit predict"
+                    f"{self.data} holds {others} images and the cells of none; put label images beside the "
+                    "images, or find their cells with the weights of another run: kit predict"
                 )
         return datasets.prepared(found, chosen, self.cache / "images") if self.is_own else found
 

@@ -326,3 +326,11 @@ def test_types_in_tables_are_those_of_the_data(own: Path, train: stage.Stage, tm
     later = stage.Stage("04_pseudolabel", own, tmp_path / "out")
     given = parameters.read("04_pseudolabel", {"min_area": {"default": 1, "neuron": 5}})
     parameters.check_cell_types(given, later.categories)
+
+
+def test_images_without_any_cells_are_told_what_they_lack(own: Path, tmp_path: Path) -> None:
+    for path in own.rglob("*_masks.png"):
+        path.unlink()
+    train = stage.begin("03_train", str(own), str(tmp_path / "out"))
+    with pytest.raises(KitError, match="holds 3 images and the cells of none; put label images beside"):
+        train.dataset(ReadingConfig())
