@@ -156,12 +156,17 @@ def row(folder: Path, seconds: float, skipped: bool = False) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """The rows as text in columns."""
     head = ("stage", "time", "score", "artefacts")
-    lines = [head] + [(r.stage, _time(r), r.score, r.artefacts) for r in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(3)]
-    shown = [
-        "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[3]]) for line in lines
+    return aligned(head, [(r.stage, _time(r), r.score, r.artefacts) for r in rows])
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A head and rows as text in columns, with a line below the head."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
     ]
-    return "\n".join([shown[0], "-" * max(map(len, shown)), *shown[1:]])
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _time(r: Row) -> str:

@@ -15,6 +15,7 @@ from kitlib import metric, records
 from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.records import Frame
+from kitlib.stages import record
 from kitlib.stages.report import page, runs
 from kitlib.stages.report.page import Card, Page, Section, Table
 from kitlib.stages.report.parameters import differing
@@ -121,10 +122,7 @@ def compare(folders: Sequence[Path]) -> tuple[Comparison, Path]:
 
 def text(table: Table) -> str:
     """A table in aligned columns."""
-    lines = [table.head, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.head))]
-    shown = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([shown[0], "-" * max(map(len, shown)), *shown[1:]])
+    return record.aligned(table.head, table.rows)
 
 
 def parameters(judged: Sequence[Run]) -> Table:

@@ -141,18 +141,14 @@ def table(outputs: Path) -> str:
     if not folders:
         raise KitError(f"{outputs} holds no run; make one with ./run_all.sh, or name another folder")
     head = ("run", "stages", "03", "05", "test", "time", "profile", "data")
-    rows: list[Sequence[str]] = [head]
+    rows: list[Sequence[str]] = []
     damaged = []
     for folder in folders:
         try:
             rows.append(_row(read(folder)))
         except KitError as error:
             damaged.append(f"{folder.name}: {error}")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *damaged])
+    return "\n".join([record.aligned(head, rows), *damaged])
 
 
 def _row(run: Run) -> tuple[str, ...]:
