@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kitlib.analysis.images import sharpness
 from kitlib.export import regions
 from kitlib.masks import rle
 from kitlib.records import Frame
@@ -109,14 +109,9 @@ def image_row(
         "cells_per_megapixel": count / pixels * 1e6,
         "cells_per_mm2": count / square_mm if square_mm else None,
         "covered": covered / pixels,
-        "sharpness": _sharpness(levels),
+        "sharpness": sharpness(levels),
         "limited": limited,
     }
-
-
-def _sharpness(image: NDArray[np.uint8]) -> float:
-    variance = float(image.var())
-    return float(cv2.Laplacian(image, cv2.CV_32F).var()) / variance if variance else 0.0
 
 
 def images_table(rows: Sequence[Row]) -> pd.DataFrame:
