@@ -19,6 +19,7 @@ from kitlib.analysis.steps import Removal
 from kitlib.analysis.suspects import Suspect
 from kitlib.data import tables
 from kitlib.metric import Score
+from kitlib.post import thresholds
 from kitlib.post.config import ScoreKind, TuningMethod
 from kitlib.post.tuning import cross_validation
 from kitlib.post.tuning.cross_validation import Validation
@@ -90,9 +91,12 @@ class ValidationResult:
     def steps(self) -> list[Removal]:
         """What each step of post-processing removed, as it was tuned on all of these images."""
         post = self.cross_validated.tuned.post
-        threshold = post.mask_threshold["default"]
-        nearest = min(self.predicted, key=lambda found: abs(found - threshold))
-        return steps.follow(self.truth, self.predicted[nearest], post)
+        found = thresholds.by_mask_threshold(self.predicted)
+        chosen = [
+            thresholds.at_mask_threshold({mask: table[name] for mask, table in found.items()}, post)
+            for name in next(iter(found.values()))
+        ]
+        return steps.follow(self.truth, chosen, post)
 
     @cached_property
     def suspects(self) -> list[Suspect]:
