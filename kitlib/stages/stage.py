@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -151,13 +152,22 @@ class Stage:
         print(f"{changed} images have the cells of {corrections}")
         return found
 
+    @functools.cached_property
+    def _as_trained(self) -> datasets.Dataset:
+        """The user's own images as 03 has read them; read once."""
+        return self.dataset()
+
+    def unlabelled(self) -> list[Frame]:
+        """The images for pseudo labels."""
+        return self._as_trained.unlabelled if self.is_own else competition.unlabelled(self.data)
+
     def test(self) -> list[Frame]:
         """The images to predict, without cells."""
-        return self.dataset().test if self.is_own else competition.submitted(self.data)
+        return self._as_trained.test if self.is_own else competition.submitted(self.data)
 
     def truth(self) -> list[Frame]:
         """Those of ``test`` whose cells are known, with them."""
-        return self.dataset().truth if self.is_own else competition.truth(self.data) or []
+        return self._as_trained.truth if self.is_own else competition.truth(self.data) or []
 
     def fit(self, given: Training, frames: Sequence[Frame]) -> Training:
         """The parameters of 03 with what the user's own images decide in their place, which is printed.

@@ -278,6 +278,7 @@ def test_own_images_are_read_as_03_has_read_them(own: Path, tmp_path: Path) -> N
     assert [(f.id, f.cells) for f in submit.test()] == [("c", ())]
     assert [len(f.cells) for f in submit.truth()] == [2]
     (own / "test" / "c_masks.png").rename(own / "test" / "c_cells.png")
+    submit = stage.Stage("06_submit", train.data, train.out)
     assert [len(f.cells) for f in submit.truth()] == [2]
 
 
