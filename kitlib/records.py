@@ -26,6 +26,10 @@ from kitlib.masks.rle import RLE
 _CELLS_AT_ONCE = 500
 
 
+#: The type of cells whose data name none.
+UNTYPED = "cell"
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One cell: its mask, its type, and the scores of a predicted cell.

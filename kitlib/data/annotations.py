@@ -17,10 +17,8 @@ from kitlib.data.tables import Size
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.masks.topology import topology
-from kitlib.records import Cell, Frame
+from kitlib.records import UNTYPED, Cell, Frame
 
-# What cells without a type are called.
-_CATEGORY = "cell"
 # What ``kit predict`` writes, that which keeps most of a cell first.
 _EXPORTS = ("annotations.json", "labels", "coco", "rois")
 # What it draws: neither images nor label images.
@@ -105,7 +103,7 @@ def _labelled(name: str, path: Path, numbers: NDArray[np.integer], findings: Fin
     if len(parts) == 1 and parts[0] > 1:
         findings.add(path, f"has a single number, in {parts[0]} parts", "read as one cell")
     height, width = numbers.shape
-    return Frame(name, None, height, width, tuple(Cell(mask, _CATEGORY) for mask in masks), _CATEGORY)
+    return Frame(name, None, height, width, tuple(Cell(mask, UNTYPED) for mask in masks), UNTYPED)
 
 
 class _Rois:
@@ -131,7 +129,7 @@ class _Rois:
                     f"{path} does not say how large its image '{name}' is, nor does the other side"
                 )
             masks = rois.read_rois(path, *sizes[name], None, self._findings)
-            yield Frame(name, None, *sizes[name], tuple(Cell(mask, _CATEGORY) for mask in masks), _CATEGORY)
+            yield Frame(name, None, *sizes[name], tuple(Cell(mask, UNTYPED) for mask in masks), UNTYPED)
 
 
 def _sentences(findings: Sequence[Finding]) -> list[str]:

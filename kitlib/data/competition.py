@@ -11,7 +11,7 @@ from kitlib import offline
 from kitlib.data import tables
 from kitlib.data.images import check_size, first_few, image_files, whole_size
 from kitlib.errors import KitError
-from kitlib.records import Frame
+from kitlib.records import UNTYPED, Frame
 
 FOLDER = offline.COMPETITION
 LIVECELL = "LIVECell_dataset_2021"
@@ -206,8 +206,8 @@ def _check_columns(path: Path) -> None:
 
 
 def _check_types(frames: list[Frame], path: Path) -> None:
-    """Refuse cells without a type, which ``read_cells`` calls "cell"."""
-    if any(cell.category == "cell" for frame in frames for cell in frame.cells):
+    """Refuse cells without a type, which ``read_cells`` calls ``UNTYPED``."""
+    if any(cell.category == UNTYPED for frame in frames for cell in frame.cells):
         for row, (name, category) in _rows(path, "id", "cell_type"):
             if not category.strip():
                 raise KitError(

@@ -13,10 +13,8 @@ from kitlib.data.layout import Annotation, Entry
 from kitlib.errors import KitError
 from kitlib.masks.rle import RLE
 from kitlib.offline import is_image
-from kitlib.records import Cell, Frame
+from kitlib.records import UNTYPED, Cell, Frame
 
-_CATEGORY = "cell"
-"""What cells are called where the data name no type."""
 _WITH = {**layout.KINDS, "coco": "outlines in COCO JSON"}
 # The most cells of a frame that are predicted, unless a configuration says otherwise.
 _MANY_CELLS = 1000
@@ -228,7 +226,7 @@ def _frame(
         return replace(frame, cells=outlined.cells, category=folder or outlined.category), "coco"
     if entry.annotation is None:
         return frame, ""
-    category = folder or _CATEGORY
+    category = folder or UNTYPED
     masks = _masks(entry, entry.annotation, height, width, reading, findings)
     cells = tuple(Cell(mask, category) for mask in masks)
     return replace(frame, cells=cells, category=category), entry.annotation.kind

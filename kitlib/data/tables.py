@@ -19,7 +19,7 @@ from pathlib import Path
 from kitlib import files
 from kitlib.errors import KitError
 from kitlib.masks import rle
-from kitlib.records import Cell, Frame, voted_category
+from kitlib.records import UNTYPED, Cell, Frame, voted_category
 
 #: Columns of the competition's train.csv.
 ANNOTATION_COLUMNS = (
@@ -363,7 +363,7 @@ def _cells(table: _Table, mask: str, sizes: Mapping[str, Size]) -> Iterator[tupl
     categories = table.texts("cell_type")
     numbers = [_scores(table, name) for name in ("score", "mask_score", "agreement")]
     for place, found in zip(chosen, masks, strict=True):
-        yield ids[place], Cell(found, categories[place] or "cell", *(n[place] for n in numbers))
+        yield ids[place], Cell(found, categories[place] or UNTYPED, *(n[place] for n in numbers))
 
 
 def _scores(table: _Table, name: str) -> Sequence[float | None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kitlib.errors import KitError
-from kitlib.records import Cell, Frame, voted_category
+from kitlib.records import UNTYPED, Cell, Frame, voted_category
 from kitlib.viewer import corrected as corrections
 from kitlib.viewer import order, picture, scene
 from kitlib.viewer.corrected import Corrected, Edited
@@ -186,7 +186,7 @@ class Session:
     def _category(self, frame: Frame, predicted: Predicted | None) -> str:
         """The type of a cell that is drawn: that of the frame, as annotated or else as predicted."""
         voted = voted_category((cell.category, 1.0) for cell in frame.cells)
-        return frame.category or voted or (predicted and predicted.frame.category) or "cell"
+        return frame.category or voted or (predicted and predicted.frame.category) or UNTYPED
 
 
 _DONE = {"delete": "deleted", "split": "split", "merge": "merged", "draw": "outlined", "adopt": "adopted"}
