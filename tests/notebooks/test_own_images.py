@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -20,12 +19,7 @@ from kitlib.stages import record
 
 pytestmark = pytest.mark.slow
 
-MODEL = {
-    **{"fpn_channels": 32, "rpn_pre_nms_topk": [50, 50], "rpn_post_nms_topk": [20, 20], "rpn_batch": 64},
-    **{"roi_batch": 24, "box_width": 32, "mask_convs": 1, "mask_width": 32, "detections": 50},
-}
 SETTINGS = [
-    f"03.model_options={json.dumps(MODEL)}",
     *("03.max_iter=3", "03.workers=0", "all.folds=3", "all.reading={channel: 1, folders_are: category}"),
     '06.formats=["labels", "table"]',
 ]
@@ -48,15 +42,12 @@ def folder(place: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[record.Row]]:
+def run(
+    tmp_path_factory: pytest.TempPathFactory, run_notebooks: Callable[..., list[record.Row]]
+) -> tuple[Path, list[record.Row]]:
     """The run's folder, and a row for each stage."""
     place = tmp_path_factory.mktemp("own")
-    data, out = folder(place), place / "out"
-    plan = stages.plan("demo", SETTINGS, {"gpus": 0}, own_data=True)
-    for values in plan.parameters.values():
-        values.update(data=str(data), out=str(out))
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return out, stages.run(plan, data, out, say=str)
+    return place / "out", run_notebooks(folder(place), place / "out", SETTINGS, own_data=True)
 
 
 def test_stages_without_work_say_so_and_the_others_do_theirs(run) -> None:
