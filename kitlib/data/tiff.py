@@ -204,7 +204,7 @@ def plane(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack, n
     places = np.arange(len(pages)).reshape(stack.shape[:outer])
     places = places.transpose(sorted(range(outer), key=lambda axis: stack.axes[axis] == "C"))
     chosen = places.reshape(stack.count(stack.plane_axes), -1)[number]
-    array = np.stack([pages[place].asarray() for place in chosen.tolist()]).reshape(-1, *inner)
+    array = np.stack([pages[place].asarray() for place in chosen.tolist()]).reshape(len(chosen), *inner)
     part = stack._replace(axes="C" + stack.axes[outer:], shape=array.shape)
     if len(array) == 1:
         array, part = array[0], part._replace(axes=part.axes[1:], shape=array.shape[1:])
