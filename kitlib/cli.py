@@ -268,21 +268,20 @@ def run(
     track: str | None,
 ) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
-    from kitlib import stages
-    from kitlib.stages import notebooks, record, stage, tracking
+    from kitlib.stages import notebooks, profiles, record, runner, stage_data, tracking
 
     notebooks.check_text(notebooks.ROOT)
-    first, last = stages.resolve(first), stages.resolve(last)
+    first, last = notebooks.resolve(first), notebooks.resolve(last)
     common = {"gpus": gpus} if gpus >= 0 else {}
     # Before synthetic cells are made.
-    plan = stages.plan(profile, settings, common, own_data=stage.is_own(data))
+    plan = profiles.plan(profile, settings, common, own_data=stage_data.is_own(data))
     target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
-    folder = stage.locate_data(data)
+    folder = stage_data.locate_data(data)
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
     with tracking.track(track, target) as after:
-        rows = stages.run(plan, folder, target, first, last, force, click.echo, after)
+        rows = runner.run(plan, folder, target, first, last, force, click.echo, after)
     click.echo("\n" + record.table(rows))
     click.echo(f"\nthe report: {target / 'report.html'}")
 
@@ -382,9 +381,9 @@ def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, eve
 @click.option("--half", is_flag=True, help="Weights in 16 bits: half the size to upload.")
 def bundle(run: Path, user: str, half: bool) -> None:
     """Pack RUN (outputs/demo) for Kaggle: what the submission notebook needs without a network."""
-    from kitlib.stages import stage
+    from kitlib.stages import bundling
 
-    packed = stage.write_bundle(run, user, half)
+    packed = bundling.write(run, user, half)
     for name, size in packed.sizes.items():
         click.echo(f"{size / 1e6:10.2f} MB  {name}")
     click.echo(f"{packed.size / 1e6:10.2f} MB  in {packed.folder}")
@@ -401,7 +400,9 @@ def bundle(run: Path, user: str, half: bool) -> None:
 def rehearse(run: Path, layout: str, images: int, python: str, hours: float | None) -> None:
     """Run the bundle of RUN (outputs/demo) as Kaggle would, without a network, and check what it submits."""
     from kitlib.kaggle.rehearsal import rehearse as rehearsal
+    from kitlib.stages import bundling
 
+    bundling.check_competition(run)
     layouts = rehearsal.LAYOUTS if layout == "both" else (layout,)
     rehearsal.rehearse(run, layouts, images, python, hours, click.echo)
 

@@ -108,12 +108,12 @@ def _check_covered(image: Image.Image) -> None:
     Raises:
         ValueError: the picture is larger than its strips or tiles.
     """
-    extents = [tile[1] for tile in image.tile if tile[1] is not None] if image.format == "TIFF" else []
-    covered = max((right for _, _, right, _ in extents), default=0) * max(
-        (low for *_, low in extents), default=0
-    )
-    # Sides may be swapped, by the version of Pillow.
-    if extents and covered < image.width * image.height:
+    extents = [tile[1] for tile in image.tile if tile[1]] if isinstance(image, TiffImageFile) else []
+    if not extents:
+        return
+    # The farthest column and row; sides may be swapped, by the version of Pillow.
+    *_, right, low = map(max, zip(*extents, strict=True))
+    if right * low < image.width * image.height:
         raise ValueError(f"{image.width} x {image.height} pixels are more than it holds")
 
 

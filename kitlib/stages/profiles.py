@@ -12,7 +12,7 @@ import yaml
 from kitlib import config
 from kitlib.data import competition
 from kitlib.errors import KitError, unknown
-from kitlib.stages import notebooks, parameters
+from kitlib.stages import checks, fitting, notebooks
 from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
 #: Parameters that name files.
@@ -53,7 +53,7 @@ def plan(
             then left out, and what ``settings`` or a profile of one's own set is not taken from the data.
 
     Raises:
-        KitError: an unknown profile or stage, or as ``parameters.check``.
+        KitError: an unknown profile or stage, or as ``checks.check``.
     """
     sections = _read_profile(profile, folder / "profiles")
     device = sections.pop("device", "cpu")
@@ -62,7 +62,7 @@ def plan(
     if own_data:
         sections = _without_types(sections)
     values = {stage: config.overlay(own[stage], sections.get(stage) or {}) for stage in STAGES}
-    parameters.check(values, categories, f"profile '{profile}', ")
+    checks.check(values, categories, f"profile '{profile}', ")
     for stage in STAGES:
         values[stage] |= {name: value for name, value in (common or {}).items() if name in own[stage]}
     chosen: dict[str, Any] = sections if _is_file(profile) else {}
@@ -70,8 +70,8 @@ def plan(
         read = _read_setting(setting, own)
         values, chosen = config.overlay(values, read), config.overlay(chosen, read)
     if own_data:
-        values = config.overlay(values, parameters.left_to_data(chosen))
-    return Plan(Path(profile).stem, parameters.check(values, categories), folder, device)
+        values = config.overlay(values, fitting.left_to_data(chosen))
+    return Plan(Path(profile).stem, checks.check(values, categories), folder, device)
 
 
 def _without_types(section: Any) -> Any:
