@@ -128,8 +128,12 @@ def _resolved(image: Image.Image) -> NDArray:
 def _by_tifffile(path: Path | str) -> NDArray:
     import tifffile
 
+    from kitlib.data import lzw
+
     try:
-        return tifffile.imread(path)
+        with tifffile.TiffFile(path) as file:
+            lzw.check_pages(file.pages)
+            return file.asarray()
     # A damaged file makes tifffile raise errors of any kind.
     except Exception as error:
         raise ValueError(str(error)) from error
