@@ -23,7 +23,7 @@ def check_pages(pages: Iterable[TiffPage | TiffFrame]) -> None:
     """See that the strips and tiles of pages can be decoded, where they are compressed by LZW.
 
     Raises:
-        ValueError: a stream has a code that is not in its table.
+        ValueError: a stream has a code that is not in its table, or is of the kind before TIFF 6.
     """
     for page in pages:
         described = page.keyframe
@@ -41,6 +41,9 @@ def _bits_reversed(data: bytes) -> bytes:
 
 
 def _check(data: bytes) -> None:
+    if data[:1] == b"\0" and data[1:2] and data[1] & 1:
+        # As imagecodecs tells it, which crashes on damaged streams of this kind as well.
+        raise ValueError("its LZW stream is of the kind before TIFF 6")
     bits, place = 8 * len(data), 0
     # A code of 12 bits reaches into three bytes.
     padded = np.frombuffer(data + bytes(3), np.uint8).astype(np.uint32)

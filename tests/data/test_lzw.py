@@ -67,6 +67,11 @@ def test_every_code_is_in_the_table(codes: tuple[int, ...], whole: bool) -> None
         lzw._check(packed(*codes))
 
 
+def test_streams_with_the_lowest_bit_first_are_refused() -> None:
+    with pytest.raises(ValueError, match="of the kind before TIFF 6"):
+        lzw._check(bytes([0, 1, 0, 0]))
+
+
 def test_a_table_that_is_never_emptied_is_damaged() -> None:
     with pytest.raises(ValueError, match="its LZW stream is damaged"):
         lzw._check(bytes(9 * 4096))
