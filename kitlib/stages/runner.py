@@ -128,7 +128,8 @@ def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], objec
     else:
         moved_to = record.set_aside(step.folder, stays="fold_*")
         say(f"{step.stage}: the training stays; what was made of it moved to {moved_to}")
-    done = _run_stage(step.notebook, step.begun, step.folder, say)
+    say(f"{step.stage}: running")
+    done = run_stage(step.notebook, step.begun, step.folder)
     with spared("the report", say):
         summary.write(step.folder.parent)
     with spared("its record for tracking", say):
@@ -195,9 +196,13 @@ def _images(plan: Plan, stage: str) -> int:
     return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
 
 
-def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:
+def run_stage(path: Path, begun: record.Record, folder: Path) -> Row:
+    """Run one notebook, and record it in its folder when it begins and when it is finished.
+
+    Raises:
+        KitError: as ``execute``.
+    """
     files.make_folder(folder)
-    say(f"{path.stem}: running")
     begun = replace(begun, machine=machine.describe())
     begun.save(folder)
     start = time.monotonic()
