@@ -105,11 +105,11 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
     for stage in STAGES[:count]:
         path, folder, values = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
         base = files.fingerprint(notebooks.fingerprint(path), upstream)
-        everything, training, resumable = (
+        everything, later, training, resumable = (
             files.fingerprint(base, repr([(name, values[name]) for name in sorted(names)]))
             for names in parameters.counted(stage, values)
         )
-        upstream = upstream if stage == STAGES[0] else everything  # nothing depends on what 01 finds
+        upstream = upstream if stage == STAGES[0] else later  # nothing depends on what 01 finds
         begun = record.Record(everything, False, 0.0, values, training, resumable, plan.profile)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
 
@@ -193,6 +193,7 @@ def _images(plan: Plan, stage: str) -> int:
     values, first = plan.parameters[stage], plan.parameters["03_train"]
     each_fold = values.get("fold", 0) < 0 and first["fold"] < 0  # 05_retrain retrains those of 03_train
     trainings = first["folds"] if each_fold else 1
+    trainings += len(values.get("learning_curve", ()))
     return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
 
 
