@@ -108,8 +108,7 @@ class ValidationResult:
 
     def by_suspicion(self) -> list[Frame]:
         """The validation images, those with the likeliest annotation errors first."""
-        order = {name: place for place, name in enumerate(dict.fromkeys(s.frame_id for s in self.suspects))}
-        return sorted(self.truth, key=lambda frame: order.get(frame.id, len(order)))
+        return suspects.worst_first(self.truth, self.suspects)
 
 
 def validate(
