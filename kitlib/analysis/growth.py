@@ -77,6 +77,8 @@ class Growth:
             f"{self.gain_low:+.3f} to {self.gain_high:+.3f}), if the curve of {len(self.points)} trainings "
             f"goes on beyond {self.points[-1].images} images as it does."
         )
+        if self.gain < _LEAST_GAIN:
+            return f"{said} The score did not rise with the number of images."
         return said if self.gain_low >= _LEAST_GAIN else f"{said} Chance alone may explain that it rises."
 
     @property

@@ -87,7 +87,8 @@ class View:
     def owns(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether the centre of each of the frame's boxes, (N, 4), lies in the core."""
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        return ((self.core[:2] <= centres) & (centres < self.core[2:])).all(axis=1)
+        inside = (self.core[:2] <= centres) & (centres < self.core[2:])
+        return inside[:, 0] & inside[:, 1]
 
     @property
     def _stretch(self) -> NDArray[np.float64]:

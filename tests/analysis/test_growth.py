@@ -54,6 +54,7 @@ def test_a_curve_never_falls_nor_passes_one() -> None:
     found = growth.fit(falling)
     assert np.ptp(found.curve) == pytest.approx(0)
     assert found.gain == pytest.approx(0)
+    assert found.sentence.endswith("The score did not rise with the number of images.")
     steep = [Point(n, score, score - 0.001, score + 0.001) for n, score in ((1, 0.0), (2, 0.5), (3, 0.98))]
     assert growth.fit(steep).curve.max() <= 1
 

@@ -35,7 +35,12 @@ class Finished(dict[str, Any]):
         return "\n".join([*lines, self._advice]).strip()
 
     def _rows(self) -> list[tuple[str, str]]:
-        return [(name.replace("_", " "), _shown(value)) for name, value in self.items()]
+        rows = [(name.replace("_", " "), value) for name, value in self.items()]
+        # A sentence of the advice need not be there twice.
+        return [(name, _shown(value)) for name, value in rows if not self._advises(value)]
+
+    def _advises(self, value: Any) -> bool:
+        return isinstance(value, str) and len(value) > _LONGEST and value in self._advice
 
 
 def finished(metrics: Mapping[str, Any], run: Path | None) -> Finished:

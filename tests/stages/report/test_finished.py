@@ -47,6 +47,11 @@ def test_a_long_value_is_cut() -> None:
     assert line.endswith(" ...")
 
 
+def test_a_sentence_of_the_advice_is_shown_once() -> None:
+    sentence = "More images would bring more. " * 5
+    assert repr(Finished({"map": 0.5, "more_images": sentence}, f"Good. {sentence}")).count("would") == 5
+
+
 def test_the_advice_is_that_on_the_stage(runs) -> None:
     run = runs("demo", {"a": 0})
     assert "0.700 on 0 validation images" in repr(finished({"stage": "03_train"}, run))
