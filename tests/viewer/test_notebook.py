@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from kitlib.data import synthetic
+from kitlib.stages import record
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,10 @@ def test_all_cells_of_01_run_and_the_viewer_appears(
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"] == []
     assert "6 labelled images" in notebook.cells[-1].outputs[0].data["text/plain"]
-    assert (tmp_path / "run" / "report.html").is_file()
+    left = record.read(tmp_path / "run" / "01_eda")
+    assert left is not None
+    assert (left.done, left.parameters["folds"], left.parameters["out"]) == (True, 5, str(given["out"]))
+    assert left.machine["CPU"] in (tmp_path / "run" / "report.html").read_text()
 
     (number,) = [i for i, cell in enumerate(notebook.cells) if "viewer.show(" in cell.source]
     page.evaluate(SHOW, number)
