@@ -3,8 +3,8 @@
 Boxes that lie in an ignored area (``gt_ignored``, see ``kitlib.inputs.ignored``) and match no cell take no
 part in training, nor do the ignored pixels of a cell's mask.
 
-detectron2 counts boxes and pixels for its log, some 40 times a step, and waits for the GPU each time. Nobody reads
-these counts, so they are not made here.
+detectron2 counts boxes and pixels for its log, some 40 times a step, and waits for the GPU each time. Nobody
+reads these counts, so they are not made here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHUNK = 256
 
 @ROI_HEADS_REGISTRY.register()
 class CascadeMaskPerStage(CascadeROIHeads):
-    """``CascadeROIHeads`` with a mask branch at every stage; one for all if ``ROI_MASK_HEAD.STAGES`` is "last".
+    """``CascadeROIHeads`` with a mask branch at every stage, or one if ``ROI_MASK_HEAD.STAGES`` is "last".
 
     Training: a stage's branch learns from that stage's positives. These are the boxes that enter the stage
     (proposals for stage 0, the boxes of the previous stage for the others) and match a cell at the stage's
