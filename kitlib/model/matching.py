@@ -1,6 +1,6 @@
 """Which cell a box belongs to, by IoU, in pieces of bounded memory.
 
-detectron2 holds the IoU of every anchor with every cell at once, with all that it takes to compute it 5 MB a cell
+detectron2 holds the IoU of every anchor with every cell at once: with what it takes to compute, 5 MB a cell
 for an image of 520 x 704 at twice its size. It also asks the GPU whether all are valid, and waits.
 """
 

@@ -127,11 +127,8 @@ class LevelPooler(ROIPooler):
 
     def __init__(self, pooler: ROIPooler) -> None:
         scales = [layer.spatial_scale for layer in pooler.level_poolers]
-        canonical = {
-            "canonical_box_size": pooler.canonical_box_size,
-            "canonical_level": pooler.canonical_level,
-        }
-        super().__init__(pooler.output_size, scales, 0, "ROIAlignV2", **canonical)
+        size, level = pooler.canonical_box_size, pooler.canonical_level
+        super().__init__(pooler.output_size, scales, 0, "ROIAlignV2", size, level)
         self.level_poolers = nn.ModuleList(
             SparseGradientROIAlign(self.output_size, scale, sampling_ratio=0) for scale in scales
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -136,18 +136,10 @@ def mask_rows(hotcoco: Any, faster: Any, rlemasklib: Any) -> Iterator[Row]:
             each = partial(_each, one, [found == n for n in present])
             work = f"{len(present)} cells; {name}, a mask at a time, masks already made"
             yield Row("label map to masks", work, *race(partial(rle.from_labels, found), each, 3))
-        decode = {
-            "hotcoco": hotcoco.decode,
-            "faster-coco-eval": faster.decode,
-            "rlemasklib": rlemasklib.decode,
-        }
-        for name, one in decode.items():
-            work = f"{len(masks)} cells, whole frames; {name}"
-            yield Row(
-                "mask to pixels",
-                work,
-                *race(partial(_each, rle.to_mask, masks), partial(_each, one, masks), 3),
-            )
+        packages = {"hotcoco": hotcoco, "faster-coco-eval": faster, "rlemasklib": rlemasklib}
+        for name, package in packages.items():
+            both = (partial(_each, one, masks) for one in (rle.to_mask, package.decode))
+            yield Row("mask to pixels", f"{len(masks)} cells, whole frames; {name}", *race(*both, 3))
         overlap = {"hotcoco": hotcoco.iou, "faster-coco-eval": faster.iou}
         for name, one in overlap.items():
             theirs = partial(one, masks, other, [0] * len(other))

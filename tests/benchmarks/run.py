@@ -2,7 +2,7 @@
 
 python tests/benchmarks/run.py [--keep] [NAME ...]    NAME as in bench_NAME.py; all of them without one
 
-With --keep, the rows also replace those in tests/benchmarks/results, from which the table of docs/speed.md is made.
+With --keep, the rows also replace those in tests/benchmarks/results/bench and in the table of docs/speed.md.
 Exits 1 when a benchmark failed or a bar was not met.
 """
 

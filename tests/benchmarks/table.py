@@ -1,4 +1,4 @@
-"""The table and the figure of docs/speed.md, from the rows that ``run.py --keep`` left in ``results/bench``."""
+"""The table and the figure of docs/speed.md, from the rows that ``run.py --keep`` left."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def render(results: Path = RESULTS) -> str:
     lines += [_line(row) for result in taken.values() for row in result["rows"]]
     by_machine: dict[str, list[str]] = {}
     for name, result in taken.items():
-        machine = result["machine"]
-        text = f"{machine['cores']} cores of {machine['cpu']}, Python {machine['python']}, torch {machine['torch']}"
+        text = "{cores} cores of {cpu}, Python {python}, torch {torch}".format(**result["machine"])
         by_machine.setdefault(text, []).append(name)
     notes = [f"On {machine}: {', '.join(names)}." for machine, names in by_machine.items()]
     return "\n".join([*lines, "", *notes]) + "\n"
@@ -48,7 +47,12 @@ def _figure(value: float | None, unit: str) -> str:
         return ""
     if unit == "s" and value < 0.1:
         value, unit = 1000 * value, "ms"
-    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.2g} {unit}"
+    return f"{_rounded(value)} {unit}"
+
+
+def _rounded(value: float) -> str:
+    """Two digits, as ratios on a busy machine hold no more."""
+    return f"{float(f'{value:.2g}'):,.10g}"
 
 
 def page() -> str:
