@@ -268,7 +268,7 @@ _engine_options = _with_options(
         help="Where trainings and predictions run: here, or on the nodes of a Ray cluster.",
     ),
     click.option(
-        "--address", default="", help="Of the Ray cluster, HOST:6379; left out: the one started here."
+        "--address", default="", help="Of the Ray cluster, HOST:PORT; left out: the one started here."
     ),
 )
 

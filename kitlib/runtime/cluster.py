@@ -7,6 +7,7 @@ and results pass through it. A training that loses a node begins again elsewhere
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -65,7 +66,7 @@ def connect() -> Any:
     if not ray.is_initialized():
         address = os.environ.get(ADDRESS) or "auto"
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise KitError(
                 f"no Ray cluster answers at '{address[:80]}' ({str(error).splitlines()[0][:80]}); start one: "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,8 @@ _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
 _PARENT = "KIT_PARENT"
 _SHARE = "KIT_SHARE"
+# A command that starts what follows it on each of the hosts that torchrun's variables speak of, as srun does.
+_ON_EACH_HOST = "KIT_ON_EACH_HOST"
 # The variables that torchrun reads as its options begin so.
 _TORCHRUN = "PET_"
 _STANDALONE = ["--standalone"]
@@ -105,8 +108,11 @@ def launch(
     count = processes or max(gpus, 1)
     rendezvous = _rendezvous(torchrun)
     alone = count == 1 and rendezvous == _STANDALONE
-    agent = ["kitlib.runtime.launch", str(os.getpid()), *rendezvous, "--nproc-per-node", str(count), "-m"]
-    command = [sys.executable, "-m", *([] if alone else agent), module, *map(str, args)]
+    starter = [] if rendezvous else shlex.split(os.environ.get(_ON_EACH_HOST, ""))
+    # The starter has the agents for children on every host, and ends them when it is ended.
+    parent = "parent" if starter else str(os.getpid())
+    agent = ["kitlib.runtime.launch", parent, *rendezvous, "--nproc-per-node", str(count), "-m"]
+    command = [*starter, sys.executable, "-m", *([] if alone else agent), module, *map(str, args)]
     rows = follow(out / progress)
     # The first step finds the file's present end.
     next(rows)
@@ -374,4 +380,4 @@ def _killed(who: str, exitcode: int) -> str:
 
 
 if __name__ == "__main__":
-    _agent(int(sys.argv[1]), sys.argv[2:])
+    _agent(os.getppid() if sys.argv[1] == "parent" else int(sys.argv[1]), sys.argv[2:])

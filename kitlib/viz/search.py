@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kitlib.viz import style
 
@@ -35,7 +36,7 @@ def search_history(trials: pd.DataFrame) -> Figure:
             ha="center",
             fontsize=8,
         )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.15)
     axes.set_xlabel("trial")
     axes.set_title("Validation score of each trial")

@@ -131,6 +131,8 @@ def _open(base: Base, space: Sequence[Dimension], storage: str) -> optuna.Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     address = storage or f"sqlite:///{base.out / 'search.db'}"
+    # Without the password that it may hold.
+    where = address.rpartition("@")[2]
     try:
         study = optuna.create_study(
             storage=address, study_name=_STUDY, direction="maximize", load_if_exists=True
@@ -138,12 +140,14 @@ def _open(base: Base, space: Sequence[Dimension], storage: str) -> optuna.Study:
     # The storage is a matter of SQLAlchemy's, whose errors have no common type with Optuna's.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KitError(f"Optuna cannot use the storage {address[:80]} ({reason[:80]})") from None
+        raise KitError(
+            f"Optuna cannot use the storage {where} ({reason[:80]}); give another --storage"
+        ) from None
     own = base.plan().parameters[_STAGE]
     same = files.fingerprint(repr(sorted(own.items())), str(base.data), *map(repr, space))
-    if study.user_attrs.setdefault(_BASE, same) != same:
+    if study.user_attrs.get(_BASE, same) != same:
         raise KitError(
-            f"{address[:80]} holds a search with other parameters, data or ranges; repeat the call that "
+            f"{where} holds a search with other parameters, data or ranges; repeat the call that "
             "began it, or give another --out"
         )
     study.set_user_attr(_BASE, same)
