@@ -162,7 +162,7 @@ def child(main: Callable[[], None]) -> None:
 
 def gpus_asked() -> int:
     """In a child: the GPUs that its launcher asked for on each host; 0 means the CPU."""
-    return int(os.environ[_GPUS])
+    return int(os.environ.get(_GPUS, "0"))
 
 
 def share() -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from kitlib.viz import style
 
@@ -61,7 +61,8 @@ def search_slices(trials: pd.DataFrame, logarithmic: Sequence[str] = ()) -> Figu
         values = trials[name]
         if pd.api.types.is_numeric_dtype(values):
             _dots(axes, trials, values)
-            axes.set_xscale("log" if name in logarithmic else "linear")
+            if name in logarithmic:
+                _logarithmic(axes, values)
         else:
             choices = sorted(set(values))
             _dots(axes, trials, values.map(choices.index))
@@ -72,6 +73,15 @@ def search_slices(trials: pd.DataFrame, logarithmic: Sequence[str] = ()) -> Figu
     for axes in panels[::columns]:
         axes.set_ylabel("validation score")
     return figure
+
+
+def _logarithmic(axes: Axes, values: pd.Series) -> None:
+    """Make the axis logarithmic, with three labels to a decade where there are few decades."""
+    axes.set_xscale("log")
+    few = values.max() < 30 * values.min()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _dots(axes: Axes, trials: pd.DataFrame, where: pd.Series | pd.Index) -> None:

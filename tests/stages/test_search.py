@@ -152,6 +152,14 @@ def test_an_interrupted_trial_is_tried_again(base, scored, monkeypatch):
     assert len(scored.rates) == 3
 
 
+def test_on_a_cluster_there_are_no_more_trials_than_wanted(base, scored, monkeypatch):
+    monkeypatch.setattr(studies.cluster, "is_chosen", lambda: True)
+    monkeypatch.setattr(studies.cluster, "size", lambda: 3)
+    monkeypatch.setattr(studies.runner, "check_machine", lambda *_: None)
+    search.search(base, search.read([RATE], {}), 7, say=str)
+    assert len(scored.rates) == 7
+
+
 def test_where_every_trial_fails_the_reason_comes_back(base, scored):
     scored.fails = [1, 2]
     with pytest.raises(KitError, match="the training has diverged"):

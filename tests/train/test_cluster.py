@@ -19,6 +19,7 @@ from kitlib.predict.predictor import Predictor, predict_frames
 from kitlib.runtime import cluster, engine
 from kitlib.train import resume
 from kitlib.train.build import build
+from kitlib.train.processes import Processes
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -102,6 +103,14 @@ def make_job(tmp_path, nodes):
     return make
 
 
+@pytest.fixture(scope="module")
+def plain(make_config_in, tmp_path_factory):
+    """The configuration of a training of six iterations that this process has done."""
+    config = make_config_in(tmp_path_factory.mktemp("plain"), max_iter=6, checkpoint_every=2, val="")
+    build(config, Processes(rank=0, world=1, device=torch.device("cpu"))).run()
+    return config
+
+
 def test_each_node_takes_its_share(make_job):
     job = make_job("do", is_shared_out=True)
     engine.run([job])
@@ -148,14 +157,6 @@ def test_a_share_is_lost_alone(make_job):
 
     with in_background(lose_one), pytest.raises(cluster.NodeLost, match="was lost while it ran kit_cluster_"):
         engine.run([job])
-
-
-@pytest.fixture
-def plain(make_config, alone):
-    """A training of six iterations in this process, and the folder of what it left."""
-    config = make_config(max_iter=6, checkpoint_every=2, val="")
-    build(config, alone).run()
-    return config
 
 
 def test_a_training_goes_on_from_its_checkpoint_when_its_node_is_lost(

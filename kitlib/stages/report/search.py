@@ -72,7 +72,7 @@ def write(study: optuna.Study, command: str, folder: Path) -> Path:
     return page.write(whole, folder / NAME)
 
 
-_STATES = {"complete": "trials", "pruned": "stopped early", "fail": "failed"}
+_STATES = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}
 
 
 def _state(trial: optuna.trial.FrozenTrial) -> str:
