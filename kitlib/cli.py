@@ -368,16 +368,16 @@ def search(
     was interrupted goes on.
     """
     from kitlib.stages import notebooks, profiles, stage
-    from kitlib.stages import search as searches
+    from kitlib.stages.search import space, study
 
     own = stage.is_own(data)
     common = {"gpus": gpus} if gpus >= 0 else {}
     plan = profiles.plan(profile, settings, common, own_data=own)
-    space = searches.read(params, plan.search)
+    varied = space.read(params, plan.search)
     target = notebooks.whole_path(out) if out else notebooks.default_out(f"{plan.profile}-search")
-    base = searches.Base(profile, settings, common, stage.locate_data(data), target, own)
+    base = study.Base(profile, settings, common, stage.locate_data(data), target, own)
     _check_nodes(engine, address, target, base.data)
-    page = searches.search(base, space, trials, storage, click.echo)
+    page = study.search(base, varied, trials, storage, click.echo)
     click.echo(f"\nthe page: {page}")
 
 

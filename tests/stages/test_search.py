@@ -8,9 +8,10 @@ import shlex
 import pytest
 
 from kitlib.errors import KitError
-from kitlib.stages import profiles, search
+from kitlib.stages import profiles
 from kitlib.stages.search import study as studies
-from kitlib.stages.search.space import Dimension
+from kitlib.stages.search.space import Dimension, read
+from kitlib.stages.search.study import Base, search
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed: pip install optuna")
 
@@ -31,7 +32,7 @@ RATE = "03.schedule.max_lr=1e-4..1e-2:log"
     ],
 )
 def test_forms_of_a_dimension(text, found):
-    assert search.read([text], {}) == [found]
+    assert read([text], {}) == [found]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_forms_of_a_dimension(text, found):
 )
 def test_what_is_no_dimension_is_refused(text, reason):
     with pytest.raises(KitError, match=re.escape(reason)):
-        search.read([text], {})
+        read([text], {})
 
 
 def test_params_win_over_the_profile_of_which_the_rest_stays(tmp_path):
@@ -60,14 +61,14 @@ def test_params_win_over_the_profile_of_which_the_rest_stays(tmp_path):
         "search: {03.max_iter: 1..9, 03_train.schedule.max_lr: 1e-5..1e-4, 03.optim.name: [sgd, adamw]}"
     )
     plan = profiles.plan(str(tmp_path / "p.yaml"))
-    found = {dimension.name: dimension.range for dimension in search.read([RATE], plan.search)}
+    found = {dimension.name: dimension.range for dimension in read([RATE], plan.search)}
     assert found == {
         "03_train.max_iter": (1, 9),
         "03_train.schedule.max_lr": (1e-4, 1e-2),
         "03_train.optim.name": None,
     }
     with pytest.raises(KitError, match="there is nothing to search"):
-        search.read([], {})
+        read([], {})
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def base(tmp_path):
     """A search in ``tmp_path/out`` that starts from a file of weights, so that 02 does not run."""
     (tmp_path / "w.pth").touch()
     settings = (f"03.weights={tmp_path / 'w.pth'}", "03.eval_every=10")
-    return search.Base("demo", settings, {"gpus": 0}, tmp_path / "data", tmp_path / "out", False)
+    return Base("demo", settings, {"gpus": 0}, tmp_path / "data", tmp_path / "out", False)
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def scored(monkeypatch):
 
 def test_a_search_finds_the_best_and_tells_how_to_run_it(base, scored):
     said = []
-    page = search.search(base, search.read([RATE], {}), 12, say=said.append)
+    page = search(base, read([RATE], {}), 12, say=said.append)
     assert len(scored.rates) == 12
     best = min(scored.rates, key=lambda rate: abs(math.log10(rate / 1e-3)))
     command = shlex.split(said[-1].splitlines()[-1])
@@ -122,22 +123,22 @@ def test_a_search_finds_the_best_and_tells_how_to_run_it(base, scored):
 
 
 def test_a_search_goes_on_and_counts_what_failed(base, scored):
-    space, storage = search.read([RATE], {}), f"sqlite:///{base.out.parent / 'kept.db'}"
+    space, storage = read([RATE], {}), f"sqlite:///{base.out.parent / 'kept.db'}"
     scored.fails = [1]
-    search.search(base, space, 3, storage, say=str)
+    search(base, space, 3, storage, say=str)
     first = list(scored.rates)
-    search.search(base, space, 5, storage, say=str)
+    search(base, space, 5, storage, say=str)
     assert len(first) == 3
     assert len(scored.rates) == 5
     assert len(set(scored.rates)) == 5  # the second call does not repeat the choices of the first
     states = [trial.state.name for trial in optuna.load_study(study_name=None, storage=storage).trials]
     assert states[0] == "FAIL"
     with pytest.raises(KitError, match=r"kept\.db holds a search with other parameters, data or ranges"):
-        search.search(base, search.read(["03.schedule.max_lr=1e-4..1e-3:log"], {}), 5, storage, say=str)
+        search(base, read(["03.schedule.max_lr=1e-4..1e-3:log"], {}), 5, storage, say=str)
 
 
 def test_an_interrupted_trial_is_tried_again(base, scored, monkeypatch):
-    space = search.read([RATE], {})
+    space = read([RATE], {})
 
     def interrupt(run, trial, settings):
         scored.rates.append(trial.params["03_train.schedule.max_lr"])
@@ -146,8 +147,8 @@ def test_an_interrupted_trial_is_tried_again(base, scored, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(studies._Search, "_score", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            search.search(base, space, 2, say=str)
-    search.search(base, space, 2, say=str)
+            search(base, space, 2, say=str)
+    search(base, space, 2, say=str)
     assert scored.rates[1] == scored.rates[0]
     assert len(scored.rates) == 3
 
@@ -156,14 +157,14 @@ def test_on_a_cluster_there_are_no_more_trials_than_wanted(base, scored, monkeyp
     monkeypatch.setattr(studies.cluster, "is_chosen", lambda: True)
     monkeypatch.setattr(studies.cluster, "size", lambda: 3)
     monkeypatch.setattr(studies.runner, "check_machine", lambda *_: None)
-    search.search(base, search.read([RATE], {}), 7, say=str)
+    search(base, read([RATE], {}), 7, say=str)
     assert len(scored.rates) == 7
 
 
 def test_where_every_trial_fails_the_reason_comes_back(base, scored):
     scored.fails = [1, 2]
     with pytest.raises(KitError, match="the training has diverged"):
-        search.search(base, search.read([RATE], {}), 2, say=str)
+        search(base, read([RATE], {}), 2, say=str)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_where_every_trial_fails_the_reason_comes_back(base, scored):
 )
 def test_a_value_that_a_run_would_refuse_is_refused_before(base, param, reason):
     with pytest.raises(KitError, match=reason):
-        search.search(base, search.read([param], {}), 3, say=str)
+        search(base, read([param], {}), 3, say=str)
     assert not base.out.exists()
 
 
@@ -185,4 +186,4 @@ def test_a_storage_that_is_no_database_is_named(base, scored):
     base.out.mkdir()
     (base.out / "search.db").write_text("not a database")
     with pytest.raises(KitError, match=r"Optuna cannot use the storage sqlite:.*search\.db"):
-        search.search(base, search.read([RATE], {}), 3, say=str)
+        search(base, read([RATE], {}), 3, say=str)
