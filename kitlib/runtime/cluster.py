@@ -86,7 +86,11 @@ class _Node:
 
 
 def _nodes() -> list[_Node]:
-    """The nodes that live: those with GPUs, where there are any."""
+    """The nodes that live: those with GPUs, where there are any.
+
+    Raises:
+        KitError: there is no node for jobs.
+    """
     alive = [node for node in connect().nodes() if node["Alive"]]
     found = [
         _Node(
@@ -97,7 +101,10 @@ def _nodes() -> list[_Node]:
         )
         for node in alive
     ]
-    return [node for node in found if node.gpus] or [node for node in found if node.cpus]
+    chosen = [node for node in found if node.gpus] or [node for node in found if node.cpus]
+    if not chosen:
+        raise KitError("the Ray cluster has no node for jobs; start nodes without --num-cpus=0")
+    return chosen
 
 
 def on_each_node(function: Callable[..., T], *args: Any) -> dict[str, T]:
@@ -170,8 +177,6 @@ def run(jobs: Sequence[Job], gpus: int, processes: int | None) -> None:
         KitError: a job failed, with its own sentence; or there is a time limit, or no node.
     """
     nodes = _nodes()
-    if not nodes:
-        raise KitError("the Ray cluster has no node with a CPU for jobs; start nodes without --num-cpus=0")
     if any(job.until is not None for job in jobs):
         raise KitError("a time limit is kept on one host alone: set 06.hours to 0, or leave out --engine")
     running = [_Run(job, _places(job, nodes, gpus, processes)) for job in jobs]
