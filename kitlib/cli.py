@@ -6,11 +6,15 @@ import json
 import locale
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import click
 
 from kitlib.errors import KitError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -223,29 +227,67 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     context.exit()
 
 
+def _with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Decorate a command with options that another one has, too; in the order of its help."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_settings_options = _with_options(
+    click.option(
+        "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
+    ),
+    click.option(
+        "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
+    ),
+    click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE."),
+    click.option(
+        "--gpus",
+        default=-1,
+        type=click.IntRange(min=-1),
+        help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="STAGE.NAME=VALUE",
+        help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
+    ),
+)
+_engine_options = _with_options(
+    click.option(
+        "--engine",
+        default="local",
+        type=click.Choice(["local", "ray"]),
+        help="Where trainings and predictions run: here, or on the nodes of a Ray cluster.",
+    ),
+    click.option(
+        "--address", default="", help="Of the Ray cluster, HOST:PORT; left out: the one started here."
+    ),
+)
+
+
+def _check_nodes(engine: Literal["local", "ray"], address: str, out: Path, data: Path) -> None:
+    """Choose the engine, and see that all nodes of a cluster see the folders."""
+    from kitlib.runtime import cluster
+    from kitlib.runtime import engine as engines
+
+    engines.choose(engine, address)
+    if cluster.is_chosen():
+        cluster.check_folders(out, data)
+        click.echo(f"Ray cluster of {cluster.size()} nodes for jobs")
+
+
 @kit.command()
-@click.option(
-    "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
-)
-@click.option(
-    "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
-)
-@click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
-@click.option(
-    "--gpus",
-    default=-1,
-    type=click.IntRange(min=-1),
-    help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
-)
+@_settings_options
 @click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
 @click.option("--to", "last", default="06", help="Last stage to run.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="STAGE.NAME=VALUE",
-    help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
-)
 @click.option(
     "--help-parameters",
     metavar="STAGE",
@@ -256,16 +298,19 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
 )
 @click.option("--force", is_flag=True, help="Run finished stages again.")
 @click.option("--track", type=click.Choice(["mlflow"]), help="Also keep the run in MLflow.")
+@_engine_options
 def run(
     profile: str,
     data: str,
     out: str,
     gpus: int,
+    settings: tuple[str, ...],
     first: str,
     last: str,
-    settings: tuple[str, ...],
     force: bool,
     track: str | None,
+    engine: Literal["local", "ray"],
+    address: str,
 ) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
     from kitlib.stages import notebooks, profiles, record, runner, stage_data, tracking
@@ -279,11 +324,60 @@ def run(
     folder = stage_data.locate_data(data)
     for values in plan.parameters.values():
         values.update(data=str(folder), out=str(target))
+    _check_nodes(engine, address, target, folder)
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
     with tracking.track(track, target) as after:
         rows = runner.run(plan, folder, target, first, last, force, click.echo, after)
     click.echo("\n" + record.table(rows))
     click.echo(f"\nthe report: {target / 'report.html'}")
+
+
+@kit.command()
+@_settings_options
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="03.NAME=RANGE",
+    help="What to vary: 03.schedule.max_lr=1e-4..1e-3:log, 03.max_iter=200..800, 03.optim.name=[sgd, adamw]; "
+    "it wins over the section search of the profile.",
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), required=True, help="Trials in all, earlier ones counted."
+)
+@click.option(
+    "--storage", default="", help="Of Optuna, an address; left out: SQLite in search.db of the folder."
+)
+@_engine_options
+def search(
+    profile: str,
+    data: str,
+    out: str,
+    gpus: int,
+    settings: tuple[str, ...],
+    params: tuple[str, ...],
+    trials: int,
+    storage: str,
+    engine: Literal["local", "ray"],
+    address: str,
+) -> None:
+    """Search for better parameters of 03_train with Optuna; by the score on its validation images.
+
+    With 03.eval_every set, a trial that is worse than the median of earlier ones is stopped. A search that
+    was interrupted goes on.
+    """
+    from kitlib.stages import notebooks, profiles, stage
+    from kitlib.stages.search import space, study
+
+    own = stage.is_own(data)
+    common = {"gpus": gpus} if gpus >= 0 else {}
+    plan = profiles.plan(profile, settings, common, own_data=own)
+    varied = space.read(params, plan.search)
+    target = notebooks.whole_path(out) if out else notebooks.default_out(f"{plan.profile}-search")
+    base = study.Base(profile, settings, common, stage.locate_data(data), target, own)
+    _check_nodes(engine, address, target, base.data)
+    page = study.search(base, varied, trials, storage, click.echo)
+    click.echo(f"\nthe page: {page}")
 
 
 @kit.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 from kitlib import files
 from kitlib.errors import KitError
-from kitlib.runtime import gpus, lock, machine
+from kitlib.runtime import cluster, gpus, lock, machine
 from kitlib.runtime.progress import for_bars
 from kitlib.stages import notebooks, parameters, record
 from kitlib.stages.notebooks import NEEDS, STAGES, notebook
@@ -153,8 +153,11 @@ def check_machine(plan: Plan, stages: Sequence[str]) -> None:
 
     Raises:
         KitError: too few GPUs, a driver or a build of PyTorch that cannot use them, no bfloat16, a batch that
-            they cannot share evenly, or none at all for a profile that is made for GPUs.
+            they cannot share evenly, or none at all for a profile that is made for GPUs. Or a limit of time
+            on a cluster.
     """
+    if cluster.is_chosen() and "06_submit" in stages and plan.parameters["06_submit"]["hours"]:
+        raise KitError("06.hours is kept on one machine alone; set it to 0, or leave out --engine ray")
     computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
     for stage in computing:
         values = plan.parameters[stage]
