@@ -6,7 +6,7 @@ The first cell of a notebook repeats the names, defaults and help of its class h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -286,34 +286,6 @@ def read(stage: str, values: Mapping[str, Any], where: str = "") -> Any:
         if name not in known:
             raise unknown(f"parameter of {where}{stage}:", name, known)
     return config.from_dict(MODELS[stage], values, f"{where}{stage}")
-
-
-class Counted(NamedTuple):
-    """The parameters that results depend on.
-
-    Attributes:
-        everything: all but those that say where, on what and how fast a stage runs.
-        later: of these, those that the results depend on which later stages read.
-        training: of these, those that the training depends on, so that it may stay where others change.
-        resumable: of these, those that an interrupted training has to have in common with its further part.
-    """
-
-    everything: set[str]
-    later: set[str]
-    training: set[str]
-    resumable: set[str]
-
-
-def counted(stage: str, values: Mapping[str, Any]) -> Counted:
-    """Which parameters the results of a stage depend on; which do follows from ``Affects`` alone."""
-    found = read(stage, values)
-    everything = set(values) - config.affecting(found, "place", "speed")
-    later = everything - config.affecting(found, "report")
-    training = later - config.affecting(found, "after")
-    # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
-    after = config.affecting(found, "after", always=True)
-    resumable = later - after - config.affecting(found, "evaluation", "length")
-    return Counted(everything, later, training, resumable)
 
 
 def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from kitlib.errors import KitError
-from kitlib.stages import checks, parameter_help, parameters
+from kitlib.stages import checks, parameter_help, parameters, runner
 
 TRAIN = "03_train"
 
 
-def counted(stage: str, **values: Any) -> parameters.Counted:
+def counted(stage: str, **values: Any) -> runner.Counted:
     given = parameters.MODELS[stage]()
-    return parameters.counted(stage, {**vars(given), **values})
+    return runner.counted(stage, {**vars(given), **values})
 
 
 def test_what_says_where_and_how_fast_counts_nowhere() -> None:
