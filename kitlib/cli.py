@@ -6,11 +6,16 @@ import json
 import locale
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from kitlib.errors import KitError
+
+if TYPE_CHECKING:
+    from kitlib.stages import Plan
 
 
 def main() -> None:
@@ -223,29 +228,96 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     context.exit()
 
 
+_RUN_OPTIONS = (
+    click.option(
+        "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
+    ),
+    click.option(
+        "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
+    ),
+    click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE."),
+    click.option(
+        "--gpus",
+        default=-1,
+        type=click.IntRange(min=-1),
+        help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
+    ),
+    click.option("--from", "first", default="01", help="First stage to run, e.g. 03."),
+    click.option("--to", "last", default="06", help="Last stage to run."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="STAGE.NAME=VALUE",
+        help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
+    ),
+)
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what a run does."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+class _Run(NamedTuple):
+    """What a run does: its parameters, data, folder and stages; and whether the data are the user's own."""
+
+    plan: Plan
+    data: Path
+    out: Path
+    first: str
+    last: str
+    own: bool
+
+
+def _run_of(
+    profile: str, data: str, out: str, gpus: int, first: str, last: str, settings: tuple[str, ...]
+) -> _Run:
+    from kitlib import stages
+    from kitlib.stages import notebooks, stage
+
+    notebooks.check_text(notebooks.ROOT)
+    first, last = stages.resolve(first), stages.resolve(last)
+    common, own = {"gpus": gpus} if gpus >= 0 else {}, stage.is_own(data)
+    # Before synthetic cells are made.
+    plan = stages.plan(profile, settings, common, own_data=own)
+    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
+    folder = stage.locate_data(data)
+    for values in plan.parameters.values():
+        values.update(data=str(folder), out=str(target))
+    return _Run(plan, folder, target, first, last, own)
+
+
+def _dry_run(wanted: _Run, card: str, json_file: Path | None) -> None:
+    from kitlib.stages import dry_run, runner
+
+    chosen = runner.chosen_stages(wanted.first, wanted.last)
+    found = dry_run.forecast(wanted.plan, wanted.data, wanted.out, chosen, card, wanted.own)
+    click.echo(dry_run.text(found))
+    click.echo(f"\nthe same as JSON: {dry_run.write(found, json_file or wanted.out / 'plan.json')}")
+    if not found.fine:
+        sys.exit(1)
+
+
 @kit.command()
+@_run_options
+@click.option("--card", default="", help="Calculate for this GPU: V100, T4, RTX3090, A100, L4 or H100.")
 @click.option(
-    "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
+    "--json", "json_file", type=click.Path(path_type=Path), help="Left out: plan.json in the run's folder."
 )
-@click.option(
-    "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
-)
-@click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
-@click.option(
-    "--gpus",
-    default=-1,
-    type=click.IntRange(min=-1),
-    help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
-)
-@click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
-@click.option("--to", "last", default="06", help="Last stage to run.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="STAGE.NAME=VALUE",
-    help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
-)
+def plan(card: str, json_file: Path | None, **options: Any) -> None:
+    """Tell what a run would take, before it begins: time, memory, disk, and what does not fit.
+
+    It measures two training steps and a prediction of each stage on the device that is here. For a --card,
+    or where a profile made for GPUs finds none, it calculates them.
+    """
+    _dry_run(_run_of(**options), card, json_file)
+
+
+@kit.command()
+@_run_options
 @click.option(
     "--help-parameters",
     metavar="STAGE",
@@ -256,30 +328,17 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
 )
 @click.option("--force", is_flag=True, help="Run finished stages again.")
 @click.option("--track", type=click.Choice(["mlflow"]), help="Also keep the run in MLflow.")
-def run(
-    profile: str,
-    data: str,
-    out: str,
-    gpus: int,
-    first: str,
-    last: str,
-    settings: tuple[str, ...],
-    force: bool,
-    track: str | None,
-) -> None:
+@click.option("--dry-run", is_flag=True, help="Tell what the run would take, as `kit plan`, and do nothing.")
+def run(force: bool, track: str | None, dry_run: bool, **options: Any) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
     from kitlib import stages
-    from kitlib.stages import notebooks, record, stage, tracking
+    from kitlib.stages import record, tracking
 
-    notebooks.check_text(notebooks.ROOT)
-    first, last = stages.resolve(first), stages.resolve(last)
-    common = {"gpus": gpus} if gpus >= 0 else {}
-    # Before synthetic cells are made.
-    plan = stages.plan(profile, settings, common, own_data=stage.is_own(data))
-    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
-    folder = stage.locate_data(data)
-    for values in plan.parameters.values():
-        values.update(data=str(folder), out=str(target))
+    wanted = _run_of(**options)
+    if dry_run:
+        _dry_run(wanted, card="", json_file=None)
+        return
+    plan, folder, target, first, last, _ = wanted
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
     with tracking.track(track, target) as after:
         rows = stages.run(plan, folder, target, first, last, force, click.echo, after)
