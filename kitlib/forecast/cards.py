@@ -1,9 +1,9 @@
-"""GPUs by name, and how long a card takes for a number of floating-point operations: calculated, not measured.
+"""GPUs by name, and how long a card takes for a number of operations: calculated, not measured.
 
-detectron2's authors measured a V100 (their MODEL_ZOO.md: cascade R50, 0.328 s for two images of a training step on
-each of eight GPUs, 0.053 s for an image at inference). By the same counting of operations that is 44 % and 52 % of its
-peak, which is taken for every model. Another card is taken to be as much faster as its memory or its arithmetic,
-whichever gains less, and mixed precision as 1.5 times as fast.
+detectron2's authors measured a V100 (their MODEL_ZOO.md: cascade R50, 0.328 s for two images of a training
+step on each of eight GPUs, 0.053 s for an image at inference). By the same counting of operations that is
+44 % and 52 % of its peak, which is taken for every model. Another card is taken to be as much faster as its
+memory or its arithmetic, whichever gains less, and mixed precision as 1.5 times as fast.
 """
 
 from __future__ import annotations

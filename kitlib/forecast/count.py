@@ -1,8 +1,8 @@
-"""Operations and memory of a model, counted on tensors without numbers: whole ``x152`` in seconds on any machine.
+"""Operations and memory of a model, counted on tensors without numbers: in seconds on any machine.
 
-``FakeTensorMode`` knows shapes alone. What depends on values (which anchors match, how many boxes survive) is given
-as numbers: the parts of the network are called one after the other on as many boxes as training and prediction give
-them.
+``FakeTensorMode`` knows shapes alone. What depends on values (which anchors match, how many boxes survive) is
+given as numbers: the parts of the network are called one after the other on as many boxes as training and
+prediction give them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kitlib.runtime.gpus import autocast
 CUDA_GIB = 1.5
 """CUDA itself, its libraries' work space, and what its allocator cannot use."""
 MATCHED = 0.25
-"""Share of the boxes that the heads learn from which match a cell, each stage's: what detectron2's samplers aim at."""
+"""Share of the boxes of each stage that match a cell: what detectron2's samplers aim at."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Random weights that compute as trained ones do, so that a step and a prediction take what they will take."""
+"""Random weights that compute as trained ones do, so that a step takes as long as it will take."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def settle(model: WeightedRCNN) -> None:
     """Let no block and no stage of a cascade move far from its input, in place.
 
     Frozen normalisation does not bound what random weights make: 50 residual blocks overflow fp16. Each block
-    begins as the identity instead (Goyal et al. 2017, section 5.1). And each stage leaves its boxes where they
-    are, as a trained one nearly does, so that later stages match as many cells.
+    begins as the identity instead (Goyal et al. 2017, section 5.1). And each stage leaves its boxes where
+    they are, as a trained one nearly does, so that later stages match as many cells.
     """
     with torch.no_grad():
         for block in model.backbone.modules():

@@ -223,7 +223,7 @@ def _shared_memory(gpus: int) -> dict[str, str]:
 
 
 def lacks_shared_memory(gpus: int) -> str:
-    """What follows from too little shared memory for so many GPUs, and the remedy; "" where there is enough."""
+    """What follows from too little shared memory for some GPUs, and the remedy; "" if there is enough."""
     if gpus < 2 or not _SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
         return ""
     free = shutil.disk_usage(_SHARED_MEMORY).free

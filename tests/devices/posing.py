@@ -1,11 +1,11 @@
 """Tensors that pose as a GPU's: they say ``cuda:0``, hold numbers on the CPU, and refuse what CUDA refuses.
 
-Within ``posing()``, whatever is asked for on ``cuda`` becomes such a tensor. An operator that gets one of them
-beside a tensor of the CPU fails as it would on a GPU. All values are computed, so that boxes are found, sorted,
-suppressed and cut as in earnest, and code whose path depends on them is reached.
+Within ``posing()``, whatever is asked for on ``cuda`` becomes such a tensor. An operator that gets one of
+them beside a tensor of the CPU fails as it would on a GPU. All values are computed, so that boxes are found,
+sorted, suppressed and cut as in earnest, and code whose path depends on them is reached.
 
-PyTorch's C++ takes them for tensors of the CPU: the engine of a build for CUDA would otherwise ask the driver for
-a stream, and end the process where there is none.
+PyTorch's C++ takes them for tensors of the CPU: the engine of a build for CUDA would otherwise ask the driver
+for a stream, and end the process where there is none.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _held(value: Any) -> Any:
 
 
 def _calculated(func: Any, args: Any, kwargs: Any) -> Any:
-    """The operator's result; products of 16 bits in 32 and then rounded, as the CPU takes minutes for them."""
+    """The operator's result; products of 16 bits in 32 and then rounded: the CPU takes minutes for them."""
     types = [x.dtype for x in tree_flatten(args)[0] if isinstance(x, Tensor)]
     if func not in _PRODUCTS or not types or types[0] not in (torch.bfloat16, torch.float16):
         return func(*args, **kwargs)

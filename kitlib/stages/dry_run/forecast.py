@@ -1,4 +1,4 @@
-"""What a run would take on this machine, or on one with another card: each stage, and what stands in the way."""
+"""What the stages of a run would take on this machine, or on one with another card."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def forecast(
         data: the folder of the data.
         out: the folder of the run, in which nothing is written.
         stages: that would run.
-        card: a name in ``kitlib.forecast.cards`` to calculate for; "": the device that is here is measured, or
-            ``DEFAULT_CARD`` taken where a profile made for GPUs finds none.
+        card: a name in ``kitlib.forecast.cards`` to calculate for; "": the device that is here is measured,
+            or ``DEFAULT_CARD`` taken where a profile made for GPUs finds none.
         own: the data are the user's own.
 
     Raises:
@@ -274,8 +274,9 @@ class _Machine:
         if least <= there and fitting:
             return f"{said}; --set {number}.accumulate={fitting[0]} sends the batch in pieces that fit"
         return (
-            f"{said}, and one image alone {least:.0f}; lower {number}.augment.crop or {number}.augment.scale, "
-            "then model_options.roi_batch, or take a smaller preset"
+            f"{said}, and one image alone {least:.0f}; lower "
+            f"{number}.augment.crop or {number}.augment.scale, then "
+            "model_options.roi_batch, or take a smaller preset"
         )
 
     def _frame_advice(self, w: StageWork, f: Figures) -> str:
@@ -284,8 +285,9 @@ class _Machine:
         if not w.predictions or f.frame_gib is None or f.frame_gib <= there:
             return ""
         return (
-            f"{w.stage}: a prediction takes {f.frame_gib:.0f} GiB of {there:.0f}; lower predict_config.batch, then "
-            "model_options.rpn_post_nms_topk and predict_config.scales, or set predict_config.tile"
+            f"{w.stage}: a prediction takes {f.frame_gib:.0f} GiB of {there:.0f}; lower "
+            "predict_config.batch, then model_options.rpn_post_nms_topk and "
+            "predict_config.scales, or set predict_config.tile"
         )
 
     def _loading_advice(self, w: StageWork, f: Figures, prepared: float) -> str:
@@ -308,8 +310,8 @@ def _trained(w: StageWork) -> str:
 def _training_bytes(w: StageWork, f: Figures) -> float:
     """Weights and checkpoints that a training leaves.
 
-    The last weights, the best ones where frames are evaluated, and two checkpoints: of the weights, the average of
-    them where there is one, and the optimiser's state.
+    The last weights, the best ones where frames are evaluated, and two checkpoints: of the weights, the
+    average of them where there is one, and the optimiser's state.
     """
     averages = 1 if w.training.ema_decay else 0
     moments = 2 if w.training.optim.name == "adamw" else 1

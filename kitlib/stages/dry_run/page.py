@@ -15,8 +15,13 @@ from kitlib.stages.record import aligned
 WIDTH = 98
 _HEAD = ("stage", "time", "trains", "predicts", "GPU", "host", "disk", "images/s", "limit", "cores")
 _LEGEND = (
-    "trains: trainings x iterations x images; predicts: frames x models; GPU: GiB of each; host: GiB of all processes "
-    "at most; disk: GB that it leaves; limit: what it waits for; cores: busy with images"
+    "trains: trainings x iterations x images; predicts: frames x models; GPU: GiB of each; "
+    "host: GiB of all processes at most; disk: GB that it leaves; limit: what it waits for; "
+    "cores: busy with images"
+)
+_MEASURED = "Measured here: a step and a prediction with random weights, the loader on one core, memory."
+_LEFT_OUT = (
+    "Tuning of post-processing, reading LIVECell, figures, and gradients sent between hosts are left out."
 )
 
 
@@ -81,18 +86,14 @@ def _time(hours: float) -> str:
 
 def _origin(found: RunForecast) -> str:
     """Which figures were measured here, which calculated, and which are not there."""
-    left_out = "Tuning of post-processing, reading LIVECell, figures and gradients' exchange between hosts are left out."
     if not found.calculated_for:
-        return (
-            "Measured here: a step and a prediction with random weights, the loader on one core, memory. Calculated from "
-            f"these: hours and disk. {left_out}"
-        )
+        return f"{_MEASURED} Calculated from these: hours and disk. {_LEFT_OUT}"
     shares = ", ".join(f"{share:.0%} in {kind}" for kind, share in cards.SHARE_OF_PEAK.items())
     return (
-        "Measured here: images that a core prepares, host memory without CUDA. Calculated: times and GPU memory, from "
-        f"counted operations and tensors of the model, for {found.calculated_for} by NVIDIA's data sheet, with the share "
-        f"of the peak that detectron2's published times of a V100 reach ({shares}; mixed precision 1.5 times as fast). "
-        f"Disk is counted. {left_out}"
+        "Measured here: images that a core prepares, host memory without CUDA. Calculated: times and GPU "
+        f"memory, from counted operations and tensors of the model, for {found.calculated_for} by NVIDIA's "
+        "data sheet, with the share of the peak that detectron2's published times of a V100 reach "
+        f"({shares}; mixed precision 1.5 times as fast). Disk is counted. {_LEFT_OUT}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What each stage of a run does: how many trainings of how many images, how many frames predicted by how many models."""
+"""What each stage of a run does: trainings of so many images, frames predicted by so many models."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def of_stages(
         plan: the parameters.
         data: the frames.
         stages: which.
-        deciding: of the user's own data, the frames whose cells decide what the parameters leave to them; none
-            of the competition's.
+        deciding: of the user's own data, the frames whose cells decide what the parameters leave to them;
+            none of the competition's.
         livecell: whether there is LIVECell to pretrain on.
     """
     read = {stage: parameters.read(stage, values) for stage, values in plan.parameters.items()}
