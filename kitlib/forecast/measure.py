@@ -23,7 +23,7 @@ from kitlib.train.trainer import Trainer
 
 STEPS = 2
 # A core prepares images for so long, and so many at least.
-_LOADING_SECONDS, _LOADED = 4.0, 6
+_LOADING_SECONDS, _LOADED = 2.0, 6
 
 
 class Measured(NamedTuple):
