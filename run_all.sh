@@ -29,6 +29,8 @@ Options of the main job:
   --help-parameters STAGE
                    list the parameters of a notebook (or all): type, bounds, default, help, what a change affects
   --force          run stages again that are finished
+  --dry-run        tell what the run would take (time, memory, disk, what does not fit) and do nothing; kit plan does
+                   the same, and calculates it for a GPU that is not here
   --track mlflow   keep the run in MLflow as well, which needs: .venv/bin/pip install mlflow-skinny
 
 A finished stage is skipped, an interrupted one goes on where it was.

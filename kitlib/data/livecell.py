@@ -253,7 +253,7 @@ def _one(file_name: str, name: str) -> str:
     return CATEGORY
 
 
-def annotations(data: Path | str, split: str) -> Path:
+def annotations_file(data: Path | str, split: str) -> Path:
     """The JSON file of a split that ``splits_in`` names."""
     return _annotations(_root(Path(data)), split)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -113,23 +113,23 @@ def _forward(
     features = network.backbone(torch.empty(images, 3, height, width))
     levels = [features[name] for name in network.proposal_generator.in_features]
     made = [part for parts in network.proposal_generator.rpn_head(levels) for part in parts]
+    channels = levels[0].shape[1]
     for head, predictor in zip(network.roi_heads.box_head, network.roi_heads.box_predictor, strict=True):
-        made += predictor(head(_pooled(network.roi_heads.box_pooler, levels[0], boxes)))
-    return made + _masks(network, masked, levels[0].shape[1])
+        made += predictor(head(_pooled(network.roi_heads.box_pooler, channels, boxes)))
+    return made + _masks(network, masked)
 
 
-def _masks(network: WeightedRCNN, count: int, channels: int | None = None) -> list[Tensor]:
+def _masks(network: WeightedRCNN, count: int) -> list[Tensor]:
     """What the mask branches make of ``count`` boxes."""
-    roi_heads = network.roi_heads
-    channels = channels or roi_heads.mask_head.mask_fcn1.in_channels
-    side = roi_heads.mask_pooler.output_size[0]
-    pooled = torch.empty(count, channels, side, side, requires_grad=torch.is_grad_enabled())
+    roi_heads: Any = network.roi_heads
+    pooled = _pooled(roi_heads.mask_pooler, roi_heads.mask_head.mask_fcn1.in_channels, count)
     return [head.layers(pooled) for head in (*roi_heads.mask_head_stages, roi_heads.mask_head)]
 
 
-def _pooled(pooler: nn.Module, level: Tensor, boxes: int) -> Tensor:
+def _pooled(pooler: Any, channels: int, boxes: int) -> Tensor:
+    """What a pooler makes of ``boxes`` boxes."""
     side = pooler.output_size[0]
-    return torch.empty(boxes, level.shape[1], side, side, requires_grad=torch.is_grad_enabled())
+    return torch.empty(boxes, channels, side, side, requires_grad=torch.is_grad_enabled())
 
 
 class _Memory(TorchDispatchMode):

@@ -13,7 +13,7 @@ from kitlib.data import livecell
 from kitlib.data.config import ReadingConfig
 from kitlib.data.dataset import Dataset
 from kitlib.errors import KitError
-from kitlib.forecast import job
+from kitlib.forecast import cards, job
 from kitlib.forecast.job import Figures
 from kitlib.masks import rle
 from kitlib.records import Frame
@@ -76,6 +76,8 @@ def forecast(
     """
     computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
     card = card or _missing_card(plan, computing)
+    if card:
+        cards.named(card)
     reading = parameters.read("03_train", plan.parameters["03_train"]).reading
     found = datasets.open_folder(data, reading)
     if not found.labelled:
@@ -86,7 +88,7 @@ def forecast(
         works = work.of_stages(plan, found, computing, sample if own else (), bool(splits))
         machine = Machine(_device_count(plan, computing, card), card)
         figures, failures = _figures(works, sample, machine, Path(folder))
-    size = _row_bytes(sample), sum(livecell.annotations(data, split).stat().st_size for split in splits)
+    size = _row_bytes(sample), sum(livecell.annotations_file(data, split).stat().st_size for split in splits)
     done = tuple(machine.stage(w, figures[w.stage], _instances(w, sample), *size) for w in works if figures)
     return RunForecast(
         _title(plan, data, found, machine),
@@ -129,6 +131,8 @@ def _figures(
     works: Sequence[StageWork], sample: Sequence[Frame], machine: Machine, folder: Path
 ) -> tuple[dict[str, Figures], list[Check]]:
     """The figures of each stage; where they cannot be taken, why."""
+    if not works:
+        return {}, []
     frames = str(records.write_frames(folder / "frames.npz", list(sample)))
     detections = {w.stage: _instances(w, sample) for w in works}
     asked = {w.stage: w.training for w in works}

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from kitlib import cli, stages
 from kitlib.data import dataset, synthetic
+from kitlib.errors import KitError
 from kitlib.forecast.job import Figures
 from kitlib.stages import dry_run
 from kitlib.stages.dry_run import checks, costs, run, work
@@ -114,6 +115,11 @@ def test_a_card_without_bfloat16_is_noticed(profile: str, card: str, said: str) 
     found = checks.device(plan, STAGES[1:], card)
     assert found.fine == (not said)
     assert said in found.said
+
+
+def test_an_unknown_card_is_refused_before_anything_is_counted(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"card.*'A1000'"):
+        run.forecast(stages.plan("t4"), data, tmp_path, card="A1000")
 
 
 def test_a_batch_that_cannot_be_shared_is_noticed() -> None:
