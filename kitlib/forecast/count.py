@@ -113,22 +113,21 @@ def _forward(
     features = network.backbone(torch.empty(images, 3, height, width))
     levels = [features[name] for name in network.proposal_generator.in_features]
     made = [part for parts in network.proposal_generator.rpn_head(levels) for part in parts]
-    channels = levels[0].shape[1]
     for head, predictor in zip(network.roi_heads.box_head, network.roi_heads.box_predictor, strict=True):
-        made += predictor(head(_pooled(network.roi_heads.box_pooler, channels, boxes)))
+        made += predictor(head(_pooled(network, network.roi_heads.box_pooler, boxes)))
     return made + _masks(network, masked)
 
 
 def _masks(network: WeightedRCNN, count: int) -> list[Tensor]:
     """What the mask branches make of ``count`` boxes."""
     roi_heads: Any = network.roi_heads
-    pooled = _pooled(roi_heads.mask_pooler, roi_heads.mask_head.mask_fcn1.in_channels, count)
+    pooled = _pooled(network, roi_heads.mask_pooler, count)
     return [head.layers(pooled) for head in (*roi_heads.mask_head_stages, roi_heads.mask_head)]
 
 
-def _pooled(pooler: Any, channels: int, boxes: int) -> Tensor:
+def _pooled(network: WeightedRCNN, pooler: Any, boxes: int) -> Tensor:
     """What a pooler makes of ``boxes`` boxes."""
-    side = pooler.output_size[0]
+    side, channels = pooler.output_size[0], network.backbone.output_shape()["p2"].channels
     return torch.empty(boxes, channels, side, side, requires_grad=torch.is_grad_enabled())
 
 

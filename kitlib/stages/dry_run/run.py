@@ -75,7 +75,7 @@ def forecast(
         KitError: data that cannot be read, or an unknown card.
     """
     computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
-    card = card or _missing_card(plan, computing)
+    named, card = card, card or _missing_card(plan, computing)
     if card:
         cards.named(card)
     reading = parameters.read("03_train", plan.parameters["03_train"]).reading
@@ -96,9 +96,9 @@ def forecast(
             checks.software(),
             Check("data", f"{found.layout}; {len(found.findings)} faults, which 01_eda lists"),
             checks.earlier(plan, out, stages),
-            checks.device(plan, computing, card),
+            checks.device(plan, computing, named),
             checks.disk(out, sum(stage.disk_gb for stage in done)),
-            checks.memory(max((stage.host_gib for stage in done), default=0.0), bool(card)),
+            checks.memory(max((stage.host_gib for stage in done), default=0.0), bool(named)),
             checks.shared_memory(machine.devices),
             *failures,
         ),
