@@ -12,9 +12,8 @@ import cv2
 import torch
 from detectron2.utils.events import EventStorage
 
-from kitlib.data.images import read_image
 from kitlib.forecast import random_weights
-from kitlib.predict.predictor import Predictor
+from kitlib.predict.predictor import Predictor, predict_frames
 from kitlib.records import Frame
 from kitlib.train.build import build_loader, build_model
 from kitlib.train.config import TrainConfig
@@ -81,10 +80,13 @@ def prediction(config: TrainConfig, frame: Frame, detections: int, device: torch
     random_weights.settle(model)
     random_weights.expect_cells(model)
     predictor = Predictor([model], config.categories, replace(config.predict, max_cells=detections))
-    image = read_image(frame.path, frame.height, frame.width)
+
+    def one() -> None:
+        list(predict_frames(predictor, [frame]))
+
     if device.type == "cuda":
-        predictor(image)
-    return _taken(lambda: predictor(image), device)
+        one()
+    return _taken(one, device)
 
 
 def loading(config: TrainConfig, frames: Sequence[Frame]) -> Loading:

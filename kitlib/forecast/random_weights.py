@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import nn
 
-from kitlib.model.detector import WeightedRCNN
 
-
-def settle(model: WeightedRCNN) -> None:
-    """Let no block and no stage of a cascade move far from its input, in place.
+def settle(model: Any) -> None:
+    """Let no block and no stage of a model of ``kitlib.model`` move far from its input, in place.
 
     Frozen normalisation does not bound what random weights make: 50 residual blocks overflow fp16. Each block
     begins as the identity instead (Goyal et al. 2017, section 5.1). And each stage leaves its boxes where
@@ -26,7 +26,7 @@ def settle(model: WeightedRCNN) -> None:
             nn.init.zeros_(predictor.bbox_pred.weight)
 
 
-def expect_cells(model: WeightedRCNN) -> None:
+def expect_cells(model: Any) -> None:
     """Let every proposal have scores above any threshold that is in use, in place."""
     with torch.no_grad():
         for predictor in model.roi_heads.box_predictor:
