@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from kitlib import config, records
 from kitlib.errors import KitError
 from kitlib.offline import reason
+from kitlib.predict import true_boxes
 from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictJob
 from kitlib.predict.models import load_models
@@ -48,6 +50,9 @@ def main() -> None:
         predictor = predictors[plan.without]
         try:
             prediction = predictor(image())
+            found = prediction.frames(frame)
+            if job.in_true_boxes:
+                found.append(replace(frame, cells=true_boxes.draw(predictor, image(), frame)))
         except Exception as error:
             logger.exception("%s", frame.id)
             if torch.cuda.is_initialized():
@@ -55,7 +60,7 @@ def main() -> None:
                 torch.cuda.synchronize()
             progress.skipped(frame, str(error) if isinstance(error, KitError) else reason(error))
         else:
-            records.write_frames(part_file(path.parent, index), prediction.frames(frame))
+            records.write_frames(part_file(path.parent, index), found)
             progress.done(frame, prediction, budget.done(plan), plan.without, predictor.reduced)
 
 
