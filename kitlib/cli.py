@@ -291,12 +291,13 @@ def _run_of(
 
 
 def _dry_run(wanted: _Run, card: str, json_file: Path | None) -> None:
-    from kitlib.stages import dry_run, runner
+    from kitlib.stages import runner
+    from kitlib.stages.dry_run import page, run
 
     chosen = runner.chosen_stages(wanted.first, wanted.last)
-    found = dry_run.forecast(wanted.plan, wanted.data, wanted.out, chosen, card, wanted.own)
-    click.echo(dry_run.text(found))
-    click.echo(f"\nthe same as JSON: {dry_run.write(found, json_file or wanted.out / 'plan.json')}")
+    found = run.forecast(wanted.plan, wanted.data, wanted.out, chosen, card, wanted.own)
+    click.echo(page.text(found))
+    click.echo(f"\nthe same as JSON: {page.write(found, json_file or wanted.out / 'plan.json')}")
     if not found.fine:
         sys.exit(1)
 

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kitlib.errors import KitError
 from kitlib.forecast import cards
 from kitlib.runtime import environment, gpus, launch, machine
 from kitlib.stages import runner
+from kitlib.stages.dry_run.result import Check
 from kitlib.stages.profiles import Plan
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that a run needs.
-
-    Attributes:
-        name: "disk".
-        said: what there is, or what is wrong and the remedy.
-        fine: False where the run would stop or fail.
-    """
-
-    name: str
-    said: str
-    fine: bool = True
 
 
 def software() -> Check:

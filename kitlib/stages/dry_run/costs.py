@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kitlib.forecast import cards
 from kitlib.forecast.job import Figures
 from kitlib.runtime import gpus, launch
+from kitlib.stages.dry_run.result import StageForecast
 from kitlib.stages.dry_run.work import StageWork
 from kitlib.stages.notebooks import STAGES
 
@@ -15,37 +16,6 @@ from kitlib.stages.notebooks import STAGES
 _FRAMES_OF_JSON = 2 * 0.1
 # Figures, executed notebooks, logs and TensorBoard's files of a stage.
 _PAGES_GB = 0.05
-
-
-@dataclass(frozen=True)
-class StageForecast:
-    """What a stage takes.
-
-    Attributes:
-        stage: "03_train".
-        trained: trainings x iterations x images of a batch; "" where it does not train.
-        predicted: predictions of a frame by a model.
-        hours: of the stage.
-        gpu_gib: of each GPU's memory at its highest, None without one.
-        host_gib: of the host's memory, an upper bound.
-        disk_gb: of what it leaves.
-        images_per_second: trained on by all processes, or predicted where it does not train.
-        limit: what the stage waits for: "GPU", "CPU", or "loading" of images.
-        cores: that preparing the images keeps busy.
-        advice: what to change where it does not fit, or where images come too slowly.
-    """
-
-    stage: str
-    trained: str
-    predicted: int
-    hours: float
-    gpu_gib: float | None
-    host_gib: float
-    disk_gb: float
-    images_per_second: float
-    limit: str
-    cores: float
-    advice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

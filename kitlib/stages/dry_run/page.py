@@ -9,8 +9,7 @@ from pathlib import Path
 
 from kitlib import files
 from kitlib.forecast import cards
-from kitlib.stages.dry_run.costs import StageForecast
-from kitlib.stages.dry_run.run import RunForecast
+from kitlib.stages.dry_run.result import RunForecast, StageForecast
 from kitlib.stages.record import aligned
 
 WIDTH = 98

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kitlib import records
@@ -20,8 +20,8 @@ from kitlib.records import Frame
 from kitlib.runtime import gpus
 from kitlib.stages import parameters
 from kitlib.stages.dry_run import checks, work
-from kitlib.stages.dry_run.checks import Check
-from kitlib.stages.dry_run.costs import Machine, StageForecast
+from kitlib.stages.dry_run.costs import Machine
+from kitlib.stages.dry_run.result import Check, RunForecast
 from kitlib.stages.dry_run.work import StageWork
 from kitlib.stages.notebooks import STAGES
 from kitlib.stages.profiles import Plan
@@ -33,28 +33,6 @@ _SAMPLE = 24
 _FOUND = 2
 # A row of predictions.csv without its mask: id, type, scores.
 _ROW_BYTES = 60
-
-
-@dataclass(frozen=True)
-class RunForecast:
-    """What a whole run takes.
-
-    Attributes:
-        title: profile, devices and data, as sentences.
-        checks: what a run needs of the machine.
-        stages: those that compute.
-        calculated_for: the card that times and GPU memory are calculated for; "": they were measured.
-    """
-
-    title: tuple[str, ...]
-    checks: tuple[Check, ...]
-    stages: tuple[StageForecast, ...]
-    calculated_for: str
-
-    @property
-    def fine(self) -> bool:
-        """Whether nothing stands in the way of the run."""
-        return all(check.fine for check in self.checks) and not any(stage.advice for stage in self.stages)
 
 
 def forecast(

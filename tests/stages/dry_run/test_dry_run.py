@@ -14,8 +14,7 @@ from kitlib import cli, stages
 from kitlib.data import dataset, synthetic
 from kitlib.errors import KitError
 from kitlib.forecast.job import Figures
-from kitlib.stages import dry_run
-from kitlib.stages.dry_run import checks, costs, run, work
+from kitlib.stages.dry_run import checks, costs, page, result, run, work
 from kitlib.stages.notebooks import STAGES
 
 #: A step of one second for what a process trains on, half a second a frame, ten images a core and second.
@@ -190,7 +189,7 @@ def test_a_step_that_fails_is_told_as_a_check(data: Path, tmp_path: Path) -> Non
 
 
 def test_the_page_says_what_is_wrong() -> None:
-    failed = checks.Check("disk", "1 GB free", fine=False)
-    found = run.RunForecast(("profile paper on 8 x A100", "data here"), (failed,), (), "A100")
-    assert "NO  disk  1 GB free" in dry_run.text(found)
+    failed = result.Check("disk", "1 GB free", fine=False)
+    found = result.RunForecast(("profile paper on 8 x A100", "data here"), (failed,), (), "A100")
+    assert "NO  disk  1 GB free" in page.text(found)
     assert not found.fine
