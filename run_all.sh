@@ -33,6 +33,8 @@ Options of the main job:
                    nodes see, see docs/gpu-server.md
   --address HOST:PORT
                    of the Ray cluster (default: the one that was started on this host)
+  --dry-run        tell what the run would take (time, memory, disk, what does not fit) and do nothing; kit plan does
+                   the same, and calculates it for a GPU that is not here
   --track mlflow   keep the run in MLflow as well, which needs: .venv/bin/pip install mlflow-skinny
 
 A finished stage is skipped, an interrupted one goes on where it was.

@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import click
 
 from kitlib.errors import KitError
+
+if TYPE_CHECKING:
+    from kitlib.stages import Plan
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -260,6 +263,10 @@ _settings_options = _with_options(
         help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
     ),
 )
+_stages_options = _with_options(
+    click.option("--from", "first", default="01", help="First stage to run, e.g. 03."),
+    click.option("--to", "last", default="06", help="Last stage to run."),
+)
 _engine_options = _with_options(
     click.option(
         "--engine",
@@ -284,10 +291,65 @@ def _check_nodes(engine: Literal["local", "ray"], address: str, out: Path, data:
         click.echo(f"Ray cluster of {cluster.size()} nodes for jobs")
 
 
+class _Run(NamedTuple):
+    """What a run does: its parameters, data, folder and stages; and whether the data are the user's own."""
+
+    plan: Plan
+    data: Path
+    out: Path
+    first: str
+    last: str
+    own: bool
+
+
+def _run_of(
+    profile: str, data: str, out: str, gpus: int, first: str, last: str, settings: tuple[str, ...]
+) -> _Run:
+    from kitlib.stages import notebooks, profiles, stage_data
+
+    notebooks.check_text(notebooks.ROOT)
+    first, last = notebooks.resolve(first), notebooks.resolve(last)
+    common, own = {"gpus": gpus} if gpus >= 0 else {}, stage_data.is_own(data)
+    # Before synthetic cells are made.
+    plan = profiles.plan(profile, settings, common, own_data=own)
+    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
+    folder = stage_data.locate_data(data)
+    for values in plan.parameters.values():
+        values.update(data=str(folder), out=str(target))
+    return _Run(plan, folder, target, first, last, own)
+
+
+def _dry_run(wanted: _Run, card: str, json_file: Path | None) -> None:
+    from kitlib.stages import runner
+    from kitlib.stages.dry_run import page, run
+
+    chosen = runner.chosen_stages(wanted.first, wanted.last)
+    found = run.forecast(wanted.plan, wanted.data, wanted.out, chosen, card, wanted.own)
+    click.echo(page.text(found))
+    click.echo(f"\nthe same as JSON: {page.write(found, json_file or wanted.out / 'plan.json')}")
+    if not found.fine:
+        sys.exit(1)
+
+
 @kit.command()
 @_settings_options
-@click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
-@click.option("--to", "last", default="06", help="Last stage to run.")
+@_stages_options
+@click.option("--card", default="", help="Calculate for this GPU: V100, T4, RTX3090, A100, L4 or H100.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Left out: plan.json in the run's folder."
+)
+def plan(card: str, json_file: Path | None, **options: Any) -> None:
+    """Tell what a run would take, before it begins: time, memory, disk, and what does not fit.
+
+    It measures two training steps and a prediction of each stage on the device that is here. For a --card,
+    or where a profile made for GPUs finds none, it calculates them.
+    """
+    _dry_run(_run_of(**options), card, json_file)
+
+
+@kit.command()
+@_settings_options
+@_stages_options
 @click.option(
     "--help-parameters",
     metavar="STAGE",
@@ -298,32 +360,24 @@ def _check_nodes(engine: Literal["local", "ray"], address: str, out: Path, data:
 )
 @click.option("--force", is_flag=True, help="Run finished stages again.")
 @click.option("--track", type=click.Choice(["mlflow"]), help="Also keep the run in MLflow.")
+@click.option("--dry-run", is_flag=True, help="Tell what the run would take, as `kit plan`, and do nothing.")
 @_engine_options
 def run(
-    profile: str,
-    data: str,
-    out: str,
-    gpus: int,
-    settings: tuple[str, ...],
-    first: str,
-    last: str,
     force: bool,
     track: str | None,
+    dry_run: bool,
     engine: Literal["local", "ray"],
     address: str,
+    **options: Any,
 ) -> None:
     """Run the notebooks from raw images to a valid submission.csv."""
-    from kitlib.stages import notebooks, profiles, record, runner, stage_data, tracking
+    from kitlib.stages import record, runner, tracking
 
-    notebooks.check_text(notebooks.ROOT)
-    first, last = notebooks.resolve(first), notebooks.resolve(last)
-    common = {"gpus": gpus} if gpus >= 0 else {}
-    # Before synthetic cells are made.
-    plan = profiles.plan(profile, settings, common, own_data=stage_data.is_own(data))
-    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
-    folder = stage_data.locate_data(data)
-    for values in plan.parameters.values():
-        values.update(data=str(folder), out=str(target))
+    wanted = _run_of(**options)
+    if dry_run:
+        _dry_run(wanted, card="", json_file=None)
+        return
+    plan, folder, target, first, last, _ = wanted
     _check_nodes(engine, address, target, folder)
     click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
     with tracking.track(track, target) as after:
@@ -366,15 +420,15 @@ def search(
     With 03.eval_every set, a trial that is worse than the median of earlier ones is stopped. A search that
     was interrupted goes on.
     """
-    from kitlib.stages import notebooks, profiles, stage
+    from kitlib.stages import notebooks, profiles, stage_data
     from kitlib.stages.search import space, study
 
-    own = stage.is_own(data)
+    own = stage_data.is_own(data)
     common = {"gpus": gpus} if gpus >= 0 else {}
     plan = profiles.plan(profile, settings, common, own_data=own)
     varied = space.read(params, plan.search)
     target = notebooks.whole_path(out) if out else notebooks.default_out(f"{plan.profile}-search")
-    base = study.Base(profile, settings, common, stage.locate_data(data), target, own)
+    base = study.Base(profile, settings, common, stage_data.locate_data(data), target, own)
     _check_nodes(engine, address, target, base.data)
     page = study.search(base, varied, trials, storage, click.echo)
     click.echo(f"\nthe page: {page}")

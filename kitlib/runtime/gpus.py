@@ -61,20 +61,23 @@ class Survey:
     driver: str = ""
 
 
-def gpu_count(asked: int = -1, precisions: Mapping[str, str] | None = None) -> int:
+def gpu_count(
+    asked: int = -1, precisions: Mapping[str, str] | None = None, found: Survey | None = None
+) -> int:
     """How many GPUs to use: as many as asked for, or all there are for -1; of a cluster those of one node.
 
     Args:
         asked: a number of GPUs; 0: the CPU; -1: all GPUs, or the CPU where there are none.
         precisions: the mixed precision ("off", "bf16", "fp16") by the name of the parameter that sets it.
+        found: GPUs of another host; None: those of this one.
 
     Raises:
         KitError: more are asked for than there are, or one of them cannot be used: the driver is too old for
             the installed PyTorch, which may also have no kernels for it, or it has no bfloat16.
     """
-    if asked and cluster.is_chosen():
+    if asked and not found and cluster.is_chosen():
         return _usable_on_nodes(_surveys(), asked, precisions or {})
-    return _usable(survey(), asked, precisions or {}) if asked else 0
+    return _usable(found or survey(), asked, precisions or {}) if asked else 0
 
 
 def _usable_on_nodes(found: Mapping[str, Survey], asked: int, precisions: Mapping[str, str]) -> int:

@@ -249,16 +249,24 @@ def _variables(error_file: Path, gpus: int, processes: int, one_host: bool) -> d
 
 def _shared_memory(gpus: int) -> dict[str, str]:
     """The variable that makes NCCL do without shared memory, for several GPUs where there is too little."""
-    if gpus < 2 or not _SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+    said = lacks_shared_memory(gpus)
+    if not said:
         return {}
+    print(said)
+    return {"NCCL_SHM_DISABLE": "1"}
+
+
+def lacks_shared_memory(gpus: int) -> str:
+    """What follows from too little shared memory for some GPUs, and the remedy; "" if there is enough."""
+    if gpus < 2 or not _SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+        return ""
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if free >= NCCL_BYTES:
-        return {}
-    print(
+        return ""
+    return (
         f"{_SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
         "goes through sockets, more slowly; to avoid that, start the container with --shm-size=1g (docker)"
     )
-    return {"NCCL_SHM_DISABLE": "1"}
 
 
 def _follow_to_the_end(

@@ -48,14 +48,23 @@ def run(
         KitError: this machine cannot do what is asked of it, or another run writes into ``out``; nothing was
             done. Or a stage failed; what the stages before it wrote stays.
     """
-    if STAGES.index(first) > STAGES.index(last):
-        raise KitError(f"--from {first} comes after --to {last}; exchange them")
-    chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
-    _check_earlier(plan, out, chosen)
+    chosen = chosen_stages(first, last)
+    check_earlier(plan, out, chosen)
     steps = [step for step in _steps(plan, data, out, STAGES.index(last) + 1, force) if step.stage in chosen]
     check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
         return [_take(step, say, after) for step in steps]
+
+
+def chosen_stages(first: str, last: str) -> tuple[str, ...]:
+    """The stages from ``first`` to ``last``.
+
+    Raises:
+        KitError: they come in the other order.
+    """
+    if STAGES.index(first) > STAGES.index(last):
+        raise KitError(f"--from {first} comes after --to {last}; exchange them")
+    return STAGES[STAGES.index(first) : STAGES.index(last) + 1]
 
 
 @dataclass(frozen=True)
@@ -165,8 +174,12 @@ def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], objec
     return done
 
 
-def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
-    """See that what the chosen stages read of earlier ones is there."""
+def check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
+    """See that what the chosen stages read of earlier ones is there.
+
+    Raises:
+        KitError: it is not.
+    """
     for stage in chosen:
         from_others = stage == "03_train" and plan.parameters[stage].get("weights")
         for earlier in () if from_others else NEEDS.get(stage, ()):
@@ -176,8 +189,13 @@ def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
                 )
 
 
-def check_machine(plan: Plan, stages: Sequence[str]) -> None:
+def check_machine(plan: Plan, stages: Sequence[str], found: gpus.Survey | None = None) -> None:
     """See that the GPUs which the given stages ask for are there and can compute as they are asked to.
+
+    Args:
+        plan: the parameters.
+        stages: which of them run.
+        found: GPUs of another machine; None: those of this one.
 
     Raises:
         KitError: too few GPUs, a driver or a build of PyTorch that cannot use them, no bfloat16, a batch that
@@ -189,7 +207,7 @@ def check_machine(plan: Plan, stages: Sequence[str]) -> None:
     computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
     for stage in computing:
         values = plan.parameters[stage]
-        count = gpus.gpu_count(values["gpus"], _precisions(plan, stage))
+        count = gpus.gpu_count(values["gpus"], _precisions(plan, stage), found)
         if count == 0 and values["gpus"] < 0 and plan.device == "gpu":
             raise KitError(_needs_gpus(plan, computing))
         if values["gpus"] > 0 and "images_per_batch" in values:
