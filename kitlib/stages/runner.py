@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kitlib import files
+from kitlib import config, files
 from kitlib.errors import KitError
-from kitlib.runtime import gpus, lock, machine
+from kitlib.runtime import cluster, gpus, lock, machine
 from kitlib.runtime.progress import for_bars
 from kitlib.stages import notebooks, parameters, record
 from kitlib.stages.notebooks import NEEDS, STAGES, notebook
@@ -116,11 +116,39 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
         base = files.fingerprint(notebooks.fingerprint(path), upstream)
         everything, later, training, resumable = (
             files.fingerprint(base, repr([(name, values[name]) for name in sorted(names)]))
-            for names in parameters.counted(stage, values)
+            for names in counted(stage, values)
         )
         upstream = upstream if stage == STAGES[0] else later  # nothing depends on what 01 finds
         begun = record.Record(everything, False, 0.0, values, training, resumable, plan.profile)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
+
+
+class Counted(NamedTuple):
+    """The parameters that results depend on.
+
+    Attributes:
+        everything: all but those that say where, on what and how fast a stage runs.
+        later: of these, those that the results depend on which later stages read.
+        training: of these, those that the training depends on, so that it may stay where others change.
+        resumable: of these, those that an interrupted training has to have in common with its further part.
+    """
+
+    everything: set[str]
+    later: set[str]
+    training: set[str]
+    resumable: set[str]
+
+
+def counted(stage: str, values: Mapping[str, Any]) -> Counted:
+    """Which parameters the results of a stage depend on; which do follows from ``Affects`` alone."""
+    found = parameters.read(stage, values)
+    everything = set(values) - config.affecting(found, "place", "speed")
+    later = everything - config.affecting(found, "report")
+    training = later - config.affecting(found, "after")
+    # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
+    after = config.affecting(found, "after", always=True)
+    resumable = later - after - config.affecting(found, "evaluation", "length")
+    return Counted(everything, later, training, resumable)
 
 
 def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], object]) -> Row:
@@ -171,8 +199,11 @@ def check_machine(plan: Plan, stages: Sequence[str], found: gpus.Survey | None =
 
     Raises:
         KitError: too few GPUs, a driver or a build of PyTorch that cannot use them, no bfloat16, a batch that
-            they cannot share evenly, or none at all for a profile that is made for GPUs.
+            they cannot share evenly, or none at all for a profile that is made for GPUs. Or a limit of time
+            on a cluster.
     """
+    if cluster.is_chosen() and "06_submit" in stages and plan.parameters["06_submit"]["hours"]:
+        raise KitError("06.hours is kept on one machine alone; set it to 0, or leave out --engine ray")
     computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
     for stage in computing:
         values = plan.parameters[stage]

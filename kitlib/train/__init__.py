@@ -6,7 +6,7 @@ import torch.
 
 from kitlib.train.config import OptimConfig, TrainConfig, TrainingSettings
 from kitlib.train.events import curves
-from kitlib.train.job import Result, run
+from kitlib.train.job import Result, run, run_all
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
@@ -19,4 +19,5 @@ __all__ = [
     "TrainingSettings",
     "curves",
     "run",
+    "run_all",
 ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from kitlib import config as configs
+from kitlib import config as configurations
 from kitlib import files
-from kitlib.runtime import launch
+from kitlib.runtime import engine
 from kitlib.runtime.gpus import gpu_count
-from kitlib.runtime.progress import Bar
+from kitlib.runtime.progress import Bar, Row
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
@@ -49,8 +50,8 @@ def run(
     gpus: int = 0,
     *,
     processes: int | None = None,
-    torchrun: Sequence[str] = (),
     force: bool = False,
+    on_row: Callable[[Row], None] | None = None,
 ) -> Result:
     """Train, going on from ``config.out``'s checkpoint where the configuration and the data are the same.
 
@@ -58,32 +59,68 @@ def run(
         config: the whole training.
         gpus: one process each; 0 trains on the CPU, -1 on as many as there are and share a batch evenly.
         processes: as many processes on the CPU, for trials; see ``kitlib.runtime.launch.launch``.
-        torchrun: options for several hosts, as there.
         force: throw away what an earlier training left in the folder.
+        on_row: is called with each row of its metrics; what it raises stops the training.
 
     Raises:
         KitError: what stopped the training, and what to do.
     """
-    out = files.make_folder(config.out)
+    return run_all([config], gpus, processes=processes, force=force, on_row=on_row)[0]
+
+
+def run_all(
+    configs: Sequence[TrainConfig],
+    gpus: int = 0,
+    *,
+    processes: int | None = None,
+    force: bool = False,
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Result]:
+    """Train several times, as ``run`` does: one after the other here, side by side on a cluster.
+
+    Args:
+        configs: trainings with folders of their own, and the same number of images a batch.
+        gpus: of each training, as for ``run``.
+        processes: likewise.
+        force: likewise.
+        on_row: is called with each row of the first training.
+
+    Raises:
+        KitError: what stopped one of the trainings, and what to do; the others are stopped, too.
+    """
+    folders = [files.make_folder(config.out) for config in configs]
     if force:
-        clear(out)
-    present = gpu_count(gpus, {"amp": config.amp})
-    gpus = config.most_processes(present) if gpus < 0 else present
+        for out in folders:
+            clear(out)
+    first = configs[0]
+    present = gpu_count(gpus, {"amp": first.amp})
+    gpus = first.most_processes(present) if gpus < 0 else present
     if gpus < present:
-        print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")
-    job = configs.save(config, out / JOB)
-    with Bar(config.max_iter, out.name) as bar:
-        launch.launch(
-            "kitlib.train",
-            [str(job)],
-            out,
-            gpus=gpus,
-            processes=processes,
-            progress=events.METRICS,
-            on_row=bar,
-            torchrun=torchrun,
+        print(f"{gpus} of {present} GPUs: they share {first.images_per_batch} images a batch")
+    with Bar(sum(config.max_iter for config in configs), ", ".join(out.name for out in folders)) as bar:
+        reached: dict[Path, int] = {}
+
+        def show(out: Path, row: Row) -> None:
+            reached[out] = row.get(bar.key, reached.get(out, 0))
+            bar({**row, bar.key: sum(reached.values())})
+            if on_row is not None and out == folders[0]:
+                on_row(row)
+
+        engine.run(
+            [
+                engine.Job(
+                    "kitlib.train",
+                    (str(configurations.save(config, out / JOB)),),
+                    out,
+                    events.METRICS,
+                    partial(show, out),
+                )
+                for config, out in zip(configs, folders, strict=True)
+            ],
+            gpus,
+            processes,
         )
-    return _result(out)
+    return [_result(out) for out in folders]
 
 
 def _result(out: Path | str) -> Result:

@@ -4,11 +4,9 @@ import itertools
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,26 +175,25 @@ def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
     assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(kept)
 
 
-def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monkeypatch):
-    """As README says: torchrun's variables tell the first host, the other one runs the job that it wrote.
+# Starts what follows it once on each of two hosts, both of which are this one.
+STARTER = """
+import subprocess, sys
+started = [subprocess.Popen(sys.argv[1:]) for _ in range(2)]
+sys.exit(max(process.wait() for process in started))
+"""
 
-    Of the one frame to evaluate on the second process has none, and both go on.
-    """
+
+def test_hosts_are_joined_by_torchruns_variables_and_a_starter(make_config, tmp_path, monkeypatch):
+    """As a job of SLURM does. Of the one frame to evaluate on the second process has none, both go on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = make_config(max_iter=2, eval_every=1)
-    there = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    for name, value in zip(there[::2], there[1::2], strict=True):
-        monkeypatch.setenv("PET_" + name.strip("-").replace("-", "_").upper(), value)
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
-    with ThreadPoolExecutor(1) as first:
-        result = first.submit(train.run, config)
-        while not (tmp_path / "out" / job.JOB).exists():
-            time.sleep(0.1)
-        command = [sys.executable, "-m", "torch.distributed.run", *there, "-m", "kitlib.train"]
-        subprocess.run([*command, tmp_path / "out" / job.JOB], env=alone, check=True, timeout=200)
-        assert result.result(60).iteration == 2
+    (tmp_path / "starter.py").write_text(STARTER)
+    hosts = {"NNODES": "2", "RDZV_BACKEND": "c10d", "RDZV_ENDPOINT": f"127.0.0.1:{port}"}
+    for name, value in hosts.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    monkeypatch.setenv("KIT_ON_EACH_HOST", f"{sys.executable} '{tmp_path / 'starter.py'}'")
+    assert train.run(make_config(max_iter=2, eval_every=1)).iteration == 2
     assert len(column(tmp_path / "out", "map")) == 2
     state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
     assert len(state["training"]["random"]) == 2
