@@ -298,3 +298,9 @@ def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> No
                 raise KitError(f"{where}.{former} is now {_RENAMED[former]}")
         if isinstance(value, Mapping):
             _refuse_renamed(where, value, f"{name}.")
+
+
+def training_settings(given: Any) -> dict[str, Any]:
+    """The parameters of a stage that are settings of its training, by name."""
+    names = config.fields(ValidatedSettings)
+    return {name: getattr(given, name) for name in names if hasattr(given, name)}

@@ -23,7 +23,7 @@ from kitlib.stages.parameters import Training
 from kitlib.stages.report import spared, summary
 from kitlib.stages.report.finished import Finished, finished
 from kitlib.stages.stage_data import StageData, locate_data
-from kitlib.train.config import TrainConfig, ValidatedSettings
+from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
@@ -84,11 +84,8 @@ class Stage(StageData):
             categories: the classes in the model's order.
             fields: further fields of ``TrainConfig``; they win over the parameters.
         """
-        settings = {
-            name: getattr(given, name) for name in configs.fields(ValidatedSettings) if hasattr(given, name)
-        }
         own = {"out": str(self.folder), "train": "", "categories": tuple(categories)}
-        return TrainConfig(**{**settings, **own, **fields})
+        return TrainConfig(**{**parameters.training_settings(given), **own, **fields})
 
     def fit(self, given: Training, frames: Sequence[Frame]) -> Training:
         """The parameters of 03 with what the user's own images decide in their place, which is printed.

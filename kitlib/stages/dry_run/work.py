@@ -58,7 +58,7 @@ def of_stages(
     if deciding and first.from_data:
         starts = first.weights or livecell
         first, _ = fitting.fitted(first, proposals.propose(deciding), from_random=not starts)
-        again = replace(again, augment=fitting.as_before(again.augment, first.augment))
+        again = replace(again, augment=fitting.as_before(again.augment, first.augment, again.from_data))
     trained, retrained = _trained(first, data.categories), _retrained(first, again, data.categories)
     folds = first.folds if first.fold < 0 else 1
     held_out = -(-len(data.labelled) // first.folds)
