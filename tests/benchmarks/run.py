@@ -35,14 +35,14 @@ def main(names: Sequence[str] = (), output: Path = OUTPUT, keep: bool = False) -
     print(COLUMNS.format("name", "ours", "peer", "unit", "ratio", "bar", "met", "work"))
     for name in select(names):
         try:
-            own: list[Row] = []
+            before = len(rows)
             for row in importlib.import_module(f"bench_{name}").rows():
-                own.append(row)
+                rows.append(row)
                 print(line(row), flush=True)
-            rows += own
             if keep:
                 write_json(
-                    table.RESULTS / f"{name}.json", {"machine": machine(), "rows": [r.as_dict() for r in own]}
+                    table.RESULTS / f"{name}.json",
+                    {"machine": machine(), "rows": [r.as_dict() for r in rows[before:]]},
                 )
         except Skip as reason:
             print(f"{name}: skipped: {reason}")

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -160,9 +161,13 @@ def test_a_training_goes_on_from_its_checkpoint_when_its_node_is_lost(
         # It must not come to its end in the time that Ray takes to end a node.
         training = process_of(config.out)
         os.kill(training, signal.SIGSTOP)
+        launcher = psutil.Process(training).parent()
         (busy.out / "go").touch()
         nodes.remove_node(nodes.list_all_nodes()[1], allow_graceful=False)
-        os.kill(training, signal.SIGKILL)
+        # While it lives, it would report the killed training, and not the node's loss.
+        wait_for(lambda: not launcher.is_running() or launcher.status() == psutil.STATUS_ZOMBIE)
+        with suppress(ProcessLookupError):
+            os.kill(training, signal.SIGKILL)
 
     with ThreadPoolExecutor() as pool:
         head = pool.submit(engine.run, [busy])
