@@ -40,10 +40,8 @@ def main(names: Sequence[str] = (), output: Path = OUTPUT, keep: bool = False) -
                 rows.append(row)
                 print(line(row), flush=True)
             if keep:
-                write_json(
-                    table.RESULTS / f"{name}.json",
-                    {"machine": machine(), "rows": [r.as_dict() for r in rows[before:]]},
-                )
+                kept = [row.as_dict() for row in rows[before:]]
+                write_json(table.RESULTS / f"{name}.json", {"machine": machine(), "rows": kept})
         except Skip as reason:
             print(f"{name}: skipped: {reason}")
         except Exception:  # one broken benchmark does not take the figures of the others with it
