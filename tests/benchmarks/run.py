@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import table
+import torch
 from harness import HERE, Row, Skip
 
 from kitlib.errors import KitError, unknown
@@ -37,6 +38,7 @@ def main(names: Sequence[str] = (), output: Path = OUTPUT, keep: bool = False) -
     for name in select(names):
         try:
             before = len(rows)
+            torch.set_num_threads(len(os.sched_getaffinity(0)))  # a benchmark may have lowered it
             for row in importlib.import_module(f"bench_{name}").rows():
                 rows.append(row)
                 print(line(row), flush=True)
