@@ -1,8 +1,8 @@
 """Frames from image to run lengths: the kit beside detectron2's predictor and torchvision's Mask R-CNN.
 
-The weights are random, so that nothing has to be downloaded or trained: all classes score nearly the same, and
-each model finds as many instances as it may. A bias of the mask predictors makes masks fill their boxes, which
-are as small as the anchors; noise in the masks would cost the kit more than masks of cells do.
+The weights are random, so that nothing has to be downloaded or trained: all classes score nearly the same,
+and each model finds as many instances as it may. A bias of the mask predictors makes masks fill their boxes,
+which are as small as the anchors: masks of noise would have more runs than masks of cells.
 """
 
 from __future__ import annotations
@@ -105,20 +105,15 @@ def encode(masks: torch.Tensor) -> int:
 
 def rows() -> Iterator[Row]:
     """The rows of this module."""
-    size = f"{SIZE[0]} x {SIZE[1]}, {CELLS} random instances"
+    size = f"{SIZE[0]} x {SIZE[1]}, {CELLS} instances, random weights"
     tiny, r50 = network("tiny"), network("r50")
-    work = f"tiny, {size}; detectron2's DefaultPredictor with the same weights, then pycocotools"
-    yield race_row(work, by_the_kit(tiny), by_detectron2(tiny))
-    work = f"r50, {size}; detectron2's DefaultPredictor with the same weights, then pycocotools"
-    yield race_row(work, by_the_kit(r50), by_detectron2(r50))
-    work = (
-        f"r50 with three box heads, {size}; torchvision's maskrcnn_resnet50_fpn, which has one box head, "
-        f"with the same anchors and {PROPOSALS} proposals, scores from 0.05, then pycocotools"
-    )
-    yield race_row(work, by_the_kit(r50), by_torchvision(torchvisions()))
+    peer = "detectron2's DefaultPredictor with the same weights, then pycocotools"
+    yield _race(f"tiny, {size}; {peer}", by_the_kit(tiny), by_detectron2(tiny))
+    peer = "torchvision's maskrcnn_resnet50_fpn, not the same work: one box head, then pycocotools"
+    yield _race(f"r50, three box heads, {size}; {peer}", by_the_kit(r50), by_torchvision(torchvisions()))
 
 
-def race_row(work: str, ours: Callable[[], int], peer: Callable[[], int]) -> Row:
+def _race(work: str, ours: Callable[[], int], peer: Callable[[], int]) -> Row:
     """Frames a second of both, which have to find about the same number of instances."""
     found = ours(), peer()
     if min(found) < 0.9 * CELLS:

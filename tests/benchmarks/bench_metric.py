@@ -86,4 +86,4 @@ def rows():
     yield Row("score", work, ours, bar=3)
     peer = reading + scoring * len(images) / len(images[::SAMPLE])
     work += f"; peer: label maps and histogram2d of every {SAMPLE}th image, times {SAMPLE}, no process start"
-    yield Row("score", work, ours, peer, bar=10)
+    yield Row("score beside label maps", work, ours, peer, bar=10)

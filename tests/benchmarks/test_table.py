@@ -5,7 +5,7 @@ import json
 import table
 from harness import Row
 
-MACHINE = {"cores": 2, "cpu": "some CPU", "python": "3.11.7", "torch": "2.14.1"}
+MACHINE = {"cores": 2, "cpu": "some CPU", "python": "3.11.7", "torch": "2.14.1", "load": 0.4}
 
 
 def test_a_row_says_what_its_figures_are(tmp_path):
@@ -23,7 +23,7 @@ def test_a_row_says_what_its_figures_are(tmp_path):
         "| memory | 3 cells | 1,200 MiB | another: 620 MiB | 0.5 |",
         "| start | one run | 2 s |  |  |",
         "",
-        "On 2 cores of some CPU, Python 3.11.7, torch 2.14.1: iou.",
+        "On 2 cores of some CPU, Python 3.11.7, torch 2.14.1: iou (load 0.4).",
     ]
 
 
