@@ -281,7 +281,7 @@ def _failure(module: str, status: int, error_file: Path, log: Path, log_start: i
         # A child that finds the disk full cannot write the error file either.
         if shutil.disk_usage(log.parent).free < _LOG_BYTES:
             return files.cannot_write(log, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        found = {"kind": "", "error": _killed("it", status) if status < 0 else f"exit status {status}"}
+        found = {"kind": "", "error": killed("it", status) if status < 0 else f"exit status {status}"}
         if out_of_memory(_tail(log, log_start)):
             found["error"] = "there is not enough memory; close other programs or use a larger machine"
     if found["kind"] == "KitError":
@@ -331,11 +331,12 @@ def _agent(parent: int, arguments: list[str]) -> None:
         for rank, failure in error.failures.items():
             # torchrun ends the processes that did not fail with SIGTERM.
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
-                _report("killed", _killed(f"process {rank}", failure.exitcode))
+                _report("killed", killed(f"process {rank}", failure.exitcode))
         sys.exit(1)
 
 
-def _killed(who: str, exitcode: int) -> str:
+def killed(who: str, exitcode: int) -> str:
+    """What to tell of a process with a negative exit code."""
     name = signal.Signals(-exitcode).name
     hint = (
         " (often the host ran out of memory: try fewer workers or images_per_batch)"
