@@ -182,23 +182,41 @@ class _Group:
         self._true = (true_cells.y[inside] - top) * self._size[1] + true_cells.x[inside] - left
         owners, self._owner = np.unique(true_cells.owner[inside], return_inverse=True)
         self._true_areas = true_cells.areas[owners]
-        self._resolved: dict[tuple[bytes, float, float, str], Disjoint] = {}
+        self._chosen: dict[tuple[bytes, float], NDArray[np.int64]] = {}
+        self._disjoint: dict[bytes, Disjoint] = {}
+        self._clipped: dict[tuple[bytes, float, str], Disjoint] = {}
 
     def resolve(self, order: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
         """As ``Masks.resolve``, for members of this group; in any order."""
-        key = order.tobytes(), config.mask_nms, config.max_clipped, config.split
-        if key not in self._resolved:
-            self._resolved[key] = self._resolve(order, config)
-        return self._resolved[key]
+        chosen = self._suppressed(order, config.mask_nms)
+        members = chosen.tobytes()
+        if members in self._disjoint:
+            return self._disjoint[members]
+        key = members, config.max_clipped, config.split
+        if key not in self._clipped:
+            painted = self._paint(chosen, config)
+            if painted.areas.sum() == sum(len(self._pixels[i]) for i in chosen.tolist()):
+                # How masks are clipped makes no difference where none is.
+                self._disjoint[members] = painted
+            self._clipped[key] = painted
+        return self._clipped[key]
 
-    def _resolve(self, order: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
-        local = np.searchsorted(self._members, order)
-        if config.mask_nms < 1:
-            local = local[overlap.suppress(self._iou[np.ix_(local, local)], config.mask_nms)]
-        pixels = [self._pixels[i] for i in local.tolist()]
+    def _suppressed(self, order: NDArray[np.int64], highest: float) -> NDArray[np.int64]:
+        """The places among the members of those that non-maximum suppression leaves, best first."""
+        key = order.tobytes(), highest
+        if key not in self._chosen:
+            places = np.searchsorted(self._members, order)
+            if highest < 1:
+                places = places[overlap.suppress(self._iou[np.ix_(places, places)], highest)]
+            self._chosen[key] = places
+        return self._chosen[key]
+
+    def _paint(self, chosen: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
+        pixels = [self._pixels[i] for i in chosen.tolist()]
         painted = overlap.paint(pixels, *self._size, config.max_clipped, config.split)
         areas = np.array([len(p) for p in painted.pixels], np.int64)
-        return Disjoint(self._members[local[painted.index]], areas, self._best_iou(painted.labels, areas))
+        index = self._members[chosen[painted.index]]
+        return Disjoint(index, areas, self._best_iou(painted.labels, areas))
 
     def _best_iou(self, labels: NDArray[np.int32], areas: NDArray[np.int64]) -> NDArray[np.float64]:
         """The best IoU with any true cell of each instance of a flat label map, (K,)."""
