@@ -104,22 +104,19 @@ class Worker:
 
 
 @contextmanager
-def crew(make: Callable[..., object], shares: Sequence[tuple[Any, ...]]) -> Iterator[list[Caller]]:
-    """An object for each share of some work, each in a worker; a single one is made in this process.
+def started(make: Callable[..., object], shares: Sequence[tuple[Any, ...]]) -> Iterator[list[Worker]]:
+    """A worker for each share of some work; they end with the block, whatever they are doing.
 
     Args:
         make: as for ``Worker``.
         shares: the arguments of each.
     """
-    if len(shares) == 1:
-        yield [Here(make, *shares[0])]
-        return
     with ExitStack() as stack:
-        started = []
+        found = []
         for share in shares:
-            started.append(Worker(make, *share))
-            stack.callback(started[-1].close)
-        yield list(started)
+            found.append(Worker(make, *share))
+            stack.callback(found[-1].close)
+        yield found
 
 
 def call_each(callers: Sequence[Caller], method: str, args: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -181,7 +181,10 @@ def shared(pairs: Sequence[Pair]) -> Iterator[Shares]:
     parts: list[list[Pair]] = [[] for _ in range(count)]
     for pair, (process, _) in zip(pairs, share_of, strict=True):
         parts[process].append(pair)
-    with workers.crew(Share, [(part,) for part in parts]) as callers:
+    if count == 1:
+        yield Shares(pairs, [workers.Here(Share, pairs)], share_of)
+        return
+    with workers.started(Share, [(part,) for part in parts]) as callers:
         yield Shares(pairs, callers, share_of)
 
 
