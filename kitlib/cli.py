@@ -237,6 +237,11 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     type=click.IntRange(min=-1),
     help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
 )
+@click.option(
+    "--folds-at-once",
+    type=click.IntRange(min=1),
+    help="Trainings of folds side by side, on an equal share of the GPUs each; left out: as the profile says.",
+)
 @click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
 @click.option("--to", "last", default="06", help="Last stage to run.")
 @click.option(
@@ -261,6 +266,7 @@ def run(
     data: str,
     out: str,
     gpus: int,
+    folds_at_once: int | None,
     first: str,
     last: str,
     settings: tuple[str, ...],
@@ -274,6 +280,7 @@ def run(
     notebooks.check_text(notebooks.ROOT)
     first, last = stages.resolve(first), stages.resolve(last)
     common = {"gpus": gpus} if gpus >= 0 else {}
+    common |= {"folds_at_once": folds_at_once} if folds_at_once else {}
     # Before synthetic cells are made.
     plan = stages.plan(profile, settings, common, own_data=stage.is_own(data))
     target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)

@@ -2,7 +2,7 @@
 
 A worker is started as ``python -m kitlib.runtime.workers``, so that it needs no ``fork`` and never imports
 the caller's main module, and is spoken to through its standard input and output. It ends when its caller
-closes it, is interrupted or dies: its input ends then.
+closes it, is interrupted or dies.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Worker:
     def __init__(self, make: Callable[..., object], *args: Any, threads: int = 1):
         one_each = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=launch.with_kit({**launch.environment(), **one_each}),
@@ -161,6 +161,7 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
+    launch.end_with_parent(int(sys.argv[1]))
     # What a library prints must not get between the answers.
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)

@@ -162,7 +162,8 @@ def check_machine(plan: Plan, stages: Sequence[str]) -> None:
             raise KitError(_needs_gpus(plan, computing))
         if values["gpus"] > 0 and "images_per_batch" in values:
             try:
-                parameters.read(stage, values).images_per_process(values["gpus"])
+                at_once = min(values.get("folds_at_once", 1), values["gpus"])
+                parameters.read(stage, values).images_per_process(values["gpus"] // at_once)
             except KitError as error:
                 raise KitError(f"{stage}: {error}") from None
 

@@ -1,6 +1,6 @@
 """Training: configuration, schedules, the trainer and its processes.
 
-``run`` is what the notebooks call; the processes that it starts are ``python -m kitlib.train``. They alone
+``run`` and ``run_each`` are what the notebooks call; the processes that these start are ``python -m kitlib.train``. They alone
 import torch.
 """
 
@@ -9,6 +9,7 @@ from kitlib.train.events import curves
 from kitlib.train.job import Result, run
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
+from kitlib.train.side_by_side import run_each
 
 __all__ = [
     "OptimConfig",
@@ -19,4 +20,5 @@ __all__ = [
     "TrainingSettings",
     "curves",
     "run",
+    "run_each",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from kitlib import config as configs
 from kitlib import files
 from kitlib.runtime import launch
 from kitlib.runtime.gpus import gpu_count
-from kitlib.runtime.progress import Bar
+from kitlib.runtime.progress import Bar, Row
 from kitlib.train import events
 from kitlib.train.config import TrainConfig
 
@@ -71,18 +71,39 @@ def run(
     gpus = config.most_processes(present) if gpus < 0 else present
     if gpus < present:
         print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")
-    job = configs.save(config, out / JOB)
     with Bar(config.max_iter, out.name) as bar:
-        launch.launch(
-            "kitlib.train",
-            [str(job)],
-            out,
-            gpus=gpus,
-            processes=processes,
-            progress=events.METRICS,
-            on_row=bar,
-            torchrun=torchrun,
-        )
+        return start(config, gpus, bar, processes=processes, torchrun=torchrun)
+
+
+def start(
+    config: TrainConfig,
+    gpus: int,
+    on_row: Callable[[Row], None],
+    *,
+    processes: int | None = None,
+    torchrun: Sequence[str] | None = (),
+    place: launch.Place | None = None,
+) -> Result:
+    """``run`` without a bar of its own.
+
+    Args:
+        config: the whole training.
+        gpus: one process each; 0 trains on the CPU.
+        on_row: called with each row of metrics.
+        processes, torchrun, place: as for ``kitlib.runtime.launch.launch``.
+    """
+    out = files.make_folder(config.out)
+    launch.launch(
+        "kitlib.train",
+        [str(configs.save(config, out / JOB))],
+        out,
+        gpus=gpus,
+        processes=processes,
+        progress=events.METRICS,
+        on_row=on_row,
+        torchrun=torchrun,
+        place=place,
+    )
     return _result(out)
 
 

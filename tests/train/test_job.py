@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from kitlib import config as configs
 from kitlib import files, train
 from kitlib.errors import KitError
 from kitlib.runtime import launch
-from kitlib.train import events, job, resume
+from kitlib.train import events, job, resume, side_by_side
 from kitlib.train.build import build
 from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
@@ -149,21 +150,58 @@ def test_a_process_whose_model_gives_up_stops_no_other(toys):
     assert [loss is None for loss in found] == [number == 5 for number in range(1, 13)]
 
 
-def test_a_training_from_end_to_end_and_again(make_config, alone, tmp_path):
+def test_two_trainings_side_by_side_end_as_alone_and_again(make_config, alone, tmp_path):
     config = make_config(max_iter=3, eval_every=2)
-    result = train.run(config)
-    assert result.iteration == 3
-    assert 0 <= result.map <= 1
-    for path in (result.best, result.last, result.metrics, result.curves, result.log):
-        assert path.is_file(), path
+    other = replace(config, out=str(tmp_path / "other"), seed=1)
+    results = train.run_each({"first": config, "other": other}, at_once=2)
+    assert list(results) == ["first", "other"]
+    for result in results.values():
+        assert result.iteration == 3
+        assert 0 <= result.map <= 1
+        for path in (result.best, result.last, result.metrics, result.curves, result.log):
+            assert path.is_file(), path
     assert column(tmp_path / "out", "iteration")[-1] == 3
     assert {"map", "map/bright", "eval_seconds"} <= set(events.read(tmp_path / "out")[-1])
     row = next(r for r in events.read(tmp_path / "out") if "total_loss" in r)
     assert {"loss_mask_stage0", "loss_mask_stage2", "lr", "images_per_s", "data_seconds", "host_gib"} <= set(
         row
     )
+    build(replace(config, out=str(tmp_path / "alone")), alone).run()
+    assert column(tmp_path / "out", "total_loss") == pytest.approx(column(tmp_path / "alone", "total_loss"))
+    assert column(tmp_path / "out", "total_loss") != column(tmp_path / "other", "total_loss")
     with pytest.raises(KitError, match=r"images_per_batch: 2 -> 4"):
         build(make_config(max_iter=3, eval_every=2, images_per_batch=4), alone).run()
+
+
+def test_a_training_that_fails_stops_those_beside_it(make_config, tmp_path, monkeypatch):
+    config = make_config()
+    folds = {number: replace(config, out=str(tmp_path / str(number))) for number in range(3)}
+
+    def start(config, gpus, on_row, *, place, **_):
+        on_row({"iteration": 1})
+        if config.out.endswith("1"):
+            raise KitError("the loss is not finite; lower max_lr")
+        assert place.stop.wait(20)
+        raise KitError("stopped, as another one was")
+
+    monkeypatch.setattr(side_by_side.job, "start", start)
+    with pytest.raises(KitError, match="the loss is not finite"):
+        train.run_each(folds, at_once=2)
+
+
+def test_each_training_sees_gpus_of_its_own(make_config, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(side_by_side, "gpu_count", lambda *_: 4)
+    monkeypatch.setattr(
+        side_by_side.job, "start", lambda c, gpus, *_, place, **__: seen.append((gpus, place.visible(gpus)))
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    folds = {n: make_config(out=str(tmp_path / str(n)), images_per_batch=4) for n in range(2)}
+    train.run_each(folds, gpus=4, at_once=2)
+    assert sorted(seen) == [(2, "4,5"), (2, "6,7")]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    train.run_each(folds, gpus=-1, at_once=2)
+    assert sorted(seen[2:]) == [(2, "0,1"), (2, "2,3")]
 
 
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
