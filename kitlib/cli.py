@@ -240,7 +240,7 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
 @click.option(
     "--folds-at-once",
     type=click.IntRange(min=1),
-    help="Trainings of folds side by side, on an equal share of the GPUs each; left out: as the profile says.",
+    help="Trainings of folds side by side, on a share of the GPUs each; left out: as the profile says.",
 )
 @click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
 @click.option("--to", "last", default="06", help="Last stage to run.")

@@ -115,7 +115,7 @@ def rescore(
 
 
 class Samples(NamedTuple):
-    """Instances to learn from: ``features`` (N, 15), and ``targets`` (N,), the best IoU with any true cell."""
+    """Instances to learn from: ``features`` (N, 15) and ``targets`` (N,), the best IoU with any true cell."""
 
     features: NDArray[np.float64]
     targets: NDArray[np.float64]

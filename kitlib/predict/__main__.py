@@ -21,7 +21,7 @@ from kitlib.runtime import launch
 
 
 def main() -> None:
-    """Predict this process's share of the frames that are not done yet; the parts go beside the job's file."""
+    """Predict this process's share of the frames that are left; the parts go beside the job's file."""
     path = Path(sys.argv[1])
     job = config.load(PredictJob, path)
     frames = records.read_frames(job.frames)

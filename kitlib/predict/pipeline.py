@@ -262,8 +262,8 @@ def _predict(
     predictor = predictors[plan.without]
     seen = _see(images, predictor, finishers.here)
     seconds = budget.elapsed() / len(group)
-    for numbered, image, what in seen:
-        finishers.submit(Task(numbered, what, seconds, plan.without), image, predictor)
+    for numbered, pixels, what in seen:
+        finishers.submit(Task(numbered, what, seconds, plan.without), pixels, predictor)
     # What was waited for in a full queue counts as well: so fast frames are done in the end.
     budget.done(plan)
 

@@ -135,9 +135,7 @@ class Predictor:
         torch.cuda.empty_cache()
         return None
 
-    def _detect(
-        self, images: Sequence[Image], looks: Sequence[View], config: PredictConfig
-    ) -> list[Seen]:
+    def _detect(self, images: Sequence[Image], looks: Sequence[View], config: PredictConfig) -> list[Seen]:
         """What every model detects in every view of each image."""
         found: list[list[Detections]] = [[] for _ in images]
         limited = [False] * len(images)

@@ -57,6 +57,9 @@ class Worker:
             # An interrupt of the terminal is the caller's to handle.
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         self._starting = True
         self._send(make, args)
 
@@ -77,7 +80,7 @@ class Worker:
         """End the worker, whatever it is doing."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._requests, self._answers):
             # What is left in the buffer has no reader any more.
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -85,12 +88,12 @@ class Worker:
     def _send(self, what: Any, args: tuple[Any, ...]) -> None:
         # Where the worker has died, its answer tells.
         with contextlib.suppress(BrokenPipeError, ValueError):
-            pickle.dump((what, args), self._process.stdin, pickle.HIGHEST_PROTOCOL)
-            self._process.stdin.flush()
+            pickle.dump((what, args), self._requests, pickle.HIGHEST_PROTOCOL)
+            self._requests.flush()
 
     def _receive(self) -> Any:
         try:
-            failed, value = pickle.load(self._process.stdout)
+            failed, value = pickle.load(self._answers)
         except (EOFError, pickle.UnpicklingError, ValueError) as error:
             raise launch.Died(self._why()) from error
         if failed:

@@ -1,7 +1,7 @@
 """Training: configuration, schedules, the trainer and its processes.
 
-``run`` and ``run_each`` are what the notebooks call; the processes that these start are ``python -m kitlib.train``. They alone
-import torch.
+``run`` and ``run_each`` are what the notebooks call; the processes that these start are
+``python -m kitlib.train``. They alone import torch.
 """
 
 from kitlib.train.config import OptimConfig, TrainConfig, TrainingSettings

@@ -33,7 +33,7 @@ def run_each(configs: Mapping[Key, TrainConfig], gpus: int = 0, at_once: int = 1
             they are started again.
         Interrupted: the user interrupted them; none of their processes is left.
     """
-    present = gpu_count(gpus, {"amp": config.amp for config in configs.values()})
+    present = gpu_count(gpus, {"amp": next(iter(configs.values())).amp} if configs else {})
     at_once = min(at_once, len(configs), present or at_once)
     if at_once <= 1:
         return {key: job.run(config, gpus) for key, config in configs.items()}

@@ -63,7 +63,7 @@ def test_each_keeps_its_state_and_errors_leave_it_alive() -> None:
         assert workers[0].call("add", 1)[0] == 2
         pids = [pid for _, pid in first]
         os.kill(pids[1], signal.SIGKILL)
-        with pytest.raises(launch.Died, match="a worker process was killed by SIGKILL.*run the same again"):
+        with pytest.raises(launch.Died, match=r"a worker process was killed by SIGKILL.*run the same again"):
             workers[1].call("add", 1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 

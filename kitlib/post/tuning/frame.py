@@ -70,9 +70,9 @@ class FrameScorer:
         masks = self.masks.cleaned(config)
         order = self._order(masks, level)
         fits = thresholds.fit_area(masks.areas[order], config)
-        index, areas, best_iou = self._resolve(masks, order[fits], config)
+        members, areas, best_iou = self._resolve(masks, order[fits], config)
         large = areas >= config.min_area
-        scores, best_iou = self._scores[level][index[large]], best_iou[large]
+        scores, best_iou = self._scores[level][members[large]], best_iou[large]
         matched = np.zeros((len(scores) + 1, len(metric.THRESHOLDS)), np.int64)
         np.cumsum(best_iou[:, None] > metric.THRESHOLDS, axis=0, out=matched[1:])
         number = np.arange(len(matched))[:, None]

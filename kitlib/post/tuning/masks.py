@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Disjoint(NamedTuple):
     """Masks that are left without overlap, (K,) each: which ones, their areas then, and their best IoU with
     any true cell."""
 
-    index: NDArray[np.int64]
+    members: NDArray[np.int64]
     areas: NDArray[np.int64]
     best_iou: NDArray[np.float64]
 
@@ -97,7 +97,7 @@ class Masks:
     masks.
     """
 
-    def __init__(self, cells: tuple[Cell, ...], true_cells: _TrueCells) -> None:
+    def __init__(self, cells: Sequence[Cell], true_cells: _TrueCells) -> None:
         self._masks = [c.mask for c in cells]
         self._true_cells = true_cells
         self.areas = rle.areas(self._masks)
@@ -147,11 +147,15 @@ class Masks:
             self._groups[g].resolve(grouped[a:b], config)
             for g, a, b in zip(used.tolist(), begins[used].tolist(), ends[used].tolist(), strict=True)
         ]
-        joined = Disjoint(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        joined = Disjoint(
+            np.concatenate([part.members for part in found]),
+            np.concatenate([part.areas for part in found]),
+            np.concatenate([part.best_iou for part in found]),
+        )
         place = np.empty(len(self.areas), np.int64)
         place[order] = np.arange(len(order))
-        best_first = np.argsort(place[joined.index])
-        return Disjoint(*(part[best_first] for part in joined))
+        best_first = np.argsort(place[joined.members])
+        return Disjoint(joined.members[best_first], joined.areas[best_first], joined.best_iou[best_first])
 
 
 class _Group:
@@ -215,8 +219,8 @@ class _Group:
         pixels = [self._pixels[i] for i in chosen.tolist()]
         painted = overlap.paint(pixels, *self._size, config.max_clipped, config.split)
         areas = np.array([len(p) for p in painted.pixels], np.int64)
-        index = self._members[chosen[painted.index]]
-        return Disjoint(index, areas, self._best_iou(painted.labels, areas))
+        members = self._members[chosen[painted.index]]
+        return Disjoint(members, areas, self._best_iou(painted.labels, areas))
 
     def _best_iou(self, labels: NDArray[np.int32], areas: NDArray[np.int64]) -> NDArray[np.float64]:
         """The best IoU with any true cell of each instance of a flat label map, (K,)."""

@@ -1,4 +1,4 @@
-"""Validation frames shared among processes, one for each core: each scores its own under any configuration."""
+"""Validation frames shared among processes, one for each core: each scores its own."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ def load(wanted: Iterable[tuple[FrameScorer | SharedScorer, CategoryConfig]]) ->
             missing[scorer.number, key] = scorer
     if missing:
         shares = next(iter(missing.values())).shares
-        for (key, scorer), curve in zip(missing.items(), shares.each("curves", list(missing)), strict=True):
-            scorer.curves[key[1]] = curve
+        found = shares.each("curves", list(missing))
+        for ((_, config), scorer), curve in zip(missing.items(), found, strict=True):
+            scorer.curves[config] = curve
 
 
 class Shares:
@@ -135,9 +136,7 @@ class Shares:
         """Trees that are fitted to each of some samples."""
         count = len(self._callers)
         places = [list(range(process, len(parts), count)) for process in range(count)]
-        return self._joined(
-            places, self._call("grow", [([parts[i] for i in mine], seed) for mine in places])
-        )
+        return self._joined(places, self._call("grow", [([parts[i] for i in mine], seed) for mine in places]))
 
     def rank(self, configs: Sequence[PostConfig]) -> list[SharedScorer]:
         """A scorer of each frame under its configuration; the scorers that were made before are void."""
