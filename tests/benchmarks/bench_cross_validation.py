@@ -10,7 +10,7 @@ import numpy as np
 from harness import Row, race, seconds
 
 from kitlib.post.tuning import cross_validation, shares
-from kitlib.records import Frame
+from kitlib.records import Cell, Frame
 
 IMAGES = 606
 
@@ -19,18 +19,16 @@ def scored(images: int) -> tuple[list[Frame], list[Frame]]:
     """Validation frames, and predictions whose mask scores tell as much as their box scores."""
     truth, predictions = bench_post.held_out(images)
     rng = np.random.default_rng(2)
-    found = [
-        replace(
-            f, cells=tuple(replace(c, mask_score=round(float(rng.uniform(c.score, 1)), 6)) for c in f.cells)
-        )
-        for f in predictions
-    ]
-    return truth, found
+
+    def with_mask_score(cell: Cell) -> Cell:
+        return replace(cell, mask_score=round(float(rng.uniform(cell.confidence, 1)), 6))
+
+    return truth, [replace(f, cells=tuple(map(with_mask_score, f.cells))) for f in predictions]
 
 
 def one_process(truth: list[Frame], predictions: list[Frame]) -> None:
     """The same without other processes."""
-    with mock.patch.object(shares.launch, "cores", lambda: 1):
+    with mock.patch.object(shares.launch, "cores", return_value=1):
         cross_validation.cross_validate(truth, predictions)
 
 

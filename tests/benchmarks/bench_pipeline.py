@@ -89,8 +89,8 @@ def four_views() -> tuple[float, float]:
 
 def rows():
     """The rows of this module."""
-    work = f"{FRAMES} frames in 4 views of {CELLS} cells, a network of {SECONDS} s a view that leaves the CPU free"
+    work = f"{FRAMES} frames in 4 views of {CELLS} cells, {SECONDS} s a view that leave the CPU free"
     (ours, idle), (peer, idle_before) = simulated(-1), simulated(0)
     yield Row("prediction pipeline", f"{work}; peer: one process", ours, peer)
-    yield Row("idle network", f"{work}; {idle_before:.0f} in one process", idle, unit="%", bar=10)
+    yield Row("idle network", f"{work}; {idle_before:.0f} % in one process", idle, unit="%", bar=10)
     yield Row("four views", "tiny, 200 cells a view; peer: detectron2's mask heads", *four_views(), bar=1.2)
