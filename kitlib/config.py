@@ -58,12 +58,13 @@ class Affects:
 
     Attributes:
         what: "place" where files lie and what computes; "speed" how fast it goes and how often it is saved;
-            "after" what is made of a training; "evaluation" how a training is evaluated on its way, and
-            "length" how long it is, either of which an interrupted training may change.
+            "after" what is made of a training; "report" what is shown of it, of which nothing else is made;
+            "evaluation" how a training is evaluated on its way, and "length" how long it is, either of which
+            an interrupted training may change.
         where: an attribute of the configuration; where that is false, the field affects the result.
     """
 
-    what: Literal["place", "speed", "after", "evaluation", "length"]
+    what: Literal["place", "speed", "after", "report", "evaluation", "length"]
     where: str = ""
 
 

@@ -47,6 +47,7 @@ _FIRST = (
     "predict/test_job.py",
     "train/test_shared_memory.py",
     "viewer/test_browser.py",
+    "viewer/test_notebook.py",
 )
 
 

@@ -18,6 +18,8 @@ _ROUNDS = 2000
 _HALF_90 = 1.645
 _LEAST_SPREAD = 1e-3
 _LEAST_POINTS = 3
+# What three digits after the point show as more than nothing.
+_LEAST_GAIN = 0.0005
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,19 @@ class Growth:
             return (
                 "Three or more different numbers of training images are needed to say what more would bring."
             )
-        most = self.points[-1].images
-        return (
-            f"If the curve goes on as it does, {self.more} more annotated images would bring about "
-            f"{self.gain:+.3f} (90 % interval {self.gain_low:+.3f} to {self.gain_high:+.3f}) on {most}."
+        said = (
+            f"{self.more} more annotated images would bring about {self.gain:+.3f} (90 % interval "
+            f"{self.gain_low:+.3f} to {self.gain_high:+.3f}), if the curve of {len(self.points)} trainings "
+            f"goes on beyond {self.points[-1].images} images as it does."
         )
+        if self.gain < _LEAST_GAIN:
+            return f"{said} The score did not rise with the number of images."
+        return said if self.gain_low >= _LEAST_GAIN else f"{said} Chance alone may explain that it rises."
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The score of each point by its number of images."""
+        return {str(point.images): point.score for point in self.points}
 
 
 def fit(points: Sequence[Point], more: int = 10, seed: int = 0) -> Growth:
@@ -82,8 +92,9 @@ def fit(points: Sequence[Point], more: int = 10, seed: int = 0) -> Growth:
 
     Points count by the inverse of their variance, which their intervals give. For the interval of the curve,
     points are drawn again and again from normal distributions of that variance and fitted anew. What another
-    form than a power law would say is not in it, so the curve ends at twice the images that there are. Scores
-    on the same validation images rise and fall together, which makes the gain more certain than is said.
+    form than a power law would say is not in it, so the curve ends at twice the images that there are, nor is
+    what another seed of the trainings would give. Scores on the same validation images rise and fall
+    together, which makes the gain more certain than is said.
 
     Args:
         points: at least one, of trainings that differ in nothing but their images.

@@ -18,9 +18,12 @@ from kitlib.records import Cell, Frame
 # Bounds of box and mask recall; detectron2's cascade asks of its boxes an IoU of 0.5, 0.6 and 0.7.
 _RECALL_IOUS = (0.5, 0.7)
 _FOUND_IOU = 0.5
+_IN_TRUE_BOXES = "mask IoU in true boxes"
 
 
-def recall(truth: Sequence[Frame], predictions: Sequence[Frame]) -> pd.DataFrame:
+def recall(
+    truth: Sequence[Frame], predictions: Sequence[Frame], in_true_boxes: Sequence[Frame] = ()
+) -> pd.DataFrame:
     """The share of true cells that any instance reaches, by box and by mask, and by type.
 
     Low box recall asks for better proposals (anchors, scale, training), a low mask IoU where the box is right
@@ -30,23 +33,31 @@ def recall(truth: Sequence[Frame], predictions: Sequence[Frame]) -> pd.DataFrame
     Args:
         truth: frames with their true cells.
         predictions: the same frames with all instances found in them, before any threshold; matched by id.
+        in_true_boxes: the same frames with the masks that the model draws in the true cells' boxes.
 
     Returns:
         One row a type and, of several, a last one, "all", with the columns ``cells``, ``box recall at 0.5``
         and ``at 0.7``, ``mask recall at 0.5`` and ``at 0.7``, and ``mask IoU where the box reaches 0.7``: the
-        median of these cells' best mask IoU, NaN where there are none.
+        median of these cells' best mask IoU, NaN where there are none. Then, where they are given,
+        ``mask IoU in true boxes``: the median of the cells' best IoU with these masks, in the frames that
+        have any.
     """
-    predicted = {frame.id: [cell.mask for cell in frame.cells] for frame in predictions}
+    predicted, drawn = (
+        {frame.id: [cell.mask for cell in frame.cells] for frame in frames}
+        for frames in (predictions, in_true_boxes)
+    )
     best: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for frame in truth:
         masks = [cell.mask for cell in frame.cells]
-        best[frame.category or "unknown"].append(_best_ious(masks, predicted.get(frame.id, [])))
+        found = _best_ious(masks, predicted.get(frame.id, []))
+        best[frame.category or "unknown"].append(np.c_[found, _drawn_ious(masks, drawn.get(frame.id, []))])
     rows = {name: np.concatenate(best[name]) for name in sorted(best)}
     if len(rows) > 1:
         rows["all"] = np.concatenate(list(rows.values()))
-    return pd.DataFrame.from_dict(
+    table = pd.DataFrame.from_dict(
         {name: _recalls(*values.T) for name, values in rows.items()}, orient="index"
     )
+    return table if in_true_boxes else table.drop(columns=_IN_TRUE_BOXES, errors="ignore")
 
 
 def _best_ious(masks: Sequence[RLE], predicted: Sequence[RLE]) -> NDArray[np.float64]:
@@ -57,14 +68,25 @@ def _best_ious(masks: Sequence[RLE], predicted: Sequence[RLE]) -> NDArray[np.flo
     return np.stack([boxes.max(axis=1), rle.iou(masks, predicted).max(axis=1)], axis=1)
 
 
-def _recalls(box: NDArray[np.float64], mask: NDArray[np.float64]) -> dict[str, float]:
+def _drawn_ious(masks: Sequence[RLE], drawn: Sequence[RLE]) -> NDArray[np.float64]:
+    """Each true cell's best IoU with masks that were drawn in true boxes, (T,); NaN where none were."""
+    return rle.iou(masks, drawn).max(axis=1) if masks and drawn else np.full(len(masks), np.nan)
+
+
+def _recalls(
+    box: NDArray[np.float64], mask: NDArray[np.float64], drawn: NDArray[np.float64]
+) -> dict[str, float]:
     row: dict[str, float] = {"cells": len(box)}
     for name, values in (("box", box), ("mask", mask)):
         for bound in _RECALL_IOUS:
             row[f"{name} recall at {bound}"] = float((values > bound).mean()) if len(values) else float("nan")
-    reached = mask[box > _RECALL_IOUS[-1]]
-    median = float(np.median(reached)) if len(reached) else float("nan")
-    return row | {f"mask IoU where the box reaches {_RECALL_IOUS[-1]}": median}
+    medians = {
+        f"mask IoU where the box reaches {_RECALL_IOUS[-1]}": mask[box > _RECALL_IOUS[-1]],
+        _IN_TRUE_BOXES: drawn[~np.isnan(drawn)],
+    }
+    return row | {
+        name: float(np.median(values)) if len(values) else float("nan") for name, values in medians.items()
+    }
 
 
 def box_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:

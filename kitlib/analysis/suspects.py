@@ -85,6 +85,12 @@ def find(truth: Sequence[Frame], predictions: Sequence[Frame]) -> list[Suspect]:
     return sorted(suspects, key=lambda s: (-s.score, s.frame_id, s.cell is None, s.cell or 0, s.reason))
 
 
+def worst_first(frames: Sequence[Frame], suspects: Sequence[Suspect]) -> list[Frame]:
+    """The frames in the order of their likeliest errors, of ``find``; those without one come last."""
+    order = {name: place for place, name in enumerate(dict.fromkeys(s.frame_id for s in suspects))}
+    return sorted(frames, key=lambda frame: order.get(frame.id, len(order)))
+
+
 def _iou(frame: Frame, found: Frame) -> NDArray[np.float64]:
     return rle.iou([cell.mask for cell in frame.cells], [cell.mask for cell in found.cells])
 

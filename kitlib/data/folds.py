@@ -81,6 +81,29 @@ def split(
     return train, validation
 
 
+def subset(frames: Sequence[Frame], share: float, seed: int = 0) -> list[Frame]:
+    """A share of the frames, at least one, in the given order; a larger share holds all of a smaller one.
+
+    Every category has as many of its frames in it as others, in proportion and to one frame.
+
+    Args:
+        frames: with unique ids.
+        share: above 0, at most 1.
+        seed: chooses among the frames of a category.
+    """
+    by_category: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_category[_category(frame)].append(frame)
+    places: dict[str, tuple[float, bytes]] = {}
+    for same in by_category.values():
+        ranks = {frame.id: hashlib.sha256(f"{seed}/{frame.id}".encode()).digest() for frame in same}
+        for number, name in enumerate(sorted(ranks, key=ranks.__getitem__)):
+            places[name] = (number + 0.5) / len(same), ranks[name]
+    count = max(round(share * len(frames)), 1)
+    chosen = set(sorted(places, key=places.__getitem__)[:count])
+    return [frame for frame in frames if frame.id in chosen]
+
+
 def apart(frames: Sequence[Frame], validation: Sequence[Frame]) -> list[Frame]:
     """The frames that share no group with validation frames: trained on, they would flatter the scores."""
     groups = {frame.group for frame in validation} - {None}

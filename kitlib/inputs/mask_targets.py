@@ -10,7 +10,7 @@ from detectron2.structures import Boxes
 from numpy.typing import NDArray
 
 from kitlib.errors import KitError
-from kitlib.model.roi_align import samples
+from kitlib.model.roi_align import samples, samples_per_bin
 
 # Mask pixels in one step of ``crop_and_resize``, which takes about 20 MB for them and their indices.
 CHUNK_PIXELS = 1_000_000
@@ -121,12 +121,17 @@ class LocalMasks:
         targets = torch.zeros((len(self), mask_size, mask_size), dtype=torch.bool, device=self.device)
         # Under autocast the products would be in half precision.
         with torch.autocast(self.device.type, enabled=False):
-            for part, width, height in _chunks(self.boxes):
-                part = part.to(self.device)
+            x_span, y_span = boxes[:, 0::2], boxes[:, 1::2]
+            per_bin = [samples_per_bin(span, mask_size) for span in (x_span, y_span)]
+            # All that the host has to know comes in one copy: each waits for the GPU.
+            sizes = torch.stack([self.boxes[:, 2], self.boxes[:, 3], *per_bin]).long().cpu().numpy()
+            frame_h, frame_w = self.image_size
+            for order in _chunks(*sizes[:2]):
+                width, height, most_x, most_y = sizes[:, order].max(axis=1).tolist()
+                part = torch.from_numpy(order).to(self.device)
                 local, pixels = self.boxes[part], self._spread(part, width, height)
-                frame_h, frame_w = self.image_size
-                rows = _weights(boxes[part][:, 1::2], mask_size, local[:, 1], height, frame_h)
-                columns = _weights(boxes[part][:, 0::2], mask_size, local[:, 0], width, frame_w)
+                rows = _weights(y_span[part], mask_size, local[:, 1], height, frame_h, most_y)
+                columns = _weights(x_span[part], mask_size, local[:, 0], width, frame_w, most_x)
                 # 0.5 counts as inside, also where rounding has made it smaller.
                 targets[part] = rows @ pixels @ columns.mT >= 0.5 - 1e-6
         return targets
@@ -149,9 +154,8 @@ def _tight(mask: NDArray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
-    """Indices of masks of similar size, with their largest width and height; empty masks are left out."""
-    width, height = boxes[:, 2].cpu().numpy(), boxes[:, 3].cpu().numpy()
+def _chunks(width: NDArray[np.int64], height: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
+    """Indices of masks of similar size, given all masks' sizes in pixels; empty masks are left out."""
     order = np.argsort(np.maximum(width, height), kind="stable")
     order = order[width[order] > 0]
     first = 0
@@ -162,11 +166,13 @@ def _chunks(boxes: torch.Tensor) -> Iterable[tuple[torch.Tensor, int, int]]:
         # At most twice the side of the smallest, so that padding does not dominate a chunk.
         alike = np.maximum(side_w, side_h) <= max(2 * max(side_w[0], side_h[0]), 32)
         count = max(int((fits & alike).sum()), 1)
-        yield torch.from_numpy(order[first : first + count]), int(side_w[count - 1]), int(side_h[count - 1])
+        yield order[first : first + count]
         first += count
 
 
-def _weights(span: torch.Tensor, bins: int, origin: torch.Tensor, size: int, frame: int) -> torch.Tensor:
+def _weights(
+    span: torch.Tensor, bins: int, origin: torch.Tensor, size: int, frame: int, most: int
+) -> torch.Tensor:
     """The weight of each mask pixel along one axis in each bin of a box, sampled as ROIAlign does.
 
     Args:
@@ -175,11 +181,12 @@ def _weights(span: torch.Tensor, bins: int, origin: torch.Tensor, size: int, fra
         origin: (n,) the pixel at which each mask begins.
         size: of the masks along the axis, in pixels.
         frame: size of the image along the axis, in pixels.
+        most: samples in a bin of the largest box.
 
     Returns:
         (n, bins, size) float32.
     """
-    low, weight, share = samples(span, bins, frame)
+    low, weight, share = samples(span, bins, frame, most)
     # Pixels before and after the mask go into extra columns, which the last line cuts off.
     column = (low - origin[:, None, None]).clamp_(-2, size) + 2
     table = torch.zeros((len(span), bins, size + 3), device=span.device)

@@ -88,7 +88,12 @@ def from_mask(mask: NDArray) -> RLE:
 
 def to_mask(r: RLE) -> NDArray[np.bool_]:
     """The (H, W) bool array of a mask, C-contiguous."""
-    return coco.decode(r).T.view(np.bool_)
+    height, width = height_width(r)
+    flat = np.zeros(height * width, bool)
+    starts, ends, _ = _unpack([r])
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):  # pycocotools writes pixel by pixel
+        flat[start:end] = True
+    return flat.reshape(height, width)
 
 
 def from_labels(labels: NDArray) -> list[RLE]:

@@ -20,7 +20,7 @@ _STAGES = ("res2", "res3", "res4", "res5")
 def build_model(config: ModelConfig) -> detector.WeightedRCNN:
     """A model with random weights, on the CPU, in training mode; see ``kitlib.model.build``."""
     model: detector.WeightedRCNN = build_from_cfg(to_cfg(config))
-    roi_align.use_sparse_gradient(model)
+    roi_align.replace_poolers(model)
     report_layers(model)
     model.config = config
     return model.train()

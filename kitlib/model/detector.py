@@ -11,6 +11,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
+from kitlib.model.matching import match
 from kitlib.model.presets import ModelConfig
 
 
@@ -61,7 +62,7 @@ class IgnoringRPN(RPN):
     """Takes no anchor in the ignored area for background; one that matches a cell stays a positive.
 
     Such an anchor is removed after sampling and not replaced, so that every other anchor counts as much as in
-    an image without an ignored area. An image without ``gt_ignored`` takes detectron2's own path.
+    an image without an ignored area. The anchors are matched in pieces; labels and samples are detectron2's.
     """
 
     @torch.no_grad()
@@ -69,8 +70,13 @@ class IgnoringRPN(RPN):
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels (-1 ignored, 0 background, 1 cell) and boxes of all anchors of each image, as ``RPN``."""
-        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
-        for label, cells in zip(labels, gt_instances, strict=True):
+        every = Boxes.cat(anchors)
+        labels, boxes = [], []
+        for cells in gt_instances:
+            index, label = match(cells.gt_boxes, every, self.anchor_matcher)
+            label = self._subsample_labels(label)
             if cells.has("gt_ignored"):
-                label[(label == 0) & cells.gt_ignored.covers(Boxes.cat(anchors))] = -1
+                label.masked_fill_((label == 0) & cells.gt_ignored.covers(every), -1)
+            labels.append(label)
+            boxes.append(cells.gt_boxes.tensor[index] if len(cells) else torch.zeros_like(every.tensor))
         return labels, boxes

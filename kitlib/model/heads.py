@@ -1,8 +1,10 @@
 """Cascade heads with a mask branch at each stage (Cai & Vasconcelos 2019, fig. 6), for detectron2.
 
 Boxes that lie in an ignored area (``gt_ignored``, see ``kitlib.inputs.ignored``) and match no cell take no
-part in training, nor do the ignored pixels of a cell's mask. Images without an ignored area take detectron2's
-own path.
+part in training, nor do the ignored pixels of a cell's mask.
+
+detectron2 counts boxes and pixels for its log, some 40 times a step, and waits for the GPU each time. Nobody
+reads these counts, so they are not made here.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling.roi_heads import fast_rcnn
 from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads, _ScaleGradient
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, build_mask_head
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
-from detectron2.structures import Instances, pairwise_iou
-from detectron2.utils.events import get_event_storage
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kitlib.model.matching import match
+
+fast_rcnn._log_classification_stats = lambda *_, **__: None
 
 # Boxes of an image that go through the mask heads at once; each box takes 256 x 28 x 28 numbers, 0.8 MB.
 CHUNK = 256
@@ -30,7 +36,7 @@ CPU_CHUNK = 32
 
 @ROI_HEADS_REGISTRY.register()
 class CascadeMaskPerStage(CascadeROIHeads):
-    """``CascadeROIHeads`` with a mask branch at every stage; unchanged if ``ROI_MASK_HEAD.STAGES`` is "last".
+    """``CascadeROIHeads`` with a mask branch at every stage, or one if ``ROI_MASK_HEAD.STAGES`` is "last".
 
     Training: a stage's branch learns from that stage's positives. These are the boxes that enter the stage
     (proposals for stage 0, the boxes of the previous stage for the others) and match a cell at the stage's
@@ -73,25 +79,30 @@ class CascadeMaskPerStage(CascadeROIHeads):
         """As detectron2, without the boxes that ``_without_ignored`` removes."""
         return super().label_and_sample_proposals(self._without_ignored(proposals, 0, targets), targets)
 
+    @torch.no_grad()
     def _match_and_label_boxes(
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """As detectron2; with several mask branches, boxes also get the masks of the cells they match."""
         proposals = self._without_ignored(proposals, stage, targets)
-        proposals = super()._match_and_label_boxes(proposals, stage, targets)
+        for boxes, cells in zip(proposals, targets, strict=True):
+            index, label = self._match(boxes, stage, cells)
+            if not len(cells):
+                boxes.gt_classes = torch.full_like(index, self.num_classes)
+                boxes.gt_boxes = Boxes(torch.zeros_like(boxes.proposal_boxes.tensor))
+                continue
+            boxes.gt_classes = cells.gt_classes[index].masked_fill_(label == 0, self.num_classes)
+            boxes.gt_boxes = cells.gt_boxes[index]
+            for name in ("gt_masks", "gt_ignored"):
+                if self.mask_head_stages and cells.has(name):
+                    boxes.set(name, cells.get(name)[index])
         if self.mask_head_stages:
-            for boxes, cells in zip(proposals, targets, strict=True):
-                if len(cells):
-                    matched = self._match(boxes, stage, cells)[0]
-                    for name in ("gt_masks", "gt_ignored"):
-                        if cells.has(name):
-                            boxes.set(name, cells.get(name)[matched])
             self._entered[stage] = proposals
         return proposals
 
     def _match(self, boxes: Instances, stage: int, cells: Instances) -> tuple[Tensor, Tensor]:
         """For each box the cell of the highest IoU, and 1 if that IoU is enough for the stage, else 0."""
-        return self.proposal_matchers[stage](pairwise_iou(cells.gt_boxes, boxes.proposal_boxes))
+        return match(cells.gt_boxes, boxes.proposal_boxes, self.proposal_matchers[stage])
 
     def _without_ignored(
         self, proposals: list[Instances], stage: int, targets: list[Instances]
@@ -120,8 +131,7 @@ class CascadeMaskPerStage(CascadeROIHeads):
             positives, _ = select_foreground_proposals(entered[stage], self.num_classes)
             pooled = self.mask_pooler(levels, [p.proposal_boxes for p in positives])
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
-            with get_event_storage().name_scope(f"stage{stage}"):
-                losses[f"loss_mask_stage{stage}"] = head(pooled, positives)["loss_mask"]
+            losses[f"loss_mask_stage{stage}"] = head(pooled, positives)["loss_mask"]
         return losses
 
     def _average_masks(self, levels: list[Tensor], instances: list[Instances]) -> list[Instances]:
@@ -170,9 +180,11 @@ class IgnoringMaskHead(MaskRCNNConvUpsampleHead):
 
     def forward(self, x: Tensor, instances: list[Instances]) -> Any:
         """The loss in training, else the instances with ``pred_masks``; as ``MaskRCNNConvUpsampleHead``."""
-        if not self.training or not any(len(cells) and cells.has("gt_ignored") for cells in instances):
+        if not self.training:
             return super().forward(x, instances)
         logits = self.layers(x)
+        if not len(logits):
+            return {"loss_mask": logits.sum() * 0}
         side = logits.shape[-1]
         masks: list[Tensor] = []
         weights: list[Tensor] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,10 +35,11 @@ def main() -> None:
     budget = Budget(choices, [frames[i].height * frames[i].width for i in mine], job.until)
     died = progress.deaths()
     pipeline.predict(
-        [pipeline.Numbered(i, replace(frames[i], cells=()), died[frames[i].id] > 0) for i in mine],
+        [pipeline.Numbered(i, frames[i], died[frames[i].id] > 0) for i in mine],
         predictors,
         budget,
         path.parent,
+        job.in_true_boxes,
     )
 
 

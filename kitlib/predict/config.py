@@ -114,6 +114,8 @@ class PredictJob:
     out: str
     """The predictions.csv to write."""
     config: PredictConfig = PredictConfig()
+    in_true_boxes: bool = False
+    """Whether the masks are drawn besides that the model makes of the boxes of the frames' own cells."""
     until: Float | None = None
     """The time (``time.monotonic()``, which all processes of a host share and which no change of its clock
     moves) at which it must have ended; where that is short, less is done, see ``kitlib.predict.budget``."""

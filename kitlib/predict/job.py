@@ -37,6 +37,8 @@ class Predicted:
         reduced: what there was no time or memory for, by id; frames that had all are not named.
         limited: ids of the frames with as many instances as ``PredictConfig.max_cells`` allows, of which some
             may be missing.
+        in_true_boxes: the frames with the masks that the model draws in the boxes of their own cells, see
+            ``kitlib.predict.true_boxes``; none where the job does not ask for them.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Predicted:
     seconds: dict[str, float]
     reduced: dict[str, str]
     limited: frozenset[str]
+    in_true_boxes: tuple[Frame, ...] = ()
 
 
 def run(job: PredictJob, gpus: int = 0) -> Predicted:
@@ -79,18 +82,22 @@ def run(job: PredictJob, gpus: int = 0) -> Predicted:
     if frames and len(skipped) == len(frames):
         raise KitError(f"not one image could be predicted; {next(iter(skipped.values()))}")
     candidates = job.config.candidate_mask_thresholds
-    predicted, *others = _collect(folder, frames, skipped, 1 + len(candidates))
+    count = 1 + len(candidates)
+    predicted, *others = _collect(folder, frames, skipped, count + job.in_true_boxes)
+    at_candidates, drawn = others[: count - 1], others[count - 1 :]
     tables.write_predictions(job.out, predicted)
     seconds, without, limited = progress.last("seconds"), progress.last("without"), _limited(progress)
     shutil.rmtree(folder)
     return Predicted(
         Path(job.out),
         predicted,
-        dict(zip(candidates, others, strict=True)) or {job.config.mask_threshold["default"]: predicted},
+        dict(zip(candidates, at_candidates, strict=True))
+        or {job.config.mask_threshold["default"]: predicted},
         skipped,
         seconds,
         {name: what for name, what in without.items() if what},
         limited,
+        tuple(*drawn),
     )
 
 
@@ -157,7 +164,9 @@ def _folder(job: PredictJob) -> Path:
     for path in job.weights:
         if not Path(path).is_file():
             raise KitError(f"{path} does not exist; train first, or name another checkpoint")
-    key = files.fingerprint(*map(Path, job.weights), Path(job.frames), config.dumps(job.config))
+    key = files.fingerprint(
+        *map(Path, job.weights), Path(job.frames), config.dumps(job.config), str(job.in_true_boxes)
+    )
     out = Path(job.out)
     return out.parent / f".{out.stem}-parts.{key}"
 
@@ -172,8 +181,8 @@ def _skipped(progress: Progress, frames: Sequence[Frame]) -> dict[str, str]:
 
 
 def _collect(folder: Path, frames: Sequence[Frame], skipped: dict[str, str], count: int) -> list[list[Frame]]:
-    """The ``count`` lists of predicted frames, one for each mask threshold; a frame that was left out has no
-    cells."""
+    """The ``count`` lists of predicted frames: at each mask threshold, then in true boxes where the job asks
+    for them. A frame that was left out has no cells."""
     parts = [
         [replace(frame, cells=(), category=None)] * count
         if frame.id in skipped

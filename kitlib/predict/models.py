@@ -76,6 +76,21 @@ def infer(model: GeneralizedRCNN, images: Sequence[NDArray[np.uint8]]) -> list[I
     return model.inference([_to_input(image) for image in images], do_postprocess=False)
 
 
+def masks_in(model: GeneralizedRCNN, image: NDArray[np.uint8], boxes: Instances) -> NDArray[np.float32]:
+    """What a detectron2 model's mask heads draw in given boxes of an (H, W) grey image.
+
+    Args:
+        model: in evaluation mode, see ``ready``.
+        image: the grey levels.
+        boxes: with ``pred_boxes`` in the image's pixels and ``pred_classes``.
+
+    Returns:
+        (N, S, S) probabilities within the boxes.
+    """
+    (found,) = model.inference([_to_input(image)], [boxes], do_postprocess=False)
+    return found.pred_masks.float().cpu().numpy()[:, 0]
+
+
 def _to_input(image: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
     """The model's input: the grey levels three times, as in training."""
     return {"image": torch.from_numpy(np.array(image)).expand(3, -1, -1)}

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,14 +24,14 @@ import torch
 from kitlib import records
 from kitlib.errors import KitError
 from kitlib.offline import reason
-from kitlib.predict import cells
+from kitlib.predict import cells, true_boxes
 from kitlib.predict.budget import Budget
 from kitlib.predict.cells import Seen
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.predictor import Image, Predictor, read_ahead
 from kitlib.predict.progress import Progress, part_file
 from kitlib.predict.views import views
-from kitlib.records import Frame
+from kitlib.records import Cell, Frame
 from kitlib.runtime import launch
 from kitlib.runtime.workers import Caller, started
 
@@ -61,6 +62,7 @@ class Task(NamedTuple):
         seconds: how long the networks took.
         no_time: what there was no time for; "" where there was for all.
         faint: what was detected at any score, where there was no cell before.
+        drawn: the masks that are drawn in the boxes of the frame's own cells, where these are asked for.
     """
 
     numbered: Numbered
@@ -68,6 +70,7 @@ class Task(NamedTuple):
     seconds: float
     no_time: str
     faint: Seen | None = None
+    drawn: tuple[Cell, ...] | None = None
 
 
 class Finisher:
@@ -91,7 +94,10 @@ class Finisher:
             return True
         if task.faint is None and not found.tables[0]:
             return False
-        records.write_frames(part_file(self._folder, task.numbered.number), found.frames(frame))
+        frames = found.frames(frame)
+        if task.drawn is not None:
+            frames.append(replace(frame, cells=task.drawn))
+        records.write_frames(part_file(self._folder, task.numbered.number), frames)
         seconds = task.seconds + time.monotonic() - begun
         self.progress.done(frame, found, seconds, task.no_time, (task.faint or task.seen).reduced)
         return True
@@ -198,6 +204,7 @@ def predict(
     predictors: Mapping[str, Predictor],
     budget: Budget,
     folder: Path,
+    in_true_boxes: bool = False,
 ) -> None:
     """Predict frames and write their parts and rows into a job's folder.
 
@@ -209,6 +216,7 @@ def predict(
         predictors: for each plan of the budget, by what it is without.
         budget: of these frames.
         folder: of the job.
+        in_true_boxes: whether masks are drawn in the boxes of the frames' own cells as well.
     """
     config = next(iter(predictors.values())).config
     together = 1 if budget.until is not None else config.batch
@@ -218,7 +226,7 @@ def predict(
             if group[0].suspect:
                 finishers.wait()
             read = [image for _, image in itertools.islice(images, len(group))]
-            _predict(group, read, predictors, budget, finishers)
+            _predict(group, read, predictors, budget, finishers, in_true_boxes)
             if group[0].suspect:
                 finishers.wait()
 
@@ -243,6 +251,7 @@ def _predict(
     predictors: Mapping[str, Predictor],
     budget: Budget,
     finishers: _Finishers,
+    in_true_boxes: bool,
 ) -> None:
     """Predict a group of frames, of which ``read`` gives the images."""
     plan = budget.next(len(group))
@@ -260,25 +269,35 @@ def _predict(
     if plan is None:
         return
     predictor = predictors[plan.without]
-    seen = _see(images, predictor, finishers.here)
+    seen = _see(images, predictor, finishers.here, in_true_boxes)
     seconds = budget.elapsed() / len(group)
-    for numbered, pixels, what in seen:
-        finishers.submit(Task(numbered, what, seconds, plan.without), pixels, predictor)
+    for numbered, pixels, what, drawn in seen:
+        # The cells of a frame are many, and no longer needed.
+        bare = numbered._replace(frame=replace(numbered.frame, cells=()))
+        finishers.submit(Task(bare, what, seconds, plan.without, drawn=drawn), pixels, predictor)
     # What was waited for in a full queue counts as well: so fast frames are done in the end.
     budget.done(plan)
 
 
 def _see(
-    images: Sequence[tuple[Numbered, Image]], predictor: Predictor, finisher: Finisher
-) -> list[tuple[Numbered, Image, Seen]]:
-    """What is detected in each image; where several fail together, each is tried alone."""
+    images: Sequence[tuple[Numbered, Image]], predictor: Predictor, finisher: Finisher, in_true_boxes: bool
+) -> list[tuple[Numbered, Image, Seen, tuple[Cell, ...] | None]]:
+    """What is detected in each image, and what is drawn in true boxes where that is asked for; where several
+    images fail together, each is tried alone."""
     if not images:
         return []
     try:
         seen = predictor.see([image for _, image in images])
+        drawn = [
+            true_boxes.draw(predictor, image, numbered.frame) if in_true_boxes else None
+            for numbered, image in images
+        ]
     except Exception as error:
         if len(images) > 1:
-            return [found for one in images for found in _see([one], predictor, finisher)]
+            return [found for one in images for found in _see([one], predictor, finisher, in_true_boxes)]
         _failed(finisher, images[0][0].frame, error)
         return []
-    return [(*one, what) for one, what in zip(images, seen, strict=True)]
+    return [
+        (numbered, image, what, masks)
+        for (numbered, image), what, masks in zip(images, seen, drawn, strict=True)
+    ]

@@ -77,12 +77,24 @@ class View:
         if transposed:
             left, top, right, bottom = top, left, bottom, right
             squares = squares.transpose(0, 2, 1)
-        x0, y0, x1, y1 = self.tile
-        stretch = [(x1 - x0) / self.size[1], (y1 - y0) / self.size[0]]
-        boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(stretch, 2) + [x0, y0, x0, y0]
+        boxes = np.stack([left, top, right, bottom], axis=1) * self._stretch + np.tile(self.tile[:2], 2)
+        return replace(found, boxes=boxes, squares=squares).take(self.owns(boxes))
+
+    def resized(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Boxes (N, 4) of the frame in the pixels of the resized part, before it is rotated."""
+        return (boxes - np.tile(self.tile[:2], 2)) / self._stretch
+
+    def owns(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether the centre of each of the frame's boxes, (N, 4), lies in the core."""
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        owned = ((self.core[:2] <= centres) & (centres < self.core[2:])).all(axis=1)
-        return replace(found, boxes=boxes, squares=squares).take(owned)
+        inside = (self.core[:2] <= centres) & (centres < self.core[2:])
+        return inside[:, 0] & inside[:, 1]
+
+    @property
+    def _stretch(self) -> NDArray[np.float64]:
+        """How many of the frame's pixels a pixel of the resized part is, for x0, y0, x1, y1."""
+        x0, y0, x1, y1 = self.tile
+        return np.tile([(x1 - x0) / self.size[1], (y1 - y0) / self.size[0]], 2)
 
 
 def views(config: PredictConfig, height: int, width: int, smaller: int = 1) -> list[View]:

@@ -20,8 +20,8 @@ _PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "tex
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least"}
 _LEGEND = (
     "A change of what affects place or speed leaves all results as they are; of what comes after a training, "
-    "the training; of evaluation or length, a training that was interrupted. After any other the stage runs "
-    "anew. A key is set by --set STAGE.NAME.KEY=VALUE."
+    "the training; of the report, the training and later stages; of evaluation or length, a training that "
+    "was interrupted. After any other the stage runs anew. A key is set by --set STAGE.NAME.KEY=VALUE."
 )
 
 

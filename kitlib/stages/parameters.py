@@ -52,6 +52,7 @@ _FITTED: dict[str, tuple[tuple[str, str], ...]] = {
     "anchors": (("model_options", "anchor_sizes"),),
     "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
 }
+_ProperShare = Annotated[Float, Field(gt=0, lt=1)]
 SomePredictConfig = Annotated[dict[str, Any], Part(PredictConfig)]
 _ADAMW = OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0)
 _VIEWS = AugmentConfig(crop=(192, 192), scale=(1.2, 1.8))
@@ -187,6 +188,8 @@ class Training(_Tuned, _Network, _Labelled):
         scales=(1.5,), candidate_mask_thresholds=(0.5, 0.4)
     )
     """How frames are predicted."""
+    learning_curve: Annotated[tuple[_ProperShare, ...], Affects("report")] = ()
+    """Shares of its images that the first fold also trains on, e.g. [0.3, 0.6]."""
 
     def __post_init__(self) -> None:
         self.model(num_classes=1)
@@ -341,11 +344,13 @@ class Counted(NamedTuple):
 
     Attributes:
         everything: all but those that say where, on what and how fast a stage runs.
+        later: of these, those that the results depend on which later stages read.
         training: of these, those that the training depends on, so that it may stay where others change.
         resumable: of these, those that an interrupted training has to have in common with its further part.
     """
 
     everything: set[str]
+    later: set[str]
     training: set[str]
     resumable: set[str]
 
@@ -354,10 +359,12 @@ def counted(stage: str, values: Mapping[str, Any]) -> Counted:
     """Which parameters the results of a stage depend on; which do follows from ``Affects`` alone."""
     found = read(stage, values)
     everything = set(values) - config.affecting(found, "place", "speed")
-    training = everything - config.affecting(found, "after")
+    later = everything - config.affecting(found, "report")
+    training = later - config.affecting(found, "after")
     # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
     after = config.affecting(found, "after", always=True)
-    return Counted(everything, training, everything - after - config.affecting(found, "evaluation", "length"))
+    resumable = later - after - config.affecting(found, "evaluation", "length")
+    return Counted(everything, later, training, resumable)
 
 
 def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:

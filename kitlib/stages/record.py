@@ -14,6 +14,8 @@ from kitlib.errors import KitError
 METRICS = "metrics.json"
 #: Of these metrics: why a stage had nothing to do.
 IDLE = "nothing_to_do"
+# The key of results that no run made.
+_BY_HAND = "by hand"
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,19 @@ def chosen(out: Path) -> str:
     return "05_retrain" if accepted else "03_train"
 
 
-def by_hand(folder: Path) -> None:
-    """Results of a finished run were replaced in JupyterLab, say: no run may take them for its own."""
-    former = read(folder)
-    if former is not None and former.done:
-        replace(former, key="by hand", training="by hand", resumable="by hand").save(folder)
+def by_hand(parameters: dict[str, Any], machine: dict[str, str], former: Record | None = None) -> Record:
+    """Of a stage that no run began, but a person in JupyterLab, say: no run takes its results for its own.
+
+    Args:
+        parameters: what the notebook was given.
+        machine: as ``Record.machine``.
+        former: the record in its folder. The training of a run that was interrupted stays that run's, if the
+            notebook was given the same parameters.
+    """
+    begun = Record(_BY_HAND, False, 0.0, parameters, _BY_HAND, _BY_HAND, machine=machine)
+    if former is None or former.done or former.parameters != parameters:
+        return begun
+    return replace(begun, training=former.training, resumable=former.resumable)
 
 
 def read(folder: Path) -> Record | None:

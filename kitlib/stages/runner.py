@@ -105,11 +105,11 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
     for stage in STAGES[:count]:
         path, folder, values = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
         base = files.fingerprint(notebooks.fingerprint(path), upstream)
-        everything, training, resumable = (
+        everything, later, training, resumable = (
             files.fingerprint(base, repr([(name, values[name]) for name in sorted(names)]))
             for names in parameters.counted(stage, values)
         )
-        upstream = upstream if stage == STAGES[0] else everything  # nothing depends on what 01 finds
+        upstream = upstream if stage == STAGES[0] else later  # nothing depends on what 01 finds
         begun = record.Record(everything, False, 0.0, values, training, resumable, plan.profile)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
 
@@ -128,7 +128,8 @@ def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], objec
     else:
         moved_to = record.set_aside(step.folder, stays="fold_*")
         say(f"{step.stage}: the training stays; what was made of it moved to {moved_to}")
-    done = _run_stage(step.notebook, step.begun, step.folder, say)
+    say(f"{step.stage}: running")
+    done = run_stage(step.notebook, step.begun, step.folder)
     with spared("the report", say):
         summary.write(step.folder.parent)
     with spared("its record for tracking", say):
@@ -193,12 +194,17 @@ def _images(plan: Plan, stage: str) -> int:
     values, first = plan.parameters[stage], plan.parameters["03_train"]
     each_fold = values.get("fold", 0) < 0 and first["fold"] < 0  # 05_retrain retrains those of 03_train
     trainings = first["folds"] if each_fold else 1
+    trainings += len(values.get("learning_curve", ()))
     return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
 
 
-def _run_stage(path: Path, begun: record.Record, folder: Path, say: Callable[[str], None]) -> Row:
+def run_stage(path: Path, begun: record.Record, folder: Path) -> Row:
+    """Run one notebook, and record it in its folder when it begins and when it is finished.
+
+    Raises:
+        KitError: as ``execute``.
+    """
     files.make_folder(folder)
-    say(f"{path.stem}: running")
     begun = replace(begun, machine=machine.describe())
     begun.save(folder)
     start = time.monotonic()

@@ -23,9 +23,10 @@ from kitlib.inputs.config import AugmentConfig
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import image
 from kitlib.records import Frame
-from kitlib.runtime import lock
+from kitlib.runtime import lock, machine
 from kitlib.runtime.launch import Interrupted
 from kitlib.stages import fitting, notebooks, parameters, record, runner
+from kitlib.stages.by_hand import Session
 from kitlib.stages.notebooks import NEEDS, NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
 from kitlib.stages.parameters import Training
 from kitlib.stages.report import spared, summary
@@ -50,12 +51,14 @@ class Stage:
         data: the competition's folder, or one of the user's own images.
         out: the run's folder; results of this stage lie in ``out``/<name>.
         bundle: on Kaggle, the folder that takes the place of the earlier stages; results then lie in ``out``.
+        session: what is recorded of it where no run does so.
     """
 
     name: str
     data: Path
     out: Path
     bundle: Path | None = None
+    session: Session = dataclasses.field(default_factory=Session, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -93,7 +96,13 @@ class Stage:
             whole |= parameters.left_to_data({self.name: given})[self.name]
         read = parameters.read(self.name, whole)
         parameters.check_cell_types(read, self.categories)
+        self.session.parameters = {**whole, **self._places}
         return read
+
+    @property
+    def _places(self) -> dict[str, str]:
+        """The parameters that all stages of a run have in common."""
+        return {"data": str(self.data), "out": str(self.out)}
 
     # ---------------------------------------------------------------- data
 
@@ -227,9 +236,10 @@ class Stage:
         return [stage for stage in STAGES if stage in wanted and not record.has_results(self.out / stage)]
 
     def _run_with_defaults(self, stage: str) -> None:
-        path = notebook(stage)
-        values = {**notebooks.parameters(path), "data": str(self.data), "out": str(self.out)}
-        runner.execute(path, values, files.make_folder(self.out / stage))
+        path, folder = notebook(stage), self.out / stage
+        begun = record.by_hand({**notebooks.parameters(path), **self._places}, {}, record.read(folder))
+        # Its time is its own, and not that of the cell which needs it.
+        self.session.seconds -= runner.run_stage(path, begun, folder).seconds
 
     def start(self, earlier: str) -> str:
         """What a training starts from after an earlier stage: its weights, or, where it had nothing to do,
@@ -352,15 +362,30 @@ class Stage:
         if config is not None:
             configs.save(config, self.folder / "config.yaml")
         path = self.folder / record.METRICS
-        if path.is_file() and files.read_json(path) != values:
-            record.by_hand(self.folder)
+        changed = not path.is_file() or files.read_json(path) != values
         files.write_json(path, values)
-        if not self.bundle and not notebooks.injected():
-            # A run brings its report up to date itself, once the stage is recorded.
-            with spared("the report"):
-                summary.write(self.out)
+        if not self.bundle:
+            self._record(changed)
         lock.leave(self.out)
         return finished(values, None if self.bundle else self.out)
+
+    def _record(self, changed: bool) -> None:
+        """Record the stage and bring the report up to date, unless a run does both once the notebook ends.
+
+        Args:
+            changed: whether the stage's metrics are new.
+        """
+        self.session.close()
+        former = record.read(self.folder)
+        was_finished = former is not None and former.done
+        if notebooks.injected() and former is not None and not was_finished:
+            return
+        # The same results as those of a finished run are that run's.
+        if changed or not was_finished:
+            begun = record.by_hand(self.session.parameters, machine.describe(), former)
+            begun.finished(self.session.elapsed()).save(self.folder)
+        with spared("the report"):
+            summary.write(self.out)
 
 
 def begin(name: str, data: str = "", out: str = "") -> Stage:
@@ -392,6 +417,7 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     files.make_folder(stage.folder)
     if not bundle:
         lock.enter(target, name)
+        stage.session.watch()
     return stage
 
 

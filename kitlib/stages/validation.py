@@ -34,11 +34,13 @@ class ValidationResult:
     Attributes:
         truth: the validation images with their annotated cells.
         predicted: all instances, by mask threshold; the first is the one that predictions.csv has.
+        in_true_boxes: the same images with what the mask heads draw in the boxes of the annotated cells.
         cross_validated: how each method of tuning does, and the best one, tuned on all of the images.
     """
 
     truth: list[Frame]
     predicted: dict[float, list[Frame]]
+    in_true_boxes: list[Frame]
     cross_validated: Validation
 
     @property
@@ -79,8 +81,9 @@ class ValidationResult:
 
     @property
     def recall(self) -> pd.DataFrame:
-        """The share of the cells whose box, and whose mask, any instance reaches, by type."""
-        return found_instances.recall(self.truth, self.instances).round(2)
+        """By type, the share of the cells whose box and whose mask any instance reaches, and the median mask
+        IoU where the box is right, found or given."""
+        return found_instances.recall(self.truth, self.instances, self.in_true_boxes).round(2)
 
     @property
     def reliability(self) -> list[found_instances.Bin]:
@@ -105,8 +108,7 @@ class ValidationResult:
 
     def by_suspicion(self) -> list[Frame]:
         """The validation images, those with the likeliest annotation errors first."""
-        order = {name: place for place, name in enumerate(dict.fromkeys(s.frame_id for s in self.suspects))}
-        return sorted(self.truth, key=lambda frame: order.get(frame.id, len(order)))
+        return suspects.worst_first(self.truth, self.suspects)
 
 
 def validate(
@@ -131,15 +133,19 @@ def validate(
     """
     truth: list[Frame] = []
     predicted: dict[float, list[Frame]] = {}
+    in_true_boxes: list[Frame] = []
     for name, (weights, frames) in models.items():
         truth += records.read_frames(frames)
-        job = predict.PredictJob((str(weights),), str(frames), str(folder / name / "predictions.csv"), config)
-        for threshold, found in predict.run(job, predict.gpu_count(gpus)).by_mask_threshold.items():
-            predicted.setdefault(threshold, []).extend(found)
+        table = folder / name / "predictions.csv"
+        job = predict.PredictJob((str(weights),), str(frames), str(table), config, in_true_boxes=True)
+        found = predict.run(job, predict.gpu_count(gpus))
+        in_true_boxes += found.in_true_boxes
+        for threshold, at_threshold in found.by_mask_threshold.items():
+            predicted.setdefault(threshold, []).extend(at_threshold)
     tables.write_predictions(folder / "predictions.csv", next(iter(predicted.values())))
     judged = cross_validation.cross_validate(
         truth, predicted, seed=seed, kinds=score_kinds, methods=tuning_methods
     )
     configs.save(judged.tuned, folder / "post.yaml")
     tables.write_predictions(folder / "out_of_fold.csv", judged.frames)
-    return ValidationResult(truth, predicted, judged)
+    return ValidationResult(truth, predicted, in_true_boxes, judged)

@@ -80,7 +80,7 @@ def before_after(truth: Sequence[Frame], predictions: Sequence[Frame]) -> Figure
 def _other_type(truth: Frame, predicted: Frame | None) -> str:
     """The predicted type, where it is not the true one."""
     wrong = predicted is not None and predicted.category not in (None, truth.category)
-    return f", taken for {predicted.category}" if predicted and wrong and truth.category else ""
+    return f",\ntaken for {predicted.category}" if predicted and wrong and truth.category else ""
 
 
 def overlay(axes: Axes, frame: Frame, colors: Sequence[ColorType]) -> None:

@@ -45,7 +45,7 @@ def cells_per_image(frames: Sequence[Frame]) -> Figure:
         jitter = rng.uniform(-0.18, 0.18, len(numbers))
         axes.plot(numbers, place + jitter, "o", ms=4, alpha=0.5, mec="none", color=style.color(name, names))
         axes.plot([np.median(numbers)] * 2, [place - 0.32, place + 0.32], color=style.INK)
-        label = f" median {_median(numbers)}"
+        label = f" median {style.median(numbers)}"
         axes.annotate(label, (np.median(numbers), place + 0.32), fontsize=8, va="bottom")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.3)
@@ -63,7 +63,7 @@ def cell_sizes(frames: Sequence[Frame]) -> Figure:
         boxes = rle.boxes(masks)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
         for axes, values in ((left, rle.areas(masks)), (right, sides)):
-            _share(axes, values, f"{name}, median {_median(values)}", style.color(name, names))
+            _share(axes, values, f"{name}, median {style.median(values)}", style.color(name, names))
     for axes, title in ((left, "Cell area, pixels"), (right, "Longer side of a cell, pixels")):
         axes.set_xscale("log")
         axes.margins(x=0.1)
@@ -105,11 +105,6 @@ def folds(frames: Sequence[Frame], assigned: Mapping[str, int]) -> Figure:
     style.legend(axes, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(False, axis="x")
     return figure
-
-
-def _median(values: NDArray) -> str:
-    """The median of whole numbers, exactly: it may end in .5."""
-    return f"{np.median(values):,.1f}".removesuffix(".0")
 
 
 def _type(frame: Frame) -> str:

@@ -129,11 +129,12 @@ def compare_sets(sets: Mapping[str, Sequence[Frame]]) -> Figure:
         if not len(areas):
             continue
         per_megapixel = [1e6 * len(f.cells) / (f.height * f.width) for f in frames if f.cells]
-        for axes, values in ((left, areas), (right, np.array(per_megapixel))):
+        density = np.array(per_megapixel)
+        medians = style.median(areas), f"{np.median(density):,.0f}"
+        for axes, values, median in zip((left, right), (areas, density), medians, strict=True):
             ordered = np.sort(values)
             share = np.arange(1, len(ordered) + 1) / len(ordered)
-            noun = f"{np.median(values):,.0f}"
-            axes.step(ordered, share, where="post", color=palette[name], label=f"{name}, median {noun}")
+            axes.step(ordered, share, where="post", color=palette[name], label=f"{name}, median {median}")
     for axes, title in ((left, "Cell area, pixels"), (right, "Cells in a megapixel, by image")):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -8,9 +8,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -157,6 +159,11 @@ def _cut(name: str, first: int, last: int, length: int) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun: "1 cell", "2 cells", "1,200 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def median(values: NDArray) -> str:
+    """The median of whole numbers, exactly: it may end in .5."""
+    return f"{np.median(values):,.1f}".removesuffix(".0")
 
 
 def legend(axes: Axes, **options: Any) -> None:

@@ -54,17 +54,25 @@ def test_a_curve_never_falls_nor_passes_one() -> None:
     found = growth.fit(falling)
     assert np.ptp(found.curve) == pytest.approx(0)
     assert found.gain == pytest.approx(0)
+    assert found.sentence.endswith("The score did not rise with the number of images.")
     steep = [Point(n, score, score - 0.001, score + 0.001) for n, score in ((1, 0.0), (2, 0.5), (3, 0.98))]
     assert growth.fit(steep).curve.max() <= 1
 
 
 def test_the_sentence_says_how_many_and_how_sure() -> None:
     found = growth.fit(points([5, 10, 20, 40]), more=20)
-    assert found.sentence.startswith(
-        "If the curve goes on as it does, 20 more annotated images would bring about +0.0"
+    assert found.sentence == (
+        f"20 more annotated images would bring about {law(60) - law(40):+.3f} (90 % interval "
+        f"{found.gain_low:+.3f} to {found.gain_high:+.3f}), if the curve of 4 trainings goes on beyond "
+        "40 images as it does."
     )
-    assert found.sentence.endswith("on 40.")
-    assert "90 % interval" in found.sentence
+    assert found.scores["40"] == pytest.approx(law(40))
+
+
+def test_points_that_chance_may_have_put_in_this_order_are_told() -> None:
+    for spread, by_chance in ((0.002, False), (0.2, True)):
+        said = growth.fit(points([5, 10, 20, 40], spread=spread)).sentence
+        assert said.endswith("Chance alone may explain that it rises.") == by_chance
 
 
 @pytest.mark.parametrize("numbers", [[10], [10, 20], [10, 10, 10, 20]])

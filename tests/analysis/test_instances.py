@@ -33,6 +33,19 @@ def test_boxes_and_masks_are_reached_apart(frame, cell) -> None:
     assert table.loc["cort"].tolist() == pytest.approx([3, 2 / 3, 2 / 3, 1 / 3, 1 / 3, (0.8 + share) / 2])
 
 
+def test_masks_in_true_boxes_stand_beside_those_in_found_boxes(frame, cell) -> None:
+    """Two cells of three are drawn, half and whole; a frame in which nothing was drawn does not count."""
+    truth = [
+        frame(cell(0, 0, 10, 10), cell(20, 0, 10, 10), cell(40, 0, 10, 10)),
+        frame(cell(0, 0, 5, 5), name="b"),
+    ]
+    drawn = [frame(cell(0, 0, 10, 5), cell(20, 0, 10, 10)), frame(name="b")]
+    row = instances.recall(truth, [], drawn).loc["cort"]
+    assert row["mask IoU in true boxes"] == 0.5  # the median of 0.5, 1 and 0
+    assert np.isnan(row["mask IoU where the box reaches 0.7"])
+    assert "mask IoU in true boxes" not in instances.recall(truth, [])
+
+
 def test_recall_at_exactly_a_bound_does_not_count(frame, cell) -> None:
     row = instances.recall([frame(cell(0, 0, 10, 10))], [frame(cell(0, 0, 10, 5, 0.9))]).loc["cort"]
     assert row["box recall at 0.5"] == 0

@@ -39,11 +39,12 @@ class Row:
 
     Attributes:
         name: what is measured, in a word or two.
-        work: on what: how many images, cells, pixels.
+        work: on what: how many images, cells, pixels; behind a semicolon, what the peer is.
         ours: the figure of this project.
         peer: the figure of what it is compared with, taken in the same run; None where it stands alone.
         unit: of both.
         better: ``"lower"`` or ``"higher"``.
+        at: of rows of one name that show how both grow: the number that grows.
         bar: with a peer, how many times better ours has to be; alone, the limit of ``ours``. None: no bar.
     """
 
@@ -54,6 +55,7 @@ class Row:
     unit: str = "s"
     better: str = "lower"
     bar: float | None = None
+    at: float | None = None
 
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher"):

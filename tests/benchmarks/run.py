@@ -1,12 +1,14 @@
 """Run the benchmarks, print their rows as they come, and write them to outputs/bench.json.
 
-python tests/benchmarks/run.py [NAME ...]    NAME as in bench_NAME.py; all of them without one
+python tests/benchmarks/run.py [--keep] [NAME ...]    NAME as in bench_NAME.py; all of them without one
 
+With --keep, the rows also replace those in tests/benchmarks/results/bench and in the table of docs/speed.md.
 Exits 1 when a benchmark failed or a bar was not met.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import platform
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import table
 from harness import HERE, Row, Skip
 
 from kitlib.errors import KitError, unknown
@@ -25,22 +28,30 @@ OUTPUT = HERE.parent.parent / "outputs" / "bench.json"
 COLUMNS = "{:<34} {:>12} {:>12} {:>5} {:>8} {:>7} {:<4} {}"
 
 
-def main(names: Sequence[str] = (), output: Path = OUTPUT) -> int:
+def main(names: Sequence[str] = (), output: Path = OUTPUT, keep: bool = False) -> int:
     """Run the named benchmarks (all when none is named); returns the exit status."""
     rows: list[Row] = []
     failed: list[str] = []
     print(COLUMNS.format("name", "ours", "peer", "unit", "ratio", "bar", "met", "work"))
     for name in select(names):
         try:
+            own: list[Row] = []
             for row in importlib.import_module(f"bench_{name}").rows():
-                rows.append(row)
+                own.append(row)
                 print(line(row), flush=True)
+            rows += own
+            if keep:
+                write_json(
+                    table.RESULTS / f"{name}.json", {"machine": machine(), "rows": [r.as_dict() for r in own]}
+                )
         except Skip as reason:
             print(f"{name}: skipped: {reason}")
         except Exception:  # one broken benchmark does not take the figures of the others with it
             traceback.print_exc()
             failed.append(name)
     write_json(output, {"machine": machine(), "rows": [row.as_dict() for row in rows], "failed": failed})
+    if keep:
+        table.write()
     missed = [row.name for row in rows if row.met is False]
     print(f"{len(rows)} rows in {output}; below their bar: {', '.join(missed) or 'none'}")
     return int(bool(failed or missed))
@@ -110,6 +121,12 @@ def _version(name: str) -> str:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+        parser.add_argument("names", nargs="*", metavar="NAME")
+        parser.add_argument(
+            "--keep", action="store_true", help="keep the rows for the table of docs/speed.md"
+        )
+        given = parser.parse_args()
+        sys.exit(main(given.names, keep=given.keep))
     except KitError as error:
         sys.exit(f"error: {error}")

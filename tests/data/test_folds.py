@@ -36,6 +36,18 @@ sets = st.lists(
 ).map(lambda rows: [frame(f"f{i}", c, None if g is None else f"g{g}") for i, (c, g) in enumerate(rows)])
 
 
+@given(frames=sets, seed=st.integers(0, 3), share=st.floats(0.05, 1.0))
+def test_a_larger_share_holds_a_smaller_one_and_types_are_in_proportion(frames, seed, share):
+    part, half = folds.subset(frames, share, seed), folds.subset(frames, share / 2, seed)
+    assert len(part) == max(round(share * len(frames)), 1)
+    assert [f for f in frames if f in part] == part
+    assert [f for f in part if f in half] == half
+    assert folds.subset(frames[::-1], share, seed) == part[::-1]
+    every, chosen = (Counter(f.category for f in some) for some in (frames, part))
+    for category, count in every.items():
+        assert abs(chosen[category] - count * len(part) / len(frames)) <= 1.5
+
+
 @given(frames=sets, seed=st.integers(0, 3), count=st.integers(2, 5))
 def test_every_frame_has_a_fold_and_no_group_has_two(frames, seed, count):
     places = folds.assign(frames, count, seed)

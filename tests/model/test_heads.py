@@ -60,7 +60,7 @@ BOXES = [[4.0, 4, 20, 18], [30, 10, 44, 40], [2, 30, 60, 62], [50, 50, 60, 60.5]
 def test_one_branch_trains_as_detectron2s_own_bit_for_bit(cells: int, item: Callable, storage: Any) -> None:
     ours = build("tiny", mask_stages="last")
     theirs, same = stock(ours.config), stock(ours.config)
-    roi_align.use_sparse_gradient(same)  # its gradient adds up in another order, which has tests of its own
+    roi_align.replace_poolers(same)  # its gradient adds up in another order, which has tests of its own
     losses = []
     for model in (ours, theirs, same):
         model.load_state_dict(ours.state_dict())  # strict: the same names

@@ -25,10 +25,16 @@ def test_what_says_where_and_how_fast_counts_nowhere() -> None:
 
 def test_predictions_and_tuning_come_after_a_training() -> None:
     found = counted(TRAIN)
-    assert found.everything - found.training == {"predict_config", "score_kinds", "tuning_methods"}
+    assert found.later - found.training == {"predict_config", "score_kinds", "tuning_methods"}
     after = {"predict_config", "score_kinds", "tuning_methods", "margin", "confidence", "use_retrained"}
     found = counted("05_retrain")
     assert found.everything - found.training == after
+
+
+def test_a_learning_curve_leaves_the_training_and_later_stages() -> None:
+    found = counted(TRAIN)
+    assert found.everything - found.later == {"learning_curve"}
+    assert not {"learning_curve"} & (found.training | found.resumable)
 
 
 def test_evaluations_within_a_training_predict_as_well() -> None:

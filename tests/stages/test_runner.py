@@ -184,6 +184,16 @@ def test_force_runs_again_and_keeps_what_was(run: Runs) -> None:
     assert (run.out / "previous" / "01_eda-1" / "metrics.json").is_file()
 
 
+def test_a_learning_curve_leaves_later_stages_as_they_are(run: Runs) -> None:
+    plans = [
+        profiles.plan("demo", given, folder=run.notebooks) for given in ([], ["03.learning_curve=[0.5]"])
+    ]
+    keys = [
+        {step.stage: step.begun.key for step in runner._steps(p, run.data, run.out, 6, False)} for p in plans
+    ]
+    assert {stage for stage in keys[0] if keys[0][stage] != keys[1][stage]} == {TRAIN}
+
+
 def test_force_keeps_what_was_made_by_hand(run: Runs) -> None:
     """A notebook run in JupyterLab leaves results without stage.json."""
     (run.out / EDA).mkdir(parents=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,8 @@ def test_an_earlier_stage_that_was_not_run_is_run(
     folder = train.need("02_pretrain_livecell")
     assert (folder / "history.txt").read_text() == "80\n"
     assert (folder / "02_pretrain_livecell.ipynb").is_file()
+    left = record.read(folder)
+    assert (left.done, left.parameters["max_iter"], "CPU" in left.machine) == (True, 80, True)
     said = capfd.readouterr().out
     assert "02_pretrain_livecell (two minutes on a CPU) has to run first\n" in said
     assert "running 02_pretrain_livecell, 1 of 1\n" in said
@@ -196,10 +200,13 @@ def test_the_last_words(train: stage.Stage) -> None:
 def test_a_stage_that_was_run_by_hand_brings_the_report_up_to_date(
     train: stage.Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """In a run the report waits until the stage is recorded."""
+    """In a run the report waits until the stage is recorded, which the run does."""
     monkeypatch.setattr(nb, "injected", lambda: ["data", "out"])
+    begun = record.Record("of the run", False, 0.0, {})
+    begun.save(train.folder)
     train.finish(map=0.5)
     assert not (train.out / "report.html").exists()
+    assert record.read(train.folder) == begun
     monkeypatch.undo()
     shown = train.finish(map=0.25)
     assert "0.250" in (train.out / "report.html").read_text()
@@ -216,6 +223,36 @@ def test_results_made_by_hand_are_not_taken_for_the_run_s(train: stage.Stage) ->
     assert record.read(train.folder).key == "of the run"
     train.finish(map=0.6)
     assert record.read(train.folder).key == "by hand"
+
+
+def test_cells_run_by_hand_leave_the_record_of_a_run(shell, data: Path, tmp_path: Path) -> None:
+    """Parameters, machine and the time of the cells, without that between them."""
+    begin = f"stage = stages.begin('03_train', {str(data)!r}, {str(tmp_path / 'out')!r})"
+    start = time.monotonic()
+    shell.run_cell(f"from kitlib import stages\nimport time\nmax_iter, seed = 7, 0\n{begin}")
+    shell.run_cell("given = stage.parameters(globals())\ntime.sleep(0.2)")
+    time.sleep(0.5)
+    shell.run_cell("shown = stage.finish(map=0.5)")
+    out = tmp_path / "out"
+    left = record.read(out / "03_train")
+    assert left.parameters == {"max_iter": 7, "seed": 0, "data": str(data), "out": str(out)}
+    assert (left.done, left.machine["Python"]) == (True, platform.python_version())
+    assert 0.2 <= left.seconds <= time.monotonic() - start - 0.5
+    report = (out / "report.html").read_text()
+    assert platform.python_version() in report
+    assert "max_iter" in report
+
+
+def test_the_training_of_an_interrupted_run_stays_its_own(train: stage.Stage) -> None:
+    train.parameters({"max_iter": 7})
+    begun = record.Record("key", False, 0.0, train.session.parameters, "training", "resumable")
+    begun.save(train.folder)
+    train.finish(map=0.5)
+    left = record.read(train.folder)
+    assert (left.key, left.done, left.training) == ("by hand", True, "training")
+    replace(begun, parameters={"max_iter": 8}).save(train.folder)
+    train.finish(map=0.5)
+    assert record.read(train.folder).training == "by hand"
 
 
 # ------------------------------------------------------------------------------------------ errors

@@ -21,6 +21,15 @@ ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TOKEN = "for-this-test"
 
+#: ``kit lab`` for a copy of the notebooks in another folder.
+KIT_LAB = """
+import sys
+from pathlib import Path
+from kitlib.stages import lab
+lab._FOLDER = Path(sys.argv[1])
+lab.start(sys.argv[2:])
+"""
+
 #: The notebook of the tests: two synthetic frames, predictions that lack a cell and have a wrong one.
 NOTEBOOK = """
 from dataclasses import replace
@@ -75,8 +84,18 @@ def lab(chromium: Any, tmp_path: Path) -> Iterator[Lab]:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     cells = [nbformat.v4.new_code_cell(NOTEBOOK.strip())]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), home / "viewer.ipynb")
-    with _server(home) as address:
+    with _server(home, "-m", "jupyterlab") as address:
         yield Lab(f"{address}lab/tree/viewer.ipynb?reset&token={TOKEN}", home)
+
+
+@pytest.fixture
+def kit_lab(chromium: Any, tmp_path: Path) -> Iterator[Lab]:
+    """JupyterLab as ``kit lab`` starts it, at the address that it opens; the folder has the copies."""
+    home = tmp_path / "home"
+    home.mkdir()
+    copies = tmp_path / "outputs" / "lab"
+    with _server(home, "-c", KIT_LAB, str(copies)) as address:
+        yield Lab(f"{address}?reset&token={TOKEN}", copies)
 
 
 def _settings(home: Path, name: str, values: dict[str, Any]) -> None:
@@ -86,7 +105,8 @@ def _settings(home: Path, name: str, values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _server(home: Path) -> Iterator[str]:
+def _server(home: Path, *program: str) -> Iterator[str]:
+    """A server of JupyterLab, started by a Python program, with its settings in a folder; its address."""
     # JupyterLab would ask its makers for news.
     _settings(home, "notification", {"fetchNews": "false", "checkForUpdates": False})
     places = {
@@ -98,7 +118,7 @@ def _server(home: Path) -> Iterator[str]:
     environment = {**os.environ, **{name: str(home / place) for name, place in places.items()}}
     environment["PYTHONPATH"] = str(ROOT)
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", "--expose-app-in-browser"]
-    command = [sys.executable, "-m", "jupyterlab", *options, f"--IdentityProvider.token={TOKEN}"]
+    command = [sys.executable, *program, *options, f"--IdentityProvider.token={TOKEN}"]
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
     try:
@@ -109,7 +129,7 @@ def _server(home: Path) -> Iterator[str]:
 
 
 def _address(home: Path, server: subprocess.Popen) -> str:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
         for path in (home / "runtime").glob("jpserver-*.json"):
             text = path.read_text()

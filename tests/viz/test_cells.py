@@ -270,4 +270,4 @@ def test_ignored_areas_are_striped_and_named(drawn) -> None:
 
 def test_a_type_taken_for_another_is_named(drawn) -> None:
     _, _, right = drawn(viz.before_after([frame(BLOCK)], [frame(BLOCK, category="astro")])).axes
-    assert right.get_title(loc="left").endswith("score 1.00, taken for astro")
+    assert right.get_title(loc="left").endswith("score 1.00,\ntaken for astro")

@@ -136,6 +136,8 @@ def _training_steps(stage: StageResults, given: Mapping[str, Any], tuned: Tuned 
         steps.append(
             "The network 'tiny' is made for a CPU; the profiles t4 and gold have larger ones for GPUs."
         )
+    if "more_images" in stage.metrics:
+        steps.append(stage.metrics["more_images"])
     return steps
 
 

@@ -35,7 +35,12 @@ class Finished(dict[str, Any]):
         return "\n".join([*lines, self._advice]).strip()
 
     def _rows(self) -> list[tuple[str, str]]:
-        return [(name.replace("_", " "), _shown(value)) for name, value in self.items()]
+        rows = [(name.replace("_", " "), value) for name, value in self.items()]
+        # A sentence of the advice need not be there twice.
+        return [(name, _shown(value)) for name, value in rows if not self._advises(value)]
+
+    def _advises(self, value: Any) -> bool:
+        return isinstance(value, str) and len(value) > _LONGEST and value in self._advice
 
 
 def finished(metrics: Mapping[str, Any], run: Path | None) -> Finished:
@@ -57,15 +62,15 @@ def finished(metrics: Mapping[str, Any], run: Path | None) -> Finished:
 
 
 def _shown(value: Any) -> str:
-    """A value in at most ``_LONGEST`` characters; numbers have three digits after the point."""
+    """A value in at most ``_LONGEST`` characters; scores have three digits after the point, sizes one."""
     if isinstance(value, Mapping):
-        text = ", ".join(f"{name} {_shown(one)}" for name, one in value.items()) or "none"
+        text = ", ".join(f"{name}: {_shown(one)}" for name, one in value.items()) or "none"
     elif isinstance(value, list | tuple):
         text = ", ".join(map(_shown, value)) or "none"
     elif isinstance(value, bool):
         text = "yes" if value else "no"
     elif isinstance(value, float):
-        text = f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+        text = f"{value:.3f}" if abs(value) <= 1 else f"{value:,.1f}"
     else:
         text = f"{value:,}" if isinstance(value, int) else str(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."

@@ -21,7 +21,7 @@ class StageResults:
     Attributes:
         folder: RUN/<stage>.
         metrics: what its notebook measured; empty while it is not finished.
-        record: what it was run with; None where it was run by hand.
+        record: what it was run with; None where another version of the kit ran it.
     """
 
     folder: Path

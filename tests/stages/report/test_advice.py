@@ -90,6 +90,11 @@ def test_a_network_that_learned_nothing_needs_training_first(told, score: float,
     assert ("Type astro" in steps(found)) != hopeless
 
 
+def test_what_more_images_would_bring_is_told_where_it_was_measured(told) -> None:
+    assert "would bring" in steps(told("03_train", {"map": 0.7, "more_images": "10 more would bring 0.01."}))
+    assert "would bring" not in steps(told("03_train", {"map": 0.7}))
+
+
 def test_the_tiny_network_is_named_and_a_larger_one_is_not(told) -> None:
     assert "'tiny'" in steps(told("03_train", {"map": 0.7}))
     assert "'tiny'" not in steps(told("03_train", {"map": 0.7}, preset="r50"))

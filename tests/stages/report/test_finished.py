@@ -7,7 +7,12 @@ from pathlib import Path
 from kitlib.stages.report.finished import Finished, finished
 
 METRICS = {
-    **{"stage": "03_train", "map": 0.15727799045283225, "by_type": {"astro": 0.016017917710804165}},
+    **{
+        "stage": "03_train",
+        "map": 0.15727799045283225,
+        "by_type": {"astro": 0.016017917710804165, "cort": 1.0},
+    },
+    "area": {"cort": 1630.25},
     **{"accepted": True, "weights": ["fold_0/weights_best.pth"], "cells": 41479, "skipped": {}},
 }
 
@@ -18,7 +23,8 @@ def test_numbers_are_rounded_and_the_values_are_whole() -> None:
     assert repr(shown).splitlines() == [
         "stage     03_train",
         "map       0.157",
-        "by type   astro 0.016",
+        "by type   astro: 0.016, cort: 1.000",
+        "area      cort: 1,630.2",
         "accepted  yes",
         "weights   fold_0/weights_best.pth",
         "cells     41,479",
@@ -39,6 +45,11 @@ def test_a_long_value_is_cut() -> None:
     line = repr(Finished({"skipped": {f"image{n}": "broken" for n in range(99)}}))
     assert len(line) < 120
     assert line.endswith(" ...")
+
+
+def test_a_sentence_of_the_advice_is_shown_once() -> None:
+    sentence = "More images would bring more. " * 5
+    assert repr(Finished({"map": 0.5, "more_images": sentence}, f"Good. {sentence}")).count("would") == 5
 
 
 def test_the_advice_is_that_on_the_stage(runs) -> None:

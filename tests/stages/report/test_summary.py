@@ -87,7 +87,7 @@ def test_commands_are_set_as_code_and_escaped(tmp_path: Path) -> None:
 
 
 def test_a_run_without_records_has_a_report(runs) -> None:
-    """Notebooks that were run by hand record no parameters."""
+    """Another version of the kit may have left them."""
     run = runs("by-hand", {"a": 0})
     (run / "03_train" / "stage.json").unlink()
     said = text_of(summary.write(run))
