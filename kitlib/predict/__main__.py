@@ -13,6 +13,7 @@ from kitlib.errors import KitError
 from kitlib.predict import pipeline
 from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictJob
+from kitlib.predict.finish import Numbered
 from kitlib.predict.models import load_models
 from kitlib.predict.predictor import Predictor
 from kitlib.predict.progress import Progress
@@ -35,7 +36,7 @@ def main() -> None:
     budget = Budget(choices, [frames[i].height * frames[i].width for i in mine], job.until)
     died = progress.deaths()
     pipeline.predict(
-        [pipeline.Numbered(i, frames[i], died[frames[i].id] > 0) for i in mine],
+        [Numbered(i, frames[i], died[frames[i].id] > 0) for i in mine],
         predictors,
         budget,
         path.parent,

@@ -20,6 +20,7 @@ from kitlib.model import heads
 from kitlib.predict import pipeline
 from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictConfig
+from kitlib.predict.finish import Numbered
 from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
 
@@ -44,14 +45,14 @@ class Simulated(nn.Module):
         return [bench_predict.instances(CELLS)] * len(inputs)
 
 
-def frames(folder: Path) -> list[pipeline.Numbered]:
+def frames(folder: Path) -> list[Numbered]:
     """Grey images of the competition's size."""
     found = []
     for number in range(FRAMES):
         path = folder / f"{number}.png"
         noise = np.random.default_rng(number).integers(100, 156, bench_predict.SIZE, np.uint8)
         Image.fromarray(noise).save(path)
-        found.append(pipeline.Numbered(number, Frame(str(number), path, *bench_predict.SIZE), False))
+        found.append(Numbered(number, Frame(str(number), path, *bench_predict.SIZE), False))
     return found
 
 
