@@ -84,12 +84,7 @@ def _neighbours(frame: Frame, scores: NDArray[np.float64]) -> NDArray[np.float64
     )
 
 
-def rescore(
-    frame: Frame,
-    kind: ScoreKind,
-    forest: Forest | None = None,
-    known: NDArray[np.float64] | None = None,
-) -> Frame:
+def rescore(frame: Frame, kind: ScoreKind, forest: Forest | None = None) -> Frame:
     """The frame with the chosen score as each cell's score; annotated cells, which have none, stay so.
 
     Args:
@@ -97,21 +92,41 @@ def rescore(
         kind: "box" as predicted; "mask" the mean probability of the mask's pixels; "product" of both;
             "learned" the IoU that the forest expects. A mask score that is not known counts as 1.
         forest: the trees of the learned score.
-        known: the frame's ``features``, where they were calculated before.
 
     Raises:
         KitError: a learned score without a forest.
     """
     if kind == "box" or not frame.cells:
         return frame
+    pairs = zip(frame.cells, values(frame, kind, forest), strict=True)
+    return replace(frame, cells=tuple(c if c.score is None else replace(c, score=s) for c, s in pairs))
+
+
+def values(
+    frame: Frame,
+    kind: ScoreKind,
+    forest: Forest | None = None,
+    known: NDArray[np.float64] | None = None,
+) -> list[float]:
+    """The chosen score of each cell; 1 of annotated cells.
+
+    Args:
+        frame, kind, forest: as for ``rescore``.
+        known: the frame's ``features``, where they were calculated before.
+
+    Raises:
+        KitError: a learned score without a forest.
+    """
     if kind == "learned":
         if forest is None:
             raise KitError("score_kind 'learned' needs the trees that were fitted; take post.yaml whole")
-        scores = forest.predict(features(frame) if known is None else known).clip(0, 1).tolist()
+        found = forest.predict(features(frame) if known is None else known).clip(0, 1).tolist()
     else:
-        scores = [_score(cell, kind) for cell in frame.cells]
-    pairs = zip(frame.cells, scores, strict=True)
-    return replace(frame, cells=tuple(c if c.score is None else replace(c, score=s) for c, s in pairs))
+        found = [_score(cell, kind) for cell in frame.cells]
+    return [
+        cell.confidence if cell.score is None else score
+        for cell, score in zip(frame.cells, found, strict=True)
+    ]
 
 
 class Samples(NamedTuple):
@@ -142,5 +157,7 @@ def choose(parts: Sequence[Samples], seed: int = 0) -> Samples:
 
 
 def _score(cell: Cell, kind: ScoreKind) -> float:
+    if kind == "box":
+        return cell.confidence
     mask = 1.0 if cell.mask_score is None else cell.mask_score
     return mask if kind == "mask" else mask * cell.confidence

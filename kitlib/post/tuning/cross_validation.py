@@ -107,17 +107,17 @@ def cross_validate(
         if len(set(study.fold)) < _MIN_FOLDS:
             return _on_the_same_images(study, methods)
         rows = [study.judge("untuned", lambda _: study.start).row]
-        best: tuple[_Judged, _Fits, TuningMethod] | None = None
+        best: tuple[Row, _Fits, TuningMethod] | None = None
         for kind in kinds:
             fits = _Fits(study, kind, methods)
             for method in methods:
-                judged = fits.judge(method)
-                rows.append(judged.row)
-                if best is None or judged.row.mean > best[0].row.mean:
-                    best = judged, fits, method
+                rows.append(fits.row(method))
+                if best is None or rows[-1].mean > best[0].mean:
+                    best = rows[-1], fits, method
         if best is None:
             raise KitError("there is nothing to tune: name at least one kind of score and one tuning method")
-        (row, frames), fits, method = best
+        row, fits, method = best
+        frames = study.judge(row.name, lambda fold: fits.without(fold).methods[method]).frames
         tuning = fits.described(method)
         tuned = Tuned(tuning.config, row.mean, row.low, row.high)
         return Validation(tuple(rows), row, tuned, frames, tuning)
@@ -175,18 +175,27 @@ class _Study:
         """A row of this name, of each frame post-processed with what was tuned without its fold."""
         configs = {fold: config_without(fold) for fold in sorted(set(self.fold))}
         judged = self.shares.judge([configs[fold] for fold in self.fold])
-        scores = np.array([each.score for each in judged])
-        by_category = metric.means_by_category(self.types, scores)
-        row = Row(name, float(scores.mean()), *interval(scores.tolist()), by_category)
-        return _Judged(row, [each.frame for each in judged])
+        return _Judged(self.row(name, [each.score for each in judged]), [each.frame for each in judged])
+
+    def row(self, name: str, scores: Sequence[float]) -> Row:
+        """A row of this name, from the score of each frame."""
+        by_category = metric.means_by_category(self.types, np.array(scores))
+        return Row(name, float(np.mean(scores)), *interval(scores), by_category)
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """What tuning found: its curves, and the configuration of each method that was asked for."""
+    """What tuning without a fold found.
+
+    Attributes:
+        tuning: its curves.
+        methods: the configuration of each method that was asked for.
+        held_out: for each of them the scores of the fold's frames, in their order.
+    """
 
     tuning: Tuning
     methods: dict[TuningMethod, PostConfig]
+    held_out: dict[TuningMethod, list[float]]
 
 
 class _Fits:
@@ -202,14 +211,17 @@ class _Fits:
         if fold not in self._fits:
             if self.kind == "learned" or not self._shared:
                 self._shared = self._scorers(fold)
-            used = [f for f, its in zip(self._shared, self.study.fold, strict=True) if its != fold]
-            self._fits[fold] = self._fit(used, self._start(fold))
+            places = list(zip(self._shared, self.study.fold, strict=True))
+            used, held_out = ([f for f, its in places if (its == fold) is of_it] for of_it in (False, True))
+            tuning, methods = self._fit(used, self._start(fold))
+            scores = {name: search.frame_scores(held_out, config) for name, config in methods.items()}
+            self._fits[fold] = _Fit(tuning, methods, scores)
         return self._fits[fold]
 
-    def judge(self, method: TuningMethod) -> _Judged:
-        """Each frame post-processed by a method that was tuned without its fold."""
-        name = f"{method}, {self.kind} score"
-        return self.study.judge(name, lambda fold: self.without(fold).methods[method])
+    def row(self, method: TuningMethod) -> Row:
+        """The row of a method, each frame judged with what was tuned without its fold."""
+        scores = {fold: iter(self.without(fold).held_out[method]) for fold in sorted(set(self.study.fold))}
+        return self.study.row(f"{method}, {self.kind} score", [next(scores[f]) for f in self.study.fold])
 
     def described(self, method: TuningMethod) -> Tuning:
         """What a method that was tuned on all frames gives on them."""
@@ -217,18 +229,20 @@ class _Fits:
         self._shared = self._scorers(None)
         return search.described(self._shared, self._start(None), self.without(None).methods[method])
 
-    def _fit(self, scorers: Sequence[SharedScorer], start: PostConfig) -> _Fit:
+    def _fit(
+        self, scorers: Sequence[SharedScorer], start: PostConfig
+    ) -> tuple[Tuning, dict[TuningMethod, PostConfig]]:
         """Every method fitted to these frames; those that take minutes only if one is asked for."""
         if self.methods.isdisjoint(THRESHOLD_METHODS):
             tuning = search.tune_score_threshold(scorers, start)
-            return _Fit(tuning, {"score threshold": tuning.config})
+            return tuning, {"score threshold": tuning.config}
         tuning = search.tune_by_category(scorers, start)
         shared = replace(tuning.config, **tables({"default": tuning.config.for_category(None)}))
         found = (shared, tuning.config, search.calibrated(scorers, tuning.config))
         configs: dict[TuningMethod, PostConfig] = dict(zip(THRESHOLD_METHODS, found, strict=True))
         if "score threshold" in self.methods:
             configs["score threshold"] = search.tune_score_threshold(scorers, start).config
-        return _Fit(tuning, configs)
+        return tuning, configs
 
     def _scorers(self, without: int | None) -> list[SharedScorer]:
         """A scorer of each frame; its learned scores, other ones for each fold, are from trees that were

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from kitlib import metric
 from kitlib.post import thresholds
 from kitlib.post.config import CategoryConfig, PostConfig
-from kitlib.post.scores import rescore
+from kitlib.post.scores import values
 from kitlib.post.tuning.masks import Disjoint, FrameMasks, Masks
 
 
@@ -32,6 +33,12 @@ class ScoreCurve(NamedTuple):
     def at(self, score_threshold: float | Sequence[float]) -> NDArray[np.float64]:
         """The competition score at each score threshold."""
         return self.value[np.searchsorted(-self.scores, -np.asarray(score_threshold), side="right")]
+
+
+@cache
+def any_threshold(config: CategoryConfig) -> CategoryConfig:
+    """What curves depend on: all but the score threshold."""
+    return replace(config, score_threshold=0.0)
 
 
 class FrameScorer:
@@ -60,7 +67,7 @@ class FrameScorer:
 
     def curve(self, config: CategoryConfig) -> ScoreCurve:
         """The score by score threshold, whatever the configuration's own threshold is."""
-        key = replace(config, score_threshold=0.0)
+        key = any_threshold(config)
         if key not in self._curves:
             self._curves[key] = self._curve(key)
         return self._curves[key]
@@ -101,5 +108,4 @@ class FrameScorer:
 def _scores(masks: FrameMasks, level: float, config: PostConfig) -> NDArray[np.float64]:
     """The score of each cell that was cut at a mask threshold."""
     known = masks.features(level) if config.score_kind == "learned" else None
-    scored = rescore(masks.predicted[level], config.score_kind, config.forest, known)
-    return np.array([c.confidence for c in scored.cells])
+    return np.array(values(masks.predicted[level], config.score_kind, config.forest, known), np.float64)

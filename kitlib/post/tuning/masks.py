@@ -109,24 +109,17 @@ class Masks:
         return np.nan_to_num(rle.iou(self._true_cells.masks, self._masks)).max(axis=0, initial=0.0)
 
     @cached_property
-    def _group_of(self) -> NDArray[np.int32]:
-        return connected_components(self._iou > 0, directed=False)[1]
-
-    @cached_property
-    def _iou(self) -> csr_array:
-        """IoU of each mask with each, few of which overlap."""
-        return csr_array(np.nan_to_num(rle.iou(self._masks, self._masks)))
-
-    @cached_property
-    def _groups(self) -> list[_Group]:
-        order = np.argsort(self._group_of, kind="stable")
-        parts = np.split(order, np.cumsum(np.bincount(self._group_of))[:-1])
+    def _grouped(self) -> tuple[NDArray[np.int32], list[_Group]]:
+        """The group of each mask, and the groups by number."""
+        iou = np.nan_to_num(rle.iou(self._masks, self._masks))
+        group_of = connected_components(csr_array(iou > 0), directed=False)[1]
+        order = np.argsort(group_of, kind="stable")
         pixels = [p.astype(np.int32) for p in rle.pixels(self._masks)]
-        iou = self._iou
-        return [
-            _Group(part, iou[part][:, part].toarray(), [pixels[i] for i in part], self._true_cells)
-            for part in parts
+        groups = [
+            _Group(part, iou[np.ix_(part, part)], [pixels[i] for i in part], self._true_cells)
+            for part in np.split(order, np.cumsum(np.bincount(group_of))[:-1])
         ]
+        return group_of, groups
 
     def resolve(self, order: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
         """What is left of some masks without overlap.
@@ -137,14 +130,15 @@ class Masks:
         """
         if not len(order):
             return Disjoint(order, np.zeros(0, np.int64), np.zeros(0))
-        group = self._group_of[order]
+        group_of, groups = self._grouped
+        group = group_of[order]
         sorted_by_group = np.argsort(group, kind="stable")
         ends = np.cumsum(np.bincount(group))
         begins = np.concatenate([[0], ends[:-1]])
         grouped = order[sorted_by_group]
         used = np.flatnonzero(begins < ends)
         found = [
-            self._groups[g].resolve(grouped[a:b], config)
+            groups[g].resolve(grouped[a:b], config)
             for g, a, b in zip(used.tolist(), begins[used].tolist(), ends[used].tolist(), strict=True)
         ]
         joined = Disjoint(

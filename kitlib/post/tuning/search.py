@@ -162,14 +162,20 @@ def _by_category(frames: Sequence[Scorer]) -> dict[str, list[Scorer]]:
 
 def mean_score(frames: Sequence[Scorer], config: PostConfig) -> float:
     """The competition score of the frames under a configuration."""
+    return float(np.mean(frame_scores(frames, config)))
+
+
+def frame_scores(frames: Sequence[Scorer], config: PostConfig) -> list[float]:
+    """The competition score of each frame under a configuration."""
     calibrations = {f.category: config.calibration(f.category) for f in frames}
     thresholds = {f.category: config.for_category(f.category).score_threshold for f in frames}
-    values = [
-        curve.value[calibration.number(curve.scores)] if calibration else curve.at(thresholds[f.category])
+    return [
+        float(
+            curve.value[calibration.number(curve.scores)] if calibration else curve.at(thresholds[f.category])
+        )
         for f, curve in zip(frames, _curves(frames, config), strict=True)
         for calibration in [calibrations[f.category]]
     ]
-    return float(np.mean([float(value) for value in values]))
 
 
 def _curves(frames: Sequence[Scorer], config: PostConfig) -> list[ScoreCurve]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kitlib import metric
-from kitlib.post import forest, scores, thresholds
+from kitlib.post import forest, thresholds
 from kitlib.post.config import CategoryConfig, PostConfig
 from kitlib.post.forest import Forest
 from kitlib.post.scores import Samples
-from kitlib.post.tuning.frame import FrameScorer, ScoreCurve
+from kitlib.post.tuning.frame import FrameScorer, ScoreCurve, any_threshold
 from kitlib.post.tuning.masks import FrameMasks
 from kitlib.records import Frame
 from kitlib.runtime import launch, workers
@@ -59,16 +58,12 @@ class Share:
 
     def judge(self, configs: Mapping[int, PostConfig]) -> list[Judged]:
         """Frames, by their numbers here, post-processed and scored."""
-        return [self._judged(self._masks[i], config) for i, config in configs.items()]
+        return [_judged(self._masks[i], config) for i, config in configs.items()]
 
-    def _judged(self, masks: FrameMasks, config: PostConfig) -> Judged:
-        found = thresholds.at_mask_threshold(masks.predicted, config)
-        if config.score_kind == "learned":
-            level = next(level for level, frame in masks.predicted.items() if frame is found)
-            found = scores.rescore(found, "learned", config.forest, masks.features(level))
-            config = replace(config, score_kind="box", forest=None)
-        final = thresholds.apply(found, config)
-        return Judged(final, metric.score([masks.truth], [final]).mean)
+
+def _judged(masks: FrameMasks, config: PostConfig) -> Judged:
+    final = thresholds.apply(thresholds.at_mask_threshold(masks.predicted, config), config)
+    return Judged(final, metric.score([masks.truth], [final]).mean)
 
 
 class SharedScorer:
@@ -87,14 +82,14 @@ class SharedScorer:
     def curve(self, config: CategoryConfig) -> ScoreCurve:
         """The score by score threshold, whatever the configuration's own threshold is."""
         load([(self, config)])
-        return self.curves[replace(config, score_threshold=0.0)]
+        return self.curves[any_threshold(config)]
 
 
 def load(wanted: Iterable[tuple[FrameScorer | SharedScorer, CategoryConfig]]) -> None:
     """Calculate curves that will be asked for; processes that share the frames do it at the same time."""
     missing: dict[tuple[int, CategoryConfig], SharedScorer] = {}
     for scorer, config in wanted:
-        key = replace(config, score_threshold=0.0)
+        key = any_threshold(config)
         if isinstance(scorer, SharedScorer) and key not in scorer.curves:
             missing[scorer.number, key] = scorer
     if missing:
