@@ -180,41 +180,47 @@ class _Group:
         self._true = (true_cells.y[inside] - top) * self._size[1] + true_cells.x[inside] - left
         owners, self._owner = np.unique(true_cells.owner[inside], return_inverse=True)
         self._true_areas = true_cells.areas[owners]
+        # Above the highest IoU of two members, suppression leaves all.
+        self._most_alike = float(np.triu(iou, 1).max(initial=0.0))
+        self._resolved: dict[tuple[bytes, float, float, str], Disjoint] = {}
         self._chosen: dict[tuple[bytes, float], NDArray[np.int64]] = {}
-        self._disjoint: dict[bytes, Disjoint] = {}
-        self._clipped: dict[tuple[bytes, float, str], Disjoint] = {}
+        self._painted: dict[tuple[bytes, float | None, str | None], Disjoint] = {}
 
     def resolve(self, order: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
         """As ``Masks.resolve``, for members of this group; in any order."""
-        chosen = self._suppressed(order, config.mask_nms)
-        members = chosen.tobytes()
-        if members in self._disjoint:
-            return self._disjoint[members]
-        key = members, config.max_clipped, config.split
-        if key not in self._clipped:
-            painted = self._paint(chosen, config)
-            if painted.areas.sum() == sum(len(self._pixels[i]) for i in chosen.tolist()):
-                # How masks are clipped makes no difference where none is.
-                self._disjoint[members] = painted
-            self._clipped[key] = painted
-        return self._clipped[key]
+        key = order.tobytes(), config.mask_nms, config.max_clipped, config.split
+        if key not in self._resolved:
+            self._resolved[key] = self._paint(self._suppress(order, config.mask_nms), config)
+        return self._resolved[key]
 
-    def _suppressed(self, order: NDArray[np.int64], highest: float) -> NDArray[np.int64]:
+    def _suppress(self, order: NDArray[np.int64], highest: float) -> NDArray[np.int64]:
         """The places among the members of those that non-maximum suppression leaves, best first."""
-        key = order.tobytes(), highest
+        key = order.tobytes(), min(highest, self._most_alike)
         if key not in self._chosen:
             places = np.searchsorted(self._members, order)
-            if highest < 1:
+            if highest < self._most_alike:
                 places = places[overlap.suppress(self._iou[np.ix_(places, places)], highest)]
             self._chosen[key] = places
         return self._chosen[key]
 
     def _paint(self, chosen: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
+        """The chosen members without overlap, painted once for all ways of clipping that give the same."""
+        names, most, split = chosen.tobytes(), config.max_clipped, config.split
+        for key in ((names, None, None), (names, most, None), (names, most, split)):
+            if key in self._painted:
+                return self._painted[key]
         pixels = [self._pixels[i] for i in chosen.tolist()]
-        painted = overlap.paint(pixels, *self._size, config.max_clipped, config.split)
+        painted = overlap.paint(pixels, *self._size, most, split)
         areas = np.array([len(p) for p in painted.pixels], np.int64)
         members = self._members[chosen[painted.index]]
-        return Disjoint(members, areas, self._best_iou(painted.labels, areas))
+        result = Disjoint(members, areas, self._best_iou(painted.labels, areas))
+        if areas.sum() == sum(map(len, pixels)):
+            self._painted[names, None, None] = result
+        elif split != "keep_all" and not painted.broken:
+            self._painted[names, most, None] = result
+        else:
+            self._painted[names, most, split] = result
+        return result
 
     def _best_iou(self, labels: NDArray[np.int32], areas: NDArray[np.int64]) -> NDArray[np.float64]:
         """The best IoU with any true cell of each instance of a flat label map, (K,)."""
