@@ -31,6 +31,12 @@ Options of the main job:
   --help-parameters STAGE
                    list the parameters of a notebook (or all): type, bounds, default, help, what a change affects
   --force          run stages again that are finished
+  --engine ray     run trainings and predictions on the nodes of a Ray cluster; --data and --out are folders that all
+                   nodes see, see docs/gpu-server.md
+  --address HOST:PORT
+                   of the Ray cluster (default: the one that was started on this host)
+  --dry-run        tell what the run would take (time, memory, disk, what does not fit) and do nothing; kit plan does
+                   the same, and calculates it for a GPU that is not here
   --track mlflow   keep the run in MLflow as well, which needs: .venv/bin/pip install mlflow-skinny
 
 A finished stage is skipped, an interrupted one goes on where it was.
@@ -150,7 +156,7 @@ install() {
     [[ $build == default ]] || pip+=(--extra-index-url "https://download.pytorch.org/whl/$build")
     part "${pip[@]}" --upgrade pip
     "$venv/bin/python" -m kitlib.kaggle.detectron2_wheel "$venv/wheels" # says by itself what fails
-    part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,coco,own,dev]"
+    part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,coco,own,ray,optuna,dev]"
 }
 
 # In a subshell whose descriptor 9 holds a lock: it lasts until the last child is gone, so that two calls never work

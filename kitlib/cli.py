@@ -6,11 +6,18 @@ import json
 import locale
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import click
 
 from kitlib.errors import KitError
+
+if TYPE_CHECKING:
+    from kitlib.stages import Plan
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -223,34 +230,140 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
     context.exit()
 
 
+def _with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Decorate a command with options that another one has, too; in the order of its help."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_settings_options = _with_options(
+    click.option(
+        "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
+    ),
+    click.option(
+        "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
+    ),
+    click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE."),
+    click.option(
+        "--gpus",
+        default=-1,
+        type=click.IntRange(min=-1),
+        help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="STAGE.NAME=VALUE",
+        help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
+    ),
+)
+_stages_options = _with_options(
+    click.option(
+        "--folds-at-once",
+        default=0,
+        type=click.IntRange(min=0),
+        help="Trainings of folds side by side, on a share of the GPUs each; left out: as the profile says.",
+    ),
+    click.option("--from", "first", default="01", help="First stage to run, e.g. 03."),
+    click.option("--to", "last", default="06", help="Last stage to run."),
+)
+_engine_options = _with_options(
+    click.option(
+        "--engine",
+        default="local",
+        type=click.Choice(["local", "ray"]),
+        help="Where trainings and predictions run: here, or on the nodes of a Ray cluster.",
+    ),
+    click.option(
+        "--address", default="", help="Of the Ray cluster, HOST:PORT; left out: the one started here."
+    ),
+)
+
+
+def _check_nodes(engine: Literal["local", "ray"], address: str, out: Path, data: Path) -> None:
+    """Choose the engine, and see that all nodes of a cluster see the folders."""
+    from kitlib.runtime import cluster
+    from kitlib.runtime import engine as engines
+
+    engines.choose(engine, address)
+    if cluster.is_chosen():
+        cluster.check_folders(out, data)
+        click.echo(f"Ray cluster of {cluster.size()} nodes for jobs")
+
+
+class _Run(NamedTuple):
+    """What a run does: its parameters, data, folder and stages; and whether the data are the user's own."""
+
+    plan: Plan
+    data: Path
+    out: Path
+    first: str
+    last: str
+    own: bool
+
+
+def _run_of(
+    profile: str,
+    data: str,
+    out: str,
+    gpus: int,
+    folds_at_once: int,
+    first: str,
+    last: str,
+    settings: tuple[str, ...],
+) -> _Run:
+    from kitlib.stages import notebooks, profiles, stage_data
+
+    notebooks.check_text(notebooks.ROOT)
+    first, last = notebooks.resolve(first), notebooks.resolve(last)
+    common, own = {"gpus": gpus} if gpus >= 0 else {}, stage_data.is_own(data)
+    common |= {"folds_at_once": folds_at_once} if folds_at_once else {}
+    # Before synthetic cells are made.
+    plan = profiles.plan(profile, settings, common, own_data=own)
+    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
+    folder = stage_data.locate_data(data)
+    for values in plan.parameters.values():
+        values.update(data=str(folder), out=str(target))
+    return _Run(plan, folder, target, first, last, own)
+
+
+def _dry_run(wanted: _Run, card: str, json_file: Path | None) -> None:
+    from kitlib.stages import runner
+    from kitlib.stages.dry_run import page, run
+
+    chosen = runner.chosen_stages(wanted.first, wanted.last)
+    found = run.forecast(wanted.plan, wanted.data, wanted.out, chosen, card, wanted.own)
+    click.echo(page.text(found))
+    click.echo(f"\nthe same as JSON: {page.write(found, json_file or wanted.out / 'plan.json')}")
+    if not found.fine:
+        sys.exit(1)
+
+
 @kit.command()
+@_settings_options
+@_stages_options
+@click.option("--card", default="", help="Calculate for this GPU: V100, T4, RTX3090, A100, L4 or H100.")
 @click.option(
-    "--profile", default="demo", show_default=True, help="A file of notebooks/profiles, or a path to one."
+    "--json", "json_file", type=click.Path(path_type=Path), help="Left out: plan.json in the run's folder."
 )
-@click.option(
-    "--data", default="", help="The competition's folder, or your own images; left out: synthetic cells."
-)
-@click.option("--out", default="", help="The run's folder; left out: outputs/PROFILE.")
-@click.option(
-    "--gpus",
-    default=-1,
-    type=click.IntRange(min=-1),
-    help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
-)
-@click.option(
-    "--folds-at-once",
-    type=click.IntRange(min=1),
-    help="Trainings of folds side by side, on a share of the GPUs each; left out: as the profile says.",
-)
-@click.option("--from", "first", default="01", help="First stage to run, e.g. 03.")
-@click.option("--to", "last", default="06", help="Last stage to run.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="STAGE.NAME=VALUE",
-    help="A parameter: 03_train.max_iter=100, 03.optim.name=sgd, all.seed=1; see --help-parameters.",
-)
+def plan(card: str, json_file: Path | None, **options: Any) -> None:
+    """Tell what a run would take, before it begins: time, memory, disk, and what does not fit.
+
+    It measures two training steps and a prediction of each stage on the device that is here. For a --card,
+    or where a profile made for GPUs finds none, it calculates them.
+    """
+    _dry_run(_run_of(**options), card, json_file)
+
+
+@kit.command()
+@_settings_options
+@_stages_options
 @click.option(
     "--help-parameters",
     metavar="STAGE",
@@ -261,37 +374,78 @@ def _print_parameters(context: click.Context, option: click.Parameter, stage: st
 )
 @click.option("--force", is_flag=True, help="Run finished stages again.")
 @click.option("--track", type=click.Choice(["mlflow"]), help="Also keep the run in MLflow.")
+@click.option("--dry-run", is_flag=True, help="Tell what the run would take, as `kit plan`, and do nothing.")
+@_engine_options
 def run(
+    force: bool,
+    track: str | None,
+    dry_run: bool,
+    engine: Literal["local", "ray"],
+    address: str,
+    **options: Any,
+) -> None:
+    """Run the notebooks from raw images to a valid submission.csv."""
+    from kitlib.stages import record, runner, tracking
+
+    wanted = _run_of(**options)
+    if dry_run:
+        _dry_run(wanted, card="", json_file=None)
+        return
+    plan, folder, target, first, last, _ = wanted
+    _check_nodes(engine, address, target, folder)
+    click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
+    with tracking.track(track, target) as after:
+        rows = runner.run(plan, folder, target, first, last, force, click.echo, after)
+    click.echo("\n" + record.table(rows))
+    click.echo(f"\nthe report: {target / 'report.html'}")
+
+
+@kit.command()
+@_settings_options
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="03.NAME=RANGE",
+    help="What to vary: 03.schedule.max_lr=1e-4..1e-3:log, 03.max_iter=200..800, 03.optim.name=[sgd, adamw]; "
+    "it wins over the section search of the profile.",
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), required=True, help="Trials in all, earlier ones counted."
+)
+@click.option(
+    "--storage", default="", help="Of Optuna, an address; left out: SQLite in search.db of the folder."
+)
+@_engine_options
+def search(
     profile: str,
     data: str,
     out: str,
     gpus: int,
-    folds_at_once: int | None,
-    first: str,
-    last: str,
     settings: tuple[str, ...],
-    force: bool,
-    track: str | None,
+    params: tuple[str, ...],
+    trials: int,
+    storage: str,
+    engine: Literal["local", "ray"],
+    address: str,
 ) -> None:
-    """Run the notebooks from raw images to a valid submission.csv."""
-    from kitlib import stages
-    from kitlib.stages import notebooks, record, stage, tracking
+    """Search for better parameters of 03_train with Optuna; by the score on its validation images.
 
-    notebooks.check_text(notebooks.ROOT)
-    first, last = stages.resolve(first), stages.resolve(last)
+    With 03.eval_every set, a trial that is worse than the median of earlier ones is stopped. A search that
+    was interrupted goes on.
+    """
+    from kitlib.stages import notebooks, profiles, stage_data
+    from kitlib.stages.search import space, study
+
+    own = stage_data.is_own(data)
     common = {"gpus": gpus} if gpus >= 0 else {}
-    common |= {"folds_at_once": folds_at_once} if folds_at_once else {}
-    # Before synthetic cells are made.
-    plan = stages.plan(profile, settings, common, own_data=stage.is_own(data))
-    target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
-    folder = stage.locate_data(data)
-    for values in plan.parameters.values():
-        values.update(data=str(folder), out=str(target))
-    click.echo(f"profile {plan.profile}, data {folder}, results in {target}")
-    with tracking.track(track, target) as after:
-        rows = stages.run(plan, folder, target, first, last, force, click.echo, after)
-    click.echo("\n" + record.table(rows))
-    click.echo(f"\nthe report: {target / 'report.html'}")
+    plan = profiles.plan(profile, settings, common, own_data=own)
+    varied = space.read(params, plan.search)
+    target = notebooks.whole_path(out) if out else notebooks.default_out(f"{plan.profile}-search")
+    base = study.Base(profile, settings, common, stage_data.locate_data(data), target, own)
+    _check_nodes(engine, address, target, base.data)
+    page = study.search(base, varied, trials, storage, click.echo)
+    click.echo(f"\nthe page: {page}")
 
 
 @kit.command()
@@ -389,9 +543,9 @@ def submit(run: Path, message: str, version: int, dry_run: bool, wait: bool, eve
 @click.option("--half", is_flag=True, help="Weights in 16 bits: half the size to upload.")
 def bundle(run: Path, user: str, half: bool) -> None:
     """Pack RUN (outputs/demo) for Kaggle: what the submission notebook needs without a network."""
-    from kitlib.stages import stage
+    from kitlib.stages import bundling
 
-    packed = stage.write_bundle(run, user, half)
+    packed = bundling.write(run, user, half)
     for name, size in packed.sizes.items():
         click.echo(f"{size / 1e6:10.2f} MB  {name}")
     click.echo(f"{packed.size / 1e6:10.2f} MB  in {packed.folder}")
@@ -408,7 +562,9 @@ def bundle(run: Path, user: str, half: bool) -> None:
 def rehearse(run: Path, layout: str, images: int, python: str, hours: float | None) -> None:
     """Run the bundle of RUN (outputs/demo) as Kaggle would, without a network, and check what it submits."""
     from kitlib.kaggle.rehearsal import rehearse as rehearsal
+    from kitlib.stages import bundling
 
+    bundling.check_competition(run)
     layouts = rehearsal.LAYOUTS if layout == "both" else (layout,)
     rehearsal.rehearse(run, layouts, images, python, hours, click.echo)
 

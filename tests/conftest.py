@@ -41,6 +41,7 @@ _FIRST = (
     "notebooks/test_own_images.py",
     "train/test_job.py",
     "stages/test_runner.py",
+    "train/test_cluster.py",
     "train/test_paper.py",
     "setup/test_hygiene.py",
     "train/test_hanging.py",

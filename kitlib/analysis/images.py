@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib.data.images import read_image
+from kitlib.data.images import grey_shares, read_image
 from kitlib.records import Frame
 
 # Side of the pictures that near duplicates are looked for with, in pixels.
@@ -57,48 +58,64 @@ class Pair:
     similarity: float
 
 
-def quality(frame: Frame) -> Quality:
-    """The quality of a frame's image.
+class Measured(NamedTuple):
+    """What one reading of an image tells, in 11 KiB.
+
+    Attributes:
+        quality: how good it is.
+        shares: the share of pixels at each grey level, (256,).
+        structure: the image reduced to 48 x 48 pixels without slow changes of illumination, as a unit vector;
+            zeros of a blank one.
+    """
+
+    quality: Quality
+    shares: NDArray[np.float64]
+    structure: NDArray[np.float32]
+
+
+def measure(frame: Frame) -> Measured:
+    """Read a frame's image and measure it.
 
     Raises:
         KitError: the image cannot be read.
     """
     image = _read(frame)
-    grid = cv2.resize(image.astype(np.float32), (4, 4), interpolation=cv2.INTER_AREA)
-    mean = float(image.mean())
+    shares = grey_shares(image)
+    levels = np.arange(256)
+    mean = float(shares @ levels)
+    contrast = float(shares @ (levels - mean) ** 2) ** 0.5
+    whole = image.astype(np.float32)
+    grid = cv2.resize(whole, (4, 4), interpolation=cv2.INTER_AREA)
     gradient = float(np.ptp(grid)) / mean if mean else 0.0
-    return Quality(frame.id, sharpness(image), float(image.std()), gradient, mean)
+    quality = Quality(frame.id, sharpness(image), contrast, gradient, mean)
+    return Measured(quality, shares, _structure(whole))
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
     """The variance of an (H, W) image's Laplacian over that of its grey levels; 0 of a blank image."""
-    variance = float(image.var())
-    return float(cv2.Laplacian(image, cv2.CV_32F).var()) / variance if variance else 0.0
+    deviation = float(cv2.meanStdDev(image)[1][0, 0])
+    if not deviation:
+        return 0.0
+    return float(cv2.meanStdDev(cv2.Laplacian(image, cv2.CV_32F))[1][0, 0] / deviation) ** 2
 
 
-def near_duplicates(frames: Sequence[Frame]) -> list[Pair]:
-    """Pairs of frames that show the same place, the most similar first.
+def near_duplicates(measured: Sequence[Measured]) -> list[Pair]:
+    """Pairs of images that show the same place, the most similar first.
 
-    Each image is reduced to 48 x 48 pixels, slow changes of illumination are subtracted, and all pairs are
-    correlated, which takes a second for 2,600 images; to read them takes longer. Images of one place hours
-    apart are found, flipped or shifted ones are not.
-
-    Args:
-        frames: with image files.
-
-    Raises:
-        KitError: an image cannot be read.
+    The structures of all pairs are correlated, which takes a second for 2,600 images. Images of one place
+    hours apart are found, flipped or shifted ones are not.
     """
-    if not frames:
+    if not measured:
         return []
-    prints = np.stack([_fingerprint(_read(frame)) for frame in frames])
+    structures = np.stack([one.structure for one in measured])
+    names = [one.quality.frame_id for one in measured]
     pairs = []
-    for start in range(0, len(prints), _ROWS_AT_ONCE):
-        alike = prints[start : start + _ROWS_AT_ONCE] @ prints.T
+    for start in range(0, len(names), _ROWS_AT_ONCE):
+        alike = structures[start : start + _ROWS_AT_ONCE] @ structures.T
         for row, second in np.argwhere(alike > _ALIKE).tolist():
             if row + start < second:
                 value = min(float(alike[row, second]), 1.0)
-                pairs.append(Pair(frames[row + start].id, frames[second].id, value))
+                pairs.append(Pair(names[row + start], names[second], value))
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
@@ -113,18 +130,30 @@ def across_folds(pairs: Sequence[Pair], fold: Mapping[str, int]) -> list[Pair]:
     return [pair for pair in known if fold[pair.first] != fold[pair.second]]
 
 
-def grey_levels(frames: Sequence[Frame]) -> NDArray[np.float64]:
-    """The share of pixels of each grey level, (256,), in all images together; each image counts the same."""
-    shares = np.zeros(256)
-    for frame in frames:
-        image = _read(frame)
-        shares += np.bincount(image.ravel(), minlength=256) / image.size
-    return shares / max(len(frames), 1)
+def read_shares(frame: Frame) -> NDArray[np.float64]:
+    """The share of pixels at each grey level of a frame's image, (256,).
+
+    Raises:
+        KitError: the image cannot be read.
+    """
+    return grey_shares(_read(frame))
 
 
-def _fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def grey_levels(shares: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The share of pixels at each grey level in all images together, (256,); each image counts the same.
+
+    Args:
+        shares: of each image, (256,).
+    """
+    total, count = np.zeros(256), 0
+    for share in shares:
+        total, count = total + share, count + 1
+    return total / max(count, 1)
+
+
+def _structure(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The structure of an image as a unit vector; zeros of a blank one."""
-    reduced = cv2.resize(image.astype(np.float32), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(image, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
     slow = cv2.GaussianBlur(reduced, (0, 0), _THUMBNAIL / 8)
     small: NDArray[np.float32] = np.asarray(reduced, np.float32) - np.asarray(slow, np.float32)
     norm = float(np.linalg.norm(small))

@@ -43,7 +43,7 @@ class Dataset:
     findings: list[Finding]
 
 
-def open_folder(data: Path | str, reading: ReadingConfig = DEFAULTS) -> Dataset:
+def open_folder(data: Path | str, reading: ReadingConfig = DEFAULTS, only_labelled: bool = False) -> Dataset:
     """Read a folder of images and cells, whose layout is found by looking.
 
     The competition's folder is one with ``train.csv`` or ``sample_submission.csv``. In any other, each image
@@ -58,6 +58,8 @@ def open_folder(data: Path | str, reading: ReadingConfig = DEFAULTS) -> Dataset:
     Args:
         data: the folder.
         reading: channels, planes, suffixes, and what folders mean.
+        only_labelled: leave out the unlabelled and test images of the competition's folder, which are
+            thousands.
 
     Raises:
         KitError: no folder, or nothing in it can be used; of the competition's folder as
@@ -71,7 +73,7 @@ def open_folder(data: Path | str, reading: ReadingConfig = DEFAULTS) -> Dataset:
     if not data.is_dir():
         raise KitError(f"{data} is not a folder; point --data at a folder of images and their cells")
     if is_competition(data):
-        return _competition(data)
+        return _competition(data, only_labelled)
     return _own(data, reading)
 
 
@@ -127,19 +129,21 @@ def sources(data: Path, reading: ReadingConfig) -> dict[str, Path]:
     return {entry.id: entry.image for entry in layout.entries(contents, reading.mask_suffixes, findings)}
 
 
-def _competition(data: Path) -> Dataset:
+def _competition(data: Path, only_labelled: bool) -> Dataset:
     root = competition.locate(data)
-    findings = Findings(root)
     labelled = competition.labelled(root)
+    found = _categories(labelled)
+    categories = competition.CATEGORIES if set(found) <= set(competition.CATEGORIES) else found
+    name = f"the competition's folder: {len(labelled)} images in train.csv"
+    if only_labelled:
+        return Dataset(name, labelled, [], [], [], categories, [])
+    findings = Findings(root)
     unlabelled = competition.unlabelled(
         root, lambda sentence: findings.add(root / "train_semi_supervised", sentence)
     )
     test = competition.test(root) if (root / "test").is_dir() else []
-    found = _categories(labelled)
-    categories = competition.CATEGORIES if set(found) <= set(competition.CATEGORIES) else found
-    name = f"the competition's folder: {len(labelled)} images in train.csv"
-    sentence = _sentence(name, unlabelled, test)
     truth = competition.truth(root) or []
+    sentence = _sentence(name, unlabelled, test)
     return Dataset(sentence, labelled, unlabelled, test, truth, categories, list(findings))
 
 

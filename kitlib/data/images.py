@@ -58,6 +58,13 @@ def luminance(pixels: NDArray) -> NDArray:
     return in_type(grey, pixels.dtype)
 
 
+def grey_shares(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The share of an (H, W) image's pixels at each grey level, (256,)."""
+    # numpy.bincount would make eight bytes of each pixel.
+    counts: NDArray = cv2.calcHist([image], [0], None, [256], [0, 256])
+    return counts.ravel().astype(np.float64) / image.size
+
+
 def in_type(values: NDArray, dtype: np.dtype) -> NDArray:
     """The values in a type of numbers, rounded where that holds whole numbers."""
     return (values.round() if dtype.kind in "iu" else values).astype(dtype)
@@ -76,6 +83,7 @@ def read_pixels(path: Path | str) -> NDArray:
             # A phone's photograph (MPO) has a small copy as its second page.
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise KitError(f"{path} holds {image.n_frames} pages; choose one with plane, or a projection")
+            _check_covered(image)
             if image.mode in ("RGB", "RGBA") and "16" in str(image.tile):
                 return _read_16_bit_colours(path, _orientation(image))
             if image.format == "TIFF" and _orientation(image) > 1:
@@ -94,6 +102,21 @@ def read_pixels(path: Path | str) -> NDArray:
         ) from error
 
 
+def _check_covered(image: Image.Image) -> None:
+    """Refuse a TIFF with rows that no strip holds: Pillow would make them black, however many there are.
+
+    Raises:
+        ValueError: the picture is larger than its strips or tiles.
+    """
+    extents = [tile[1] for tile in image.tile if tile[1]] if isinstance(image, TiffImageFile) else []
+    if not extents:
+        return
+    # The farthest column and row; sides may be swapped, by the version of Pillow.
+    *_, right, low = map(max, zip(*extents, strict=True))
+    if right * low < image.width * image.height:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than it holds")
+
+
 def _resolved(image: Image.Image) -> NDArray:
     if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
         return np.asarray(image.convert("RGB"))
@@ -105,8 +128,12 @@ def _resolved(image: Image.Image) -> NDArray:
 def _by_tifffile(path: Path | str) -> NDArray:
     import tifffile
 
+    from kitlib.data import lzw
+
     try:
-        return tifffile.imread(path)
+        with tifffile.TiffFile(path) as file:
+            lzw.check_pages(file.pages)
+            return file.asarray()
     # A damaged file makes tifffile raise errors of any kind.
     except Exception as error:
         raise ValueError(str(error)) from error
@@ -208,7 +235,14 @@ def finite(pixels: NDArray, source: Path | str) -> NDArray:
 
 def _stretch(pixels: NDArray) -> NDArray[np.uint8]:
     low, high = np.percentile(pixels, [0.1, 99.9])
-    wide = pixels.astype(np.promote_types(pixels.dtype, np.float32))
+    if pixels.dtype == np.uint16:
+        # Each number is scaled once, not each pixel.
+        return _scaled(np.arange(1 << 16, dtype=np.uint16), low, high)[pixels]
+    return _scaled(pixels, low, high)
+
+
+def _scaled(numbers: NDArray, low: float, high: float) -> NDArray[np.uint8]:
+    wide = numbers.astype(np.promote_types(numbers.dtype, np.float32))
     scaled = (wide - low) * (255.0 / max(high - low, 1e-6))
     return np.clip(scaled.round(), 0, 255).astype(np.uint8)
 

@@ -253,6 +253,11 @@ def _one(file_name: str, name: str) -> str:
     return CATEGORY
 
 
+def annotations_file(data: Path | str, split: str) -> Path:
+    """The JSON file of a split that ``splits_in`` names."""
+    return _annotations(_root(Path(data)), split)
+
+
 def _annotations(root: Path, split: str) -> Path:
     """The JSON file of a split: where it is, or where the competition's folder would have it."""
     name = f"livecell_coco_{split}.json"

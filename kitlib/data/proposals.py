@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib.data.images import read_image
+from kitlib.data.images import grey_shares, read_image
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.records import Frame
@@ -70,7 +70,7 @@ class Proposal:
         return max(_STEP, min(max(side, self.crop), _rounded_up(self.largest)))
 
 
-def propose(frames: Sequence[Frame]) -> Proposal:
+def propose(frames: Sequence[Frame], shares: Sequence[NDArray[np.float64]] | None = None) -> Proposal:
     """Measure the annotated cells and the grey levels of frames.
 
     The median cell is brought to a diameter of 24 to 48 pixels. The finest anchors are as large as the tenth
@@ -78,7 +78,8 @@ def propose(frames: Sequence[Frame]) -> Proposal:
     nearly every cell, with half of its size around it.
 
     Args:
-        frames: with cells; their images are read.
+        frames: with cells.
+        shares: the share of pixels at each grey level, (256,), of each frame; None: their images are read.
 
     Raises:
         KitError: there is no cell, or an image cannot be read.
@@ -88,7 +89,12 @@ def propose(frames: Sequence[Frame]) -> Proposal:
     scale = _scale(median)
     finest = float(np.clip(round(float(np.percentile(sides, 10)) * scale), 8, 16))
     crop = _rounded_up(1.5 * most * scale)
-    mean, std = _grey_levels(frames)
+    every = slice(None, None, max(1, len(frames) // _MEASURED))
+    if shares is None:
+        measured = [grey_shares(read_image(frame.path)) for frame in frames[every] if frame.path is not None]
+    else:
+        measured = list(shares[every])
+    mean, std = _grey_levels(measured)
     longest = max(max(frame.height, frame.width) for frame in frames)
     reasons = {
         "scales": f"the median cell is {median:.0f} pixels across; {median * scale:.0f} suit the network",
@@ -116,13 +122,12 @@ def _scale(diameter: float) -> float:
     return round(float(min(factor, _MOST_ENLARGED)), 2)
 
 
-def _grey_levels(frames: Sequence[Frame]) -> tuple[float, float]:
+def _grey_levels(shares: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """Mean of the images' means, and root of the mean of their variances; at least 1."""
-    chosen = frames[:: max(1, len(frames) // _MEASURED)]
-    images = [read_image(frame.path) for frame in chosen if frame.path is not None]
-    mean = float(np.mean([image.mean() for image in images]))
-    deviation = float(np.sqrt(np.mean([image.var() for image in images])))
-    return round(mean, 1), max(1.0, round(deviation, 1))
+    levels = np.arange(256)
+    means = [float(share @ levels) for share in shares]
+    variances = [float(share @ (levels - mean) ** 2) for share, mean in zip(shares, means, strict=True)]
+    return round(float(np.mean(means)), 1), max(1.0, round(float(np.mean(variances)) ** 0.5, 1))
 
 
 def _rounded_up(side: float) -> int:

@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from kitlib.data import images
+from kitlib.data import images, lzw
 from kitlib.errors import KitError
 from kitlib.offline import out_of_memory
 
@@ -176,6 +176,7 @@ def stack(path: Path, series: Sequence[tifffile.TiffPageSeries]) -> Stack:
 
 def pixels(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack) -> NDArray:
     """The numbers in the order of the stack's axes; those that lie in the file as they are, are mapped."""
+    lzw.check_pages(page for part in series for page in part.pages if page is not None)
     try:
         arrays = [part.asarray(out="memmap" if _is_mappable(part) else None) for part in series]
     except ValueError as error:
@@ -204,7 +205,8 @@ def plane(path: Path, series: Sequence[tifffile.TiffPageSeries], stack: Stack, n
     places = np.arange(len(pages)).reshape(stack.shape[:outer])
     places = places.transpose(sorted(range(outer), key=lambda axis: stack.axes[axis] == "C"))
     chosen = places.reshape(stack.count(stack.plane_axes), -1)[number]
-    array = np.stack([pages[place].asarray() for place in chosen.tolist()]).reshape(-1, *inner)
+    lzw.check_pages(pages[place] for place in chosen.tolist())
+    array = np.stack([pages[place].asarray() for place in chosen.tolist()]).reshape(len(chosen), *inner)
     part = stack._replace(axes="C" + stack.axes[outer:], shape=array.shape)
     if len(array) == 1:
         array, part = array[0], part._replace(axes=part.axes[1:], shape=array.shape[1:])

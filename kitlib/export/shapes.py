@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +21,9 @@ from kitlib.export.pictures import category_colors, with_suffix
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.records import Cell, Frame
+
+if TYPE_CHECKING:
+    from roifile import ImagejRoi
 
 Ring = NDArray[np.int64]
 
@@ -102,18 +105,23 @@ def write_rois(frame: Frame, path: Path) -> Path:
     # Optional: only this format needs it.
     import roifile
 
+    target = with_suffix(path, ".zip")
+    with files.atomic(target) as temporary:
+        roifile.roiwrite(temporary, _rois(frame), mode="w")
+    return target
+
+
+def _rois(frame: Frame) -> Iterator[ImagejRoi]:
+    """The ROIs one by one: all at once would take kilobytes each."""
+    import roifile
+
     colors = category_colors([frame])
-    rois = []
     for number, cell, parts in _outlined(frame):
         roi = roifile.ImagejRoi.frompoints(parts[0].outer, name=f"{number:05d} {_safe(cell.category)}")
         roi.roitype = roifile.ROI_TYPE.TRACED
         roi.stroke_color = bytes((255, *colors[cell.category]))
         roi.props = _properties(cell, parts)
-        rois.append(roi)
-    target = with_suffix(path, ".zip")
-    with files.atomic(target) as temporary:
-        roifile.roiwrite(temporary, rois, mode="w")
-    return target
+        yield roi
 
 
 def _safe(category: str) -> str:
@@ -141,12 +149,15 @@ def write_geojson(frame: Frame, path: Path) -> Path:
         path: the file without its extension, which this function adds.
     """
     colors = category_colors([frame])
-    features = [
-        _feature(frame, number, cell, parts, colors[cell.category])
-        for number, cell, parts in _outlined(frame)
-    ]
     target = with_suffix(path, ".geojson")
-    return files.write_text(target, json.dumps({"type": "FeatureCollection", "features": features}))
+    with files.atomic(target) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.write('{"type": "FeatureCollection", "features": [')
+        for count, (number, cell, parts) in enumerate(_outlined(frame)):
+            # One by one: all at once would take kilobytes each.
+            feature = _feature(frame, number, cell, parts, colors[cell.category])
+            out.write(f"{', ' if count else ''}{json.dumps(feature)}")
+        out.write("]}")
+    return target
 
 
 def _feature(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN
-from detectron2.modeling import build_model as build_from_cfg
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
@@ -19,7 +18,7 @@ _STAGES = ("res2", "res3", "res4", "res5")
 
 def build_model(config: ModelConfig) -> detector.WeightedRCNN:
     """A model with random weights, on the CPU, in training mode; see ``kitlib.model.build``."""
-    model: detector.WeightedRCNN = build_from_cfg(to_cfg(config))
+    model = detector.WeightedRCNN(to_cfg(config))
     roi_align.replace_poolers(model)
     report_layers(model)
     model.config = config

@@ -25,9 +25,8 @@ def main() -> None:
     path = Path(sys.argv[1])
     job = config.load(PredictJob, path)
     frames = records.read_frames(job.frames)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     progress = Progress(path.parent)
-    mine = progress.assigned(rank, world)
+    mine = progress.assigned(*launch.share())
     if not mine:
         return
     models, categories = load_models(job.weights, _device())

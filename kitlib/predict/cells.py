@@ -20,6 +20,9 @@ from kitlib.predict.detections import Detections, Patch, paste
 from kitlib.predict.fuse import Fused
 from kitlib.records import Cell, Frame, voted_category
 
+# Instances whose masks are outlined, and not yet encoded, at a time.
+_AT_ONCE = 1000
+
 
 class Prediction(NamedTuple):
     """What is predicted in an image.
@@ -111,8 +114,31 @@ def to_cells(
     scores, agreement = _rounded(fused.scores[order]), _rounded(fused.agreement[order])
     category = voted_category(zip(names, scores, strict=True))
     mask_thresholds = (config.mask_threshold_of(category), *config.candidate_mask_thresholds)
+    tables: list[list[Cell]] = [[] for _ in mask_thresholds]
+    facts = list(zip(order.tolist(), names, scores, agreement, strict=True))
+    for start in range(0, len(facts), _AT_ONCE):
+        part = _outlined(found, fused, facts[start : start + _AT_ONCE], size, mask_thresholds)
+        for table, outlined in zip(tables, part, strict=True):
+            table += _encoded(outlined, size)
+    return Prediction(category, [tuple(table) for table in tables])
+
+
+def _outlined(
+    found: Detections,
+    fused: Fused,
+    facts: Sequence[tuple[int, str, float, float]],
+    size: tuple[int, int],
+    mask_thresholds: Sequence[float],
+) -> list[list[_Outlined]]:
+    """Some instances at each mask threshold, without those that have no pixel above it.
+
+    Args:
+        found, fused, size: as for ``to_cells``.
+        facts: number, category, score and agreement of each.
+        mask_thresholds: the least probability of a pixel in a mask.
+    """
     tables: list[list[_Outlined]] = [[] for _ in mask_thresholds]
-    for i, name, score, share in zip(order.tolist(), names, scores, agreement, strict=True):
+    for i, name, score, share in facts:
         patch = soft_mask(found, fused.members[i], *size)
         for table, mask_threshold in zip(tables, mask_thresholds, strict=True):
             inside = patch.values >= mask_threshold
@@ -121,7 +147,7 @@ def to_cells(
                 edges = rle.crop_edges(inside, patch.x, patch.y, *size)
                 mask_score = round(float(values.sum() / len(values)), SCORE_DECIMALS)
                 table.append(_Outlined(edges, (name, score, mask_score, share)))
-    return Prediction(category, [_encoded(table, size) for table in tables])
+    return tables
 
 
 def _rounded(scores: NDArray) -> list[float]:
@@ -129,10 +155,10 @@ def _rounded(scores: NDArray) -> list[float]:
     return [round(score, SCORE_DECIMALS) for score in scores.tolist()]
 
 
-def _encoded(table: Sequence[_Outlined], size: tuple[int, int]) -> tuple[Cell, ...]:
+def _encoded(table: Sequence[_Outlined], size: tuple[int, int]) -> list[Cell]:
     """The cells with their masks, all encoded in one go."""
     masks = rle.from_edges([cell.edges for cell in table], *size)
-    return tuple(Cell(mask, *cell.facts) for mask, cell in zip(masks, table, strict=True))
+    return [Cell(mask, *cell.facts) for mask, cell in zip(masks, table, strict=True)]
 
 
 def soft_mask(found: Detections, members: NDArray[np.int64], height: int, width: int) -> Patch:

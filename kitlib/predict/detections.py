@@ -22,14 +22,14 @@ class Detections:
         boxes: (N, 4) x0, y0, x1, y1 in pixels, not rounded; may stick out of the frame.
         scores: (N,) in 0..1.
         classes: (N,) int.
-        squares: (N, S, S) probabilities within the boxes.
+        squares: of each, (S, S) probabilities within its box; an array (N, S, S), or a list.
         sources: (N,) int: which model and view, all tiles of a view together, made each.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     classes: NDArray[np.int64]
-    squares: NDArray[np.float32]
+    squares: NDArray[np.float32] | list[NDArray[np.float32]]
     sources: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -37,12 +37,18 @@ class Detections:
 
     def take(self, index: NDArray) -> Detections:
         """Those at an array of indices or where an array of bool is True."""
-        return Detections(*(getattr(self, f.name)[index] for f in fields(self)))
+        return Detections(*(np.asarray(getattr(self, f.name))[index] for f in fields(self)))
 
     @staticmethod
     def concat(parts: Sequence[Detections]) -> Detections:
-        """All detections of at least one part, in order."""
-        return Detections(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Detections)))
+        """All detections of at least one part, in order, with a list of the squares: these are most of the
+        memory, and are not copied."""
+        boxes, scores, classes, sources = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("boxes", "scores", "classes", "sources")
+        )
+        squares = [square for part in parts for square in part.squares]
+        return Detections(boxes, scores, classes, squares, sources)
 
     @staticmethod
     def from_instances(instances: Instances, source: int = 0) -> Detections:

@@ -14,7 +14,7 @@ from kitlib.errors import KitError
 from kitlib.predict.config import PredictJob
 from kitlib.predict.progress import NAME, Progress, part_file
 from kitlib.records import Frame
-from kitlib.runtime import launch
+from kitlib.runtime import cluster, engine, launch
 from kitlib.runtime.progress import Bar, Row
 
 RESTARTS = 5
@@ -134,15 +134,7 @@ def _attempt(
         deaths = progress.deaths().total()
         progress.assign(frames)
         try:
-            launch.launch(
-                "kitlib.predict",
-                [str(progress.folder / "job.yaml")],
-                progress.folder,
-                gpus=gpus,
-                progress=NAME,
-                on_row=show,
-                until=None if job.until is None else job.until + _GRACE_SECONDS,
-            )
+            engine.run([_shared_out(job, progress.folder, show)], gpus)
             return
         except KitError as error:
             if not progress.remaining(frames):
@@ -150,13 +142,20 @@ def _attempt(
                 return
             deadline_passed = job.until is not None and time.monotonic() > job.until
             frame_crashed_worker = isinstance(error, launch.Died) and progress.deaths().total() > deaths
-            retry = frame_crashed_worker and not deadline_passed and attempt < RESTARTS
+            may_go_on = frame_crashed_worker or isinstance(error, cluster.NodeLost)
+            retry = may_go_on and not deadline_passed and attempt < RESTARTS
             any_frame_done = len(progress.unfinished(frames)) < len(frames)
             if not retry and not (job.until is not None and any_frame_done):
                 raise
             show({"note": f"{error}; going on with the other images"})
             if not retry:
                 return
+
+
+def _shared_out(job: PredictJob, folder: Path, show: Callable[[Row], None]) -> engine.Job:
+    """The frames that are assigned, for processes each of which takes its share of them."""
+    until = None if job.until is None else job.until + _GRACE_SECONDS
+    return engine.Job("kitlib.predict", (str(folder / "job.yaml"),), folder, NAME, show, True, until)
 
 
 def _folder(job: PredictJob) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from kitlib import files
 from kitlib.predict.cells import Prediction
 from kitlib.records import Frame
+from kitlib.runtime import launch
 from kitlib.runtime.progress import parse_row
 
 NAME = "progress.jsonl"
@@ -37,6 +38,8 @@ class Progress:
         """Forget all rows but those of frames that are done: an interruption is no frame's fault."""
         done = [json.dumps(row) + "\n" for row in self.rows() if "seconds" in row]
         files.write_text(self.folder / NAME, "".join(done))
+        for other in self._files()[1:]:
+            other.unlink()
 
     def begun(self, frame: Frame) -> None:
         """The models predict a frame from here on; without a further row the process died of it."""
@@ -101,11 +104,16 @@ class Progress:
         return {row["id"]: row[key] for row in self.rows() if key in row}
 
     def rows(self) -> list[dict[str, Any]]:
-        path = self.folder / NAME
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        lines = [line for path in self._files() for line in path.read_bytes().splitlines()]
         return list(filter(None, map(parse_row, lines)))
 
+    def _files(self) -> list[Path]:
+        """The files of rows: one, or on a cluster one for each launch."""
+        return sorted(
+            self.folder.glob(f"{Path(NAME).stem}*"), key=lambda path: (path.name != NAME, path.name)
+        )
+
     def _append(self, row: dict[str, Any]) -> None:
-        with (self.folder / NAME).open("a", encoding="utf-8") as file:
+        with (self.folder / launch.progress_of_share(NAME)).open("a", encoding="utf-8") as file:
             # The blank line ends a row within which a process may have died.
             file.write("\n" + json.dumps(row) + "\n")

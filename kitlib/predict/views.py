@@ -69,7 +69,7 @@ class View:
         """
         (height, width), (transposed, rows, columns) = self.shape, ORIENTATIONS[self.orientation]
         left, top, right, bottom = found.boxes.T
-        squares = found.squares[:, :: -1 if rows else 1, :: -1 if columns else 1]
+        squares = np.asarray(found.squares)[:, :: -1 if rows else 1, :: -1 if columns else 1]
         if rows:
             top, bottom = height - bottom, height - top
         if columns:

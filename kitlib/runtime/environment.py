@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def _missing() -> list[str]:
+def missing() -> list[str]:
     """What this Python lacks: kitlib itself (installed from this folder), or requirements of it."""
     kit = _installed_from(_ROOT)
     if kit is None:
@@ -63,6 +63,6 @@ def _has(name: str, versions: SpecifierSet) -> bool:
 
 
 if __name__ == "__main__":
-    lacking = _missing()
+    lacking = missing()
     print(", ".join(lacking))
     sys.exit(bool(lacking))

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from kitlib.errors import KitError
-from kitlib.runtime import drivers, launch
+from kitlib.runtime import cluster, drivers, launch
 
 if TYPE_CHECKING:
     import torch
@@ -61,18 +61,58 @@ class Survey:
     driver: str = ""
 
 
-def gpu_count(asked: int = -1, precisions: Mapping[str, str] | None = None) -> int:
-    """How many GPUs to use: as many as asked for, or all there are for -1.
+def gpu_count(
+    asked: int = -1, precisions: Mapping[str, str] | None = None, found: Survey | None = None
+) -> int:
+    """How many GPUs to use: as many as asked for, or all there are for -1; of a cluster those of one node.
 
     Args:
         asked: a number of GPUs; 0: the CPU; -1: all GPUs, or the CPU where there are none.
         precisions: the mixed precision ("off", "bf16", "fp16") by the name of the parameter that sets it.
+        found: GPUs of another host; None: those of this one.
 
     Raises:
         KitError: more are asked for than there are, or one of them cannot be used: the driver is too old for
             the installed PyTorch, which may also have no kernels for it, or it has no bfloat16.
     """
-    return _usable(survey(), asked, precisions or {}) if asked else 0
+    if asked and not found and cluster.is_chosen():
+        return _usable_on_nodes(_surveys(), asked, precisions or {})
+    return _usable(found or survey(), asked, precisions or {}) if asked else 0
+
+
+def _usable_on_nodes(found: Mapping[str, Survey], asked: int, precisions: Mapping[str, str]) -> int:
+    """``gpu_count`` on a cluster: -1 means as many as the node with the fewest has, or the CPU.
+
+    Args:
+        found: what PyTorch says of each node, by its name.
+        asked: of one node, or of several: then a multiple of what each of them has.
+        precisions: as for ``gpu_count``.
+
+    Raises:
+        KitError: as ``gpu_count``, with the node's name.
+    """
+    counts = {node: survey.count for node, survey in found.items()}
+    least = min(counts.values())
+    if not least and asked < 0:
+        return 0
+    several = max(least, 1)
+    if asked > least and (not least or asked % several or asked > several * len(found)):
+        each = ", ".join(f"{node} has {count}" for node, count in counts.items())
+        raise KitError(
+            f"{asked} GPUs are asked for, but {each}; use --gpus {least}, or a multiple for several nodes"
+        )
+    for node, survey in found.items():
+        try:
+            _usable(survey, min(asked, least), precisions)
+        except KitError as error:
+            raise KitError(f"node {node}: {error}") from None
+    return asked if asked > 0 else least
+
+
+@functools.cache
+def _surveys() -> dict[str, Survey]:
+    """What the installed PyTorch says of the GPUs of each node of the cluster; they are asked once."""
+    return cluster.on_each_node(survey)
 
 
 def _usable(found: Survey, asked: int, precisions: Mapping[str, str]) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,9 @@ NCCL_BYTES = 512 << 20
 _ERROR_FILE = "KIT_ERROR_FILE"
 _GPUS = "KIT_GPUS"
 _PARENT = "KIT_PARENT"
+_SHARE = "KIT_SHARE"
+# A command that starts what follows it on each of the hosts that torchrun's variables speak of, as srun does.
+_ON_EACH_HOST = "KIT_ON_EACH_HOST"
 # The variables that torchrun reads as its options begin so.
 _TORCHRUN = "PET_"
 _STANDALONE = ["--standalone"]
@@ -132,8 +136,11 @@ def launch(
     count = processes or max(gpus, 1)
     rendezvous = _rendezvous(torchrun)
     alone = count == 1 and rendezvous == _STANDALONE
-    agent = ["kitlib.runtime.launch", str(os.getpid()), *rendezvous, "--nproc-per-node", str(count), "-m"]
-    command = [sys.executable, "-m", *([] if alone else agent), module, *map(str, args)]
+    starter = [] if rendezvous else shlex.split(os.environ.get(_ON_EACH_HOST, ""))
+    # The starter has the agents for children on every host, and ends them when it is ended.
+    parent = "parent" if starter else str(os.getpid())
+    agent = ["kitlib.runtime.launch", parent, *rendezvous, "--nproc-per-node", str(count), "-m"]
+    command = [*starter, sys.executable, "-m", *([] if alone else agent), module, *map(str, args)]
     rows = follow(out / progress)
     # The first step finds the file's present end.
     next(rows)
@@ -183,12 +190,39 @@ def child(main: Callable[[], None]) -> None:
         _fail(error, reason(error))
 
 
-def gpus_asked() -> int | None:
-    """In a child: the GPUs that its launcher asked for on this host; 0 means the CPU.
+def gpus_asked() -> int:
+    """In a child: the GPUs that its launcher asked for on each host; 0 means the CPU."""
+    return int(os.environ.get(_GPUS, "0"))
 
-    None where torchrun was started by hand, as on the second of several hosts.
+
+def share() -> tuple[int, int]:
+    """In a child: its number among the processes that share its job out, and how many they are.
+
+    Those are of this launch, or of several launches with ``share_variables``.
     """
-    return int(os.environ[_GPUS]) if _GPUS in os.environ else None
+    launch_number, launches = map(int, os.environ.get(_SHARE, "0 1").split())
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return launch_number * world + rank, launches * world
+
+
+def share_variables(number: int, launches: int) -> dict[str, str]:
+    """The environment of one of several launches, of equal numbers of processes, that share a job out."""
+    return {_SHARE: f"{number} {launches}"}
+
+
+def progress_of_share(name: str, number: int | None = None) -> str:
+    """The progress file of one of the launches that share a job out, by default in a child its own launch's.
+
+    Hosts that append to the same file of a network file system would overwrite each other's rows.
+
+    Args:
+        name: the file of the first launch, ``"progress.jsonl"``.
+        number: of the launch.
+    """
+    if number is None:
+        number = int(os.environ.get(_SHARE, "0").split()[0])
+    path = Path(name)
+    return f"{path.stem}.{number}{path.suffix}" if number else name
 
 
 def end_with_parent(parent: int) -> None:
@@ -256,16 +290,24 @@ def _variables(
 
 def _shared_memory(gpus: int) -> dict[str, str]:
     """The variable that makes NCCL do without shared memory, for several GPUs where there is too little."""
-    if gpus < 2 or not _SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+    said = lacks_shared_memory(gpus)
+    if not said:
         return {}
+    print(said)
+    return {"NCCL_SHM_DISABLE": "1"}
+
+
+def lacks_shared_memory(gpus: int) -> str:
+    """What follows from too little shared memory for some GPUs, and the remedy; "" if there is enough."""
+    if gpus < 2 or not _SHARED_MEMORY.is_dir() or "NCCL_SHM_DISABLE" in os.environ:
+        return ""
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if free >= NCCL_BYTES:
-        return {}
-    print(
+        return ""
+    return (
         f"{_SHARED_MEMORY} has {free >> 20} MB free, too little for the traffic between {gpus} GPUs, so it "
         "goes through sockets, more slowly; to avoid that, start the container with --shm-size=1g (docker)"
     )
-    return {"NCCL_SHM_DISABLE": "1"}
 
 
 def _follow_to_the_end(
@@ -390,4 +432,4 @@ def killed(who: str, exitcode: int) -> str:
 
 
 if __name__ == "__main__":
-    _agent(int(sys.argv[1]), sys.argv[2:])
+    _agent(os.getppid() if sys.argv[1] == "parent" else int(sys.argv[1]), sys.argv[2:])

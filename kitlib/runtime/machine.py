@@ -22,7 +22,7 @@ def describe() -> dict[str, str]:
     return {
         "machine": platform.node(),
         "CPU": f"{_cpu()}, {launch.cores()} cores",
-        "memory": f"{_memory():.0f} GiB",
+        "memory": f"{memory_gib():.0f} GiB",
         "GPUs": ", ".join(named) or "none",
         **({"NVIDIA driver": found.driver} if found.driver else {}),
         "system": platform.platform(),
@@ -38,8 +38,8 @@ def _cpu() -> str:
     return next(named, "") or platform.machine()
 
 
-def _memory() -> float:
-    """Of the host, in GiB."""
+def memory_gib() -> float:
+    """The host's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
 
 

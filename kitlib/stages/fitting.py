@@ -2,11 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from kitlib.data.proposals import Proposal
 from kitlib.inputs.config import AugmentConfig
 from kitlib.stages.parameters import Training
+
+#: By stage, the parameters in whose place the data decide, or 03 for 05.
+_FITTED: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    "03_train": {
+        "scales": (
+            ("augment", "scale"),
+            ("augment", "scale_by_type"),
+            ("predict_config", "scales"),
+            ("predict_config", "scales_by_type"),
+        ),
+        "crop": (("augment", "crop"),),
+        "anchors": (("model_options", "anchor_sizes"),),
+        "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
+    },
+    "05_retrain": {
+        "scales": (("augment", "scale"), ("augment", "scale_by_type")),
+        "crop": (("augment", "crop"),),
+    },
+}
+
+
+def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left to the data in 03 and 05, as ``from_data``, beside the parameters that a user chose.
+
+    Args:
+        chosen: by stage, the parameters that the user chose.
+
+    Returns:
+        By stage; a stage whose ``from_data`` the user chose is not among them.
+
+    Example:
+        >>> left_to_data({"03_train": {"augment": {"crop": [256, 256]}}})["03_train"]
+        {'from_data': ['scales', 'anchors', 'grey_levels']}
+    """
+    return {
+        stage: {"from_data": _left(given, fitted)}
+        for stage, fitted in _FITTED.items()
+        if "from_data" not in (given := chosen.get(stage) or {})
+    }
+
+
+def _left(given: Mapping[str, Any], fitted: Mapping[str, tuple[tuple[str, str], ...]]) -> list[str]:
+    """The names of which no parameter was given."""
+    return [
+        name
+        for name, paths in fitted.items()
+        if not any(key in (given.get(parameter) or {}) for parameter, key in paths)
+    ]
 
 
 def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Training, dict[str, str]]:
@@ -45,6 +95,14 @@ def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Trai
     return changed, decided
 
 
-def as_before(augment: AugmentConfig, earlier: AugmentConfig) -> AugmentConfig:
-    """Random views at the scales and of the size of an earlier training."""
-    return replace(augment, scale=earlier.scale, scale_by_type=earlier.scale_by_type, crop=earlier.crop)
+def as_before(augment: AugmentConfig, earlier: AugmentConfig, names: Sequence[str]) -> AugmentConfig:
+    """The random views of 05, in part as in an earlier training.
+
+    Args:
+        augment: as the parameters have them.
+        earlier: those of the earlier training.
+        names: what is taken from it, see ``Retraining.from_data``.
+    """
+    if "scales" in names:
+        augment = replace(augment, scale=earlier.scale, scale_by_type=earlier.scale_by_type)
+    return replace(augment, crop=earlier.crop) if "crop" in names else augment

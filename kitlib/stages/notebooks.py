@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from kitlib import files
 from kitlib.errors import KitError, unknown
+from kitlib.runtime.launch import Interrupted
 
 STAGES = ("01_eda", "02_pretrain_livecell", "03_train", "04_pseudolabel", "05_retrain", "06_submit")
 
@@ -66,6 +67,11 @@ def whole_path(text: str | Path) -> Path:
         raise KitError(
             f"{text}: there is no such user's home folder; write the whole path, or ./{text}"
         ) from None
+
+
+def named_file(path: str) -> Path:
+    """The file that a parameter names, from where the notebook ran."""
+    return NOTEBOOKS / Path(path).expanduser()
 
 
 def check_text(text: TextOrPath) -> TextOrPath:
@@ -174,6 +180,29 @@ def skip_cells() -> None:
         return []
 
     shell.input_transformers_cleanup.append(emptied)
+
+
+def quiet_errors() -> None:
+    """Let a notebook show a KitError or an interrupt as one sentence instead of a traceback."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def show(
+        shell: Any, kind: type, error: BaseException, traceback: Any, tb_offset: int | None = None
+    ) -> list:
+        if isinstance(error, KeyboardInterrupt):
+            kept = error if isinstance(error, Interrupted) else "interrupted; finished stages stay"
+            error = Interrupted(f"{kept}, run the cell again to go on")
+        lines = [f"\x1b[31m{kind.__name__}\x1b[0m: {error}"]
+        shell._showtraceback(kind, error, lines)
+        return lines
+
+    shell.set_custom_exc((KitError, KeyboardInterrupt), show)
 
 
 def fingerprint(path: Path) -> str:

@@ -5,8 +5,8 @@ The first cell of a notebook repeats the names, defaults and help of its class h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -40,18 +40,6 @@ _RENAMED = {
 
 ExportFormat = Literal["labels", "outlines", "rois", "coco", "geojson", "table"]
 Fitted = Literal["scales", "crop", "anchors", "grey_levels"]
-#: The parameters of 03 in whose place the data decide.
-_FITTED: dict[str, tuple[tuple[str, str], ...]] = {
-    "scales": (
-        ("augment", "scale"),
-        ("augment", "scale_by_type"),
-        ("predict_config", "scales"),
-        ("predict_config", "scales_by_type"),
-    ),
-    "crop": (("augment", "crop"),),
-    "anchors": (("model_options", "anchor_sizes"),),
-    "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
-}
 _ProperShare = Annotated[Float, Field(gt=0, lt=1)]
 SomePredictConfig = Annotated[dict[str, Any], Part(PredictConfig)]
 _ADAMW = OptimConfig("adamw", weight_decay=0.01, clip_norm=5.0)
@@ -234,6 +222,8 @@ class Retraining(_Tuned, _Relabelled):
         default_factory=dict
     )
     """How frames are predicted, where not as in 03."""
+    from_data: tuple[Literal["scales", "crop"], ...] = ("scales", "crop")
+    """Of your own images: what is as in 03, in place of augment."""
     finetune_iter: Count = 0
     """Further iterations at the end, on the labelled images alone."""
     finetune_lr: Annotated[Float, Field(gt=0)] = 1e-4
@@ -300,130 +290,6 @@ def read(stage: str, values: Mapping[str, Any], where: str = "") -> Any:
     return config.from_dict(MODELS[stage], values, f"{where}{stage}")
 
 
-def check(
-    stages: Mapping[str, Mapping[str, Any]], categories: Sequence[str] = (), where: str = ""
-) -> dict[str, dict[str, Any]]:
-    """See that the parameters of all stages are what they may be, each for itself and beside the others.
-
-    Args:
-        stages: the parameters of each stage.
-        categories: the types of cells; none where they are not known yet.
-        where: as for ``read``.
-
-    Returns:
-        The same; numbers and words have the types of their fields.
-
-    Raises:
-        KitError: as ``read``, or parameters of two stages that do not go together.
-    """
-    found = {stage: read(stage, values, where) for stage, values in stages.items()}
-    for stage, given in found.items():
-        check_cell_types(given, categories, f"{where}{stage}: ")
-    pretraining, training, retraining = (found[s] for s in ("02_pretrain_livecell", "03_train", "05_retrain"))
-    if training.fold >= 0 and retraining.fold not in (-1, training.fold):
-        raise KitError(
-            f"{where}05_retrain.fold is {retraining.fold}, but 03_train trains fold {training.fold} alone; "
-            "take that, or -1"
-        )
-    if training.weights == "" and pretraining.preset != training.preset:
-        raise KitError(
-            f"{where}03_train.preset is '{training.preset}', but it starts from 02's weights, made of "
-            f"'{pretraining.preset}'; set both alike, or 03_train.weights"
-        )
-    for stage in ("04_pseudolabel", "05_retrain", "06_submit"):
-        whole = {**config.to_dict(training.predict_config), **found[stage].predict_config}
-        config.from_dict(PredictConfig, whole, f"{where}{stage}.predict_config")
-    return {
-        stage: {name: _as_field(value, getattr(found[stage], name)) for name, value in values.items()}
-        for stage, values in stages.items()
-    }
-
-
-class Counted(NamedTuple):
-    """The parameters that results depend on.
-
-    Attributes:
-        everything: all but those that say where, on what and how fast a stage runs.
-        later: of these, those that the results depend on which later stages read.
-        training: of these, those that the training depends on, so that it may stay where others change.
-        resumable: of these, those that an interrupted training has to have in common with its further part.
-    """
-
-    everything: set[str]
-    later: set[str]
-    training: set[str]
-    resumable: set[str]
-
-
-def counted(stage: str, values: Mapping[str, Any]) -> Counted:
-    """Which parameters the results of a stage depend on; which do follows from ``Affects`` alone."""
-    found = read(stage, values)
-    everything = set(values) - config.affecting(found, "place", "speed")
-    later = everything - config.affecting(found, "report")
-    training = later - config.affecting(found, "after")
-    # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
-    after = config.affecting(found, "after", always=True)
-    resumable = later - after - config.affecting(found, "evaluation", "length")
-    return Counted(everything, later, training, resumable)
-
-
-def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left to the data in 03, where a user chose some parameters: the others, as ``from_data``.
-
-    Args:
-        chosen: by stage, the parameters that the user chose.
-
-    Example:
-        >>> left_to_data({"03_train": {"augment": {"crop": [256, 256]}}})
-        {'03_train': {'from_data': ['scales', 'anchors', 'grey_levels']}}
-    """
-    given = chosen.get("03_train") or {}
-    if "from_data" in given:
-        return {}
-    left = [
-        name
-        for name, paths in _FITTED.items()
-        if not any(key in (given.get(parameter) or {}) for parameter, key in paths)
-    ]
-    return {"03_train": {"from_data": left}}
-
-
-def training_settings(given: Any) -> dict[str, Any]:
-    """Those of a notebook's parameters that its training is given."""
-    return {name: getattr(given, name) for name in config.fields(ValidatedSettings) if hasattr(given, name)}
-
-
-def _as_field(value: Any, checked: Any) -> Any:
-    return checked if isinstance(value, bool | int | float | str) else value
-
-
-def check_cell_types(given: Any, categories: Sequence[str], where: str = "") -> None:
-    """See that each table by type in the parameters of a stage is of types that there are.
-
-    Args:
-        given: the parameters.
-        categories: the types of cells; with none of them nothing is refused.
-        where: the beginning of messages.
-
-    Raises:
-        KitError: a table has another type, so that its value would be of no cell.
-    """
-    for name, table in _tables_by_type(given):
-        for key in table:
-            if categories and key not in (*categories, "default"):
-                raise KitError(f"{where}{name}: {unknown('cell type', key, categories)}")
-
-
-def _tables_by_type(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The tables by cell type in the parameters of a stage, and their names."""
-    for name in ("score_threshold", "agreement", "min_area", "max_area", "ignore_threshold"):
-        yield name, getattr(given, name, {})
-    yield "augment.scale_by_type", given.augment.scale_by_type if hasattr(given, "augment") else {}
-    predict = getattr(given, "predict_config", {})
-    predict = predict if isinstance(predict, Mapping) else config.to_dict(predict)
-    yield "predict_config.scales_by_type", predict.get("scales_by_type", {})
-
-
 def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> None:
     """Raise KitError if a name, a key in a dictionary or a text in a list is one of ``_RENAMED``."""
     for key, value in values.items():
@@ -434,3 +300,9 @@ def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> No
                 raise KitError(f"{where}.{former} is now {_RENAMED[former]}")
         if isinstance(value, Mapping):
             _refuse_renamed(where, value, f"{name}.")
+
+
+def training_settings(given: Any) -> dict[str, Any]:
+    """The parameters of a stage that are settings of its training, by name."""
+    names = config.fields(ValidatedSettings)
+    return {name: getattr(given, name) for name in names if hasattr(given, name)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ import yaml
 from kitlib import config
 from kitlib.data import competition
 from kitlib.errors import KitError, unknown
-from kitlib.stages import notebooks, parameters
+from kitlib.stages import checks, fitting, notebooks
 from kitlib.stages.notebooks import NOTEBOOKS, STAGES
 
 #: Parameters that name files.
@@ -26,12 +26,14 @@ class Plan:
 
     Attributes:
         device: what the profile is made for: "gpu", or "cpu" if it takes no more than hours without one.
+        search: what a search varies, as the profile has it, see ``kitlib.stages.search.space``.
     """
 
     profile: str
     parameters: dict[str, dict[str, Any]]
     notebooks: Path = NOTEBOOKS
     device: Device = "cpu"
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan(
@@ -53,16 +55,16 @@ def plan(
             then left out, and what ``settings`` or a profile of one's own set is not taken from the data.
 
     Raises:
-        KitError: an unknown profile or stage, or as ``parameters.check``.
+        KitError: an unknown profile or stage, or as ``checks.check``.
     """
     sections = _read_profile(profile, folder / "profiles")
-    device = sections.pop("device", "cpu")
+    device, search = sections.pop("device", "cpu"), sections.pop("search", None) or {}
     own = {stage: notebooks.parameters(notebooks.notebook(stage, folder)) for stage in STAGES}
     categories = () if own_data else competition.CATEGORIES
     if own_data:
         sections = _without_types(sections)
     values = {stage: config.overlay(own[stage], sections.get(stage) or {}) for stage in STAGES}
-    parameters.check(values, categories, f"profile '{profile}', ")
+    checks.check(values, categories, f"profile '{profile}', ")
     for stage in STAGES:
         values[stage] |= {name: value for name, value in (common or {}).items() if name in own[stage]}
     chosen: dict[str, Any] = sections if _is_file(profile) else {}
@@ -70,8 +72,8 @@ def plan(
         read = _read_setting(setting, own)
         values, chosen = config.overlay(values, read), config.overlay(chosen, read)
     if own_data:
-        values = config.overlay(values, parameters.left_to_data(chosen))
-    return Plan(Path(profile).stem, parameters.check(values, categories), folder, device)
+        values = config.overlay(values, fitting.left_to_data(chosen))
+    return Plan(Path(profile).stem, checks.check(values, categories), folder, device, search)
 
 
 def _without_types(section: Any) -> Any:
@@ -139,8 +141,8 @@ def _read_profile(profile: str, folder: Path) -> dict[str, Any]:
         if stage == "device":
             if section not in get_args(Device):
                 raise unknown(f"device of {path}:", section, get_args(Device))
-        elif stage not in STAGES:
-            raise unknown(f"section of {path}:", stage, (*STAGES, "device"))
+        elif stage not in (*STAGES, "search"):
+            raise unknown(f"section of {path}:", stage, (*STAGES, "device", "search"))
         elif not isinstance(section, dict | None):
             raise KitError(f"{path}: section {stage} must hold 'parameter: value' lines")
     return read

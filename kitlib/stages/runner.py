@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kitlib import files
+from kitlib import config, files
 from kitlib.errors import KitError
-from kitlib.runtime import gpus, lock, machine
+from kitlib.runtime import cluster, engine, gpus, lock, machine
 from kitlib.runtime.progress import for_bars
 from kitlib.stages import notebooks, parameters, record
 from kitlib.stages.notebooks import NEEDS, STAGES, notebook
@@ -48,14 +48,23 @@ def run(
         KitError: this machine cannot do what is asked of it, or another run writes into ``out``; nothing was
             done. Or a stage failed; what the stages before it wrote stays.
     """
-    if STAGES.index(first) > STAGES.index(last):
-        raise KitError(f"--from {first} comes after --to {last}; exchange them")
-    chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
-    _check_earlier(plan, out, chosen)
+    chosen = chosen_stages(first, last)
+    check_earlier(plan, out, chosen)
     steps = [step for step in _steps(plan, data, out, STAGES.index(last) + 1, force) if step.stage in chosen]
     check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
         return [_take(step, say, after) for step in steps]
+
+
+def chosen_stages(first: str, last: str) -> tuple[str, ...]:
+    """The stages from ``first`` to ``last``.
+
+    Raises:
+        KitError: they come in the other order.
+    """
+    if STAGES.index(first) > STAGES.index(last):
+        raise KitError(f"--from {first} comes after --to {last}; exchange them")
+    return STAGES[STAGES.index(first) : STAGES.index(last) + 1]
 
 
 @dataclass(frozen=True)
@@ -107,11 +116,39 @@ def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterat
         base = files.fingerprint(notebooks.fingerprint(path), upstream)
         everything, later, training, resumable = (
             files.fingerprint(base, repr([(name, values[name]) for name in sorted(names)]))
-            for names in parameters.counted(stage, values)
+            for names in counted(stage, values)
         )
         upstream = upstream if stage == STAGES[0] else later  # nothing depends on what 01 finds
         begun = record.Record(everything, False, 0.0, values, training, resumable, plan.profile)
         yield _Step(path, folder, begun, None if force else record.read(folder), force)
+
+
+class Counted(NamedTuple):
+    """The parameters that results depend on.
+
+    Attributes:
+        everything: all but those that say where, on what and how fast a stage runs.
+        later: of these, those that the results depend on which later stages read.
+        training: of these, those that the training depends on, so that it may stay where others change.
+        resumable: of these, those that an interrupted training has to have in common with its further part.
+    """
+
+    everything: set[str]
+    later: set[str]
+    training: set[str]
+    resumable: set[str]
+
+
+def counted(stage: str, values: Mapping[str, Any]) -> Counted:
+    """Which parameters the results of a stage depend on; which do follows from ``Affects`` alone."""
+    found = parameters.read(stage, values)
+    everything = set(values) - config.affecting(found, "place", "speed")
+    later = everything - config.affecting(found, "report")
+    training = later - config.affecting(found, "after")
+    # With "always", as evaluations may be new to an interrupted training: predict_config then counts before.
+    after = config.affecting(found, "after", always=True)
+    resumable = later - after - config.affecting(found, "evaluation", "length")
+    return Counted(everything, later, training, resumable)
 
 
 def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], object]) -> Row:
@@ -137,8 +174,12 @@ def _take(step: _Step, say: Callable[[str], None], after: Callable[[Path], objec
     return done
 
 
-def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
-    """See that what the chosen stages read of earlier ones is there."""
+def check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
+    """See that what the chosen stages read of earlier ones is there.
+
+    Raises:
+        KitError: it is not.
+    """
     for stage in chosen:
         from_others = stage == "03_train" and plan.parameters[stage].get("weights")
         for earlier in () if from_others else NEEDS.get(stage, ()):
@@ -148,22 +189,30 @@ def _check_earlier(plan: Plan, out: Path, chosen: Sequence[str]) -> None:
                 )
 
 
-def check_machine(plan: Plan, stages: Sequence[str]) -> None:
+def check_machine(plan: Plan, stages: Sequence[str], found: gpus.Survey | None = None) -> None:
     """See that the GPUs which the given stages ask for are there and can compute as they are asked to.
+
+    Args:
+        plan: the parameters.
+        stages: which of them run.
+        found: GPUs of another machine; None: those of this one.
 
     Raises:
         KitError: too few GPUs, a driver or a build of PyTorch that cannot use them, no bfloat16, a batch that
-            they cannot share evenly, or none at all for a profile that is made for GPUs.
+            they cannot share evenly, or none at all for a profile that is made for GPUs. Or a limit of time
+            on a cluster.
     """
+    if cluster.is_chosen() and "06_submit" in stages and plan.parameters["06_submit"]["hours"]:
+        raise KitError("06.hours is kept on one machine alone; set it to 0, or leave out --engine ray")
     computing = [stage for stage in stages if "gpus" in plan.parameters[stage]]
     for stage in computing:
         values = plan.parameters[stage]
-        count = gpus.gpu_count(values["gpus"], _precisions(plan, stage))
+        count = gpus.gpu_count(values["gpus"], _precisions(plan, stage), found)
         if count == 0 and values["gpus"] < 0 and plan.device == "gpu":
             raise KitError(_needs_gpus(plan, computing))
         if values["gpus"] > 0 and "images_per_batch" in values:
             try:
-                at_once = min(values.get("folds_at_once", 1), values["gpus"])
+                at_once = engine.possible_at_once(values.get("folds_at_once", 1), values["gpus"])
                 parameters.read(stage, values).images_per_process(values["gpus"] // at_once)
             except KitError as error:
                 raise KitError(f"{stage}: {error}") from None

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kitlib import config as configs
-from kitlib import export, files, offline
-from kitlib.data import competition, planes, proposals, synthetic
-from kitlib.data import corrections as manual
-from kitlib.data import dataset as datasets
-from kitlib.data.config import ReadingConfig
-from kitlib.data.images import read_image
-from kitlib.data.tiff import pixel_size
+from kitlib import files, offline
+from kitlib.data import proposals
 from kitlib.errors import KitError, unknown
-from kitlib.inputs.config import AugmentConfig
 from kitlib.kaggle import bundle as bundles
-from kitlib.kaggle import image
 from kitlib.records import Frame
 from kitlib.runtime import lock, machine
-from kitlib.runtime.launch import Interrupted
-from kitlib.stages import fitting, notebooks, parameters, record, runner
+from kitlib.stages import checks, fitting, notebooks, parameters, record, results, runner
 from kitlib.stages.by_hand import Session
-from kitlib.stages.notebooks import NEEDS, NOTEBOOKS, ROOT, STAGES, default_out, notebook, whole_path
+from kitlib.stages.notebooks import NEEDS, STAGES, default_out, notebook, whole_path
 from kitlib.stages.parameters import Training
 from kitlib.stages.report import spared, summary
 from kitlib.stages.report.finished import Finished, finished
+from kitlib.stages.stage_data import StageData, locate_data
 from kitlib.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -38,37 +30,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: In a stage's folder: how it has read images of the user's own.
-_READING = "reading.yaml"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
+@dataclass(frozen=True)
+class Stage(StageData):
     """A stage that is being run, by papermill or by hand.
 
     Attributes:
-        name: "03_train".
-        data: the competition's folder, or one of the user's own images.
-        out: the run's folder; results of this stage lie in ``out``/<name>.
-        bundle: on Kaggle, the folder that takes the place of the earlier stages; results then lie in ``out``.
         session: what is recorded of it where no run does so.
     """
 
-    name: str
-    data: Path
-    out: Path
-    bundle: Path | None = None
-    session: Session = dataclasses.field(default_factory=Session, compare=False)
-
-    @property
-    def folder(self) -> Path:
-        """Where this stage's results lie."""
-        return self.out if self.bundle else self.out / self.name
-
-    @property
-    def cache(self) -> Path:
-        """Files that spare a second reading of the data; the folder may be removed at any time."""
-        return self.out / "cache"
+    session: Session = field(default_factory=Session, compare=False)
 
     def parameters(self, namespace: Mapping[str, Any]) -> Any:
         """The notebook's parameters, checked: as its first cell has them, or as papermill was given them.
@@ -93,9 +63,9 @@ class Stage:
         laid = {name: configs.overlay(own.get(name), value) for name, value in given.items()}
         whole = values | laid
         if self.is_own and given and "from_data" in names and "from_data" not in given:
-            whole |= parameters.left_to_data({self.name: given})[self.name]
+            whole |= fitting.left_to_data({self.name: given})[self.name]
         read = parameters.read(self.name, whole)
-        parameters.check_cell_types(read, self.categories)
+        checks.check_cell_types(read, self.categories)
         self.session.parameters = {**whole, **self._places}
         return read
 
@@ -104,79 +74,18 @@ class Stage:
         """The parameters that all stages of a run have in common."""
         return {"data": str(self.data), "out": str(self.out)}
 
-    # ---------------------------------------------------------------- data
+    # ---------------------------------------------------------------- the training and earlier stages
 
-    @property
-    def is_own(self) -> bool:
-        """Whether the data are images of the user's own."""
-        return not self.bundle and not datasets.is_competition(self.data)
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """The types of cells; of the user's own images those that 03 trained, none before that."""
-        if not self.is_own:
-            return competition.CATEGORIES
-        trained = self.out / "03_train" / "config.yaml"
-        return tuple(configs.read_yaml(trained).get("categories", ())) if trained.is_file() else ()
-
-    @property
-    def reading(self) -> ReadingConfig:
-        """How 03 has read images of the user's own."""
-        known = self.out / "03_train" / _READING
-        return configs.load(ReadingConfig, known) if known.is_file() else ReadingConfig()
-
-    def dataset(self, reading: ReadingConfig | None = None) -> datasets.Dataset:
-        """The frames of the data, ready for training and prediction.
+    def training(self, given: Any, categories: Sequence[str], **fields: Any) -> TrainConfig:
+        """The configuration of this stage's training, which leaves its results in ``folder``.
 
         Args:
-            reading: how images of the user's own are read, which later stages then do as well; None: as 03
-                has read them.
-
-        Raises:
-            KitError: as ``kitlib.data.dataset.open_folder``; or no image is labelled, with ``reading`` given.
+            given: the notebook's parameters.
+            categories: the classes in the model's order.
+            fields: further fields of ``TrainConfig``; they win over the parameters.
         """
-        chosen = reading or self.reading
-        found = datasets.open_folder(self.data, chosen)
-        if reading is not None:
-            configs.save(reading, self.folder / _READING)
-            if not found.labelled:
-                others = len(found.unlabelled) + len(found.test)
-                raise KitError(
-                    f"{self.data} holds {others} images and the cells of none; put label images beside the "
-                    "images, or find their cells with the weights of another run: kit predict"
-                )
-        return datasets.prepared(found, chosen, self.cache / "images") if self.is_own else found
-
-    def corrected(self, frames: Sequence[Frame], corrections: str) -> list[Frame]:
-        """The labelled images with cells that were corrected by hand.
-
-        Args:
-            frames: as they were annotated.
-            corrections: a file of the viewer, see ``kitlib.data.corrections``; "" for none.
-        """
-        if not corrections:
-            return list(frames)
-        found = manual.apply(frames, _named(corrections))
-        changed = sum(new is not old for new, old in zip(found, frames, strict=True))
-        print(f"{changed} images have the cells of {corrections}")
-        return found
-
-    @functools.cached_property
-    def _as_trained(self) -> datasets.Dataset:
-        """The user's own images as 03 has read them; read once."""
-        return self.dataset()
-
-    def unlabelled(self) -> list[Frame]:
-        """The images for pseudo labels."""
-        return self._as_trained.unlabelled if self.is_own else competition.unlabelled(self.data)
-
-    def test(self) -> list[Frame]:
-        """The images to predict, without cells."""
-        return self._as_trained.test if self.is_own else competition.submitted(self.data)
-
-    def truth(self) -> list[Frame]:
-        """Those of ``test`` whose cells are known, with them."""
-        return self._as_trained.truth if self.is_own else competition.truth(self.data) or []
+        own = {"out": str(self.folder), "train": "", "categories": tuple(categories)}
+        return TrainConfig(**{**parameters.training_settings(given), **own, **fields})
 
     def fit(self, given: Training, frames: Sequence[Frame]) -> Training:
         """The parameters of 03 with what the user's own images decide in their place, which is printed.
@@ -192,23 +101,6 @@ class Stage:
         for name, reason in decided.items():
             print(f"from the data: {name} = {reason}")
         return changed
-
-    def views_of(self, augment: AugmentConfig, earlier: AugmentConfig) -> AugmentConfig:
-        """How 05 augments: with the user's own images at the scales of 03, which their cells decided."""
-        return fitting.as_before(augment, earlier) if self.is_own else augment
-
-    # ---------------------------------------------------------------- the training and earlier stages
-
-    def training(self, given: Any, categories: Sequence[str], **fields: Any) -> TrainConfig:
-        """The configuration of this stage's training, which leaves its results in ``folder``.
-
-        Args:
-            given: the notebook's parameters.
-            categories: the classes in the model's order.
-            fields: further fields of ``TrainConfig``; they win over the parameters.
-        """
-        own = {"out": str(self.folder), "train": "", "categories": tuple(categories)}
-        return TrainConfig(**{**parameters.training_settings(given), **own, **fields})
 
     def need(self, earlier: str) -> Path:
         """The folder of an earlier stage's results; a stage that was not run is run now, with its defaults.
@@ -250,9 +142,8 @@ class Stage:
 
     def weights(self, earlier: str) -> tuple[Path, ...]:
         """The weights that an earlier stage left, one file a training; it is run first where it was not."""
-        folder = self.need(earlier)
-        names = files.read_json(folder / record.METRICS)["weights"]
-        return tuple(folder / name for name in ([names] if isinstance(names, str) else names))
+        self.need(earlier)
+        return results.weights(self.out, earlier)
 
     def folds(self, earlier: str, fold: int = -1) -> dict[str, Path]:
         """An earlier stage's weights by their validation fold ("fold_0"): of all, or of one if given.
@@ -273,41 +164,15 @@ class Stage:
         return record.chosen(self.out)
 
     def views(self, name: str) -> dict[str, Any]:
-        """The section ``predict`` of an earlier stage's config.yaml, without further mask thresholds: how the
-        validation frames were predicted that its post-processing was tuned on."""
-        path = bundles.trained(self.bundle) if self.bundle else self.out / name / "config.yaml"
-        found = configs.read_yaml(path).get("predict", {}) if path and path.is_file() else {}
-        return {key: value for key, value in found.items() if key != "candidate_mask_thresholds"}
+        """How an earlier stage predicted the frames that its post-processing was tuned on."""
+        return results.views(bundles.trained(self.bundle) if self.bundle else self.out / name / "config.yaml")
 
     def best(self) -> bundles.Best:
         """What predicts: the weights of the chosen stage, all folds together, and their post-processing."""
         if self.bundle:
             return bundles.read(self.bundle)
-        chosen = self.chosen()
-        return bundles.Best(chosen, self.weights(chosen), self.out / chosen / "post.yaml")
-
-    def export(self, frames: Sequence[Frame], images: Sequence[Frame], formats: Sequence[str]) -> None:
-        """Write the cells of the user's own images into ``predictions/`` in some formats.
-
-        Args:
-            frames: final predictions.
-            images: the frames that were predicted, with the paths of their images.
-            formats: names out of ``kitlib.export.FORMATS``.
-        """
-        if not self.is_own or not formats:
-            return
-        shown, folder = {frame.id: frame.path for frame in images}, self.folder / "predictions"
-        # What was predicted may be a copy of 8 bits; the file has the numbers to measure.
-        sources = datasets.sources(self.data, self.reading)
-        written = []
-        for frame in frames:
-            path, source = shown[frame.id], sources[frame.id]
-            if path is not None:
-                pixels = planes.read_channels(source, self.reading)
-                result = export.Result(frame, pixels, read_image(path), pixel_size(source))
-                written.append(export.write(result, folder, formats))
-        export.join(folder, written)
-        print(f"{folder}: the cells of {len(written)} images as {', '.join(formats)}")
+        self.need(self.chosen())
+        return results.best(self.out)
 
     @contextmanager
     def extra(self) -> Iterator[None]:
@@ -402,7 +267,7 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
     Raises:
         KitError: no such stage or data, the folder cannot be made, or a run is writing into it.
     """
-    quiet_errors()
+    notebooks.quiet_errors()
     if name not in STAGES:
         raise KitError(f"'{name}' is no stage; the stages are {', '.join(STAGES)}")
     bundle = offline.bundle() if name == STAGES[-1] and not out else None
@@ -419,84 +284,3 @@ def begin(name: str, data: str = "", out: str = "") -> Stage:
         lock.enter(target, name)
         stage.session.watch()
     return stage
-
-
-def locate_data(data: str = "") -> Path:
-    """The folder of the data: ``data``, or the competition's folder in it; where that is empty, the one
-    attached on Kaggle, or else synthetic cells in outputs/synthetic."""
-    if data:
-        return datasets.locate(whole_path(data))
-    try:
-        attached = offline.competition()
-    except offline.OfflineError as error:
-        raise KitError(f"{error}, or name it in the parameter data") from error
-    if attached:
-        return competition.locate(attached)
-    return competition.locate(synthetic.ensure(ROOT / "outputs" / "synthetic"))
-
-
-def is_own(data: str) -> bool:
-    """Whether ``data``, as a user names it, are images of one's own."""
-    return bool(data) and not datasets.is_competition(whole_path(data))
-
-
-def quiet_errors() -> None:
-    """Let a notebook show a KitError or an interrupt as one sentence instead of a traceback."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return
-    shell = get_ipython()
-    if shell is None:
-        return
-
-    def show(
-        shell: Any, kind: type, error: BaseException, traceback: Any, tb_offset: int | None = None
-    ) -> list:
-        if isinstance(error, KeyboardInterrupt):
-            kept = error if isinstance(error, Interrupted) else "interrupted; finished stages stay"
-            error = Interrupted(f"{kept}, run the cell again to go on")
-        lines = [f"\x1b[31m{kind.__name__}\x1b[0m: {error}"]
-        shell._showtraceback(kind, error, lines)
-        return lines
-
-    shell.set_custom_exc((KitError, KeyboardInterrupt), show)
-
-
-def write_bundle(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
-    """Bundle a run: ``run``/kaggle/dataset and ``run``/kaggle/kernel.
-
-    The notebook gets the parameters that it was run with here, or its own where it was not.
-
-    Args:
-        user, half: as ``kitlib.kaggle.bundle.write`` takes them.
-
-    Raises:
-        KitError: the folder is no run or nothing was trained in it, or as ``kitlib.kaggle.bundle.write``.
-    """
-    run, stage = run.expanduser().resolve(), STAGES[-1]
-    done = record.read(run / stage)
-    values: dict[str, Any] = {
-        **notebooks.parameters(notebook(stage)),
-        **(done.parameters if done else {}),
-    }
-    parameters.read(stage, values)
-    best = Stage(stage, run, run).best() if record.has_results(run / "03_train") else None
-    if best is None:
-        raise KitError(f"{run} holds no trained weights; run ./run_all.sh --out {run} first")
-    if values["weights"]:
-        best = dataclasses.replace(best, weights=tuple(map(_named, values["weights"])))
-    if values["post_processing"]:
-        best = dataclasses.replace(best, post=_named(values["post_processing"]))
-    for path in (*best.weights, best.post):
-        if not path.is_file():
-            remedy = f"run {best.stage} again, or name another in {stage}'s weights and post_processing"
-            raise KitError(f"{path} does not exist; {remedy}")
-    hours = values["hours"] or image.HOURS
-    values |= {"data": "", "out": "", "gpus": -1, "weights": [], "post_processing": "", "hours": hours}
-    return bundles.write(run, best, notebook(stage), values, user or bundles.NOBODY, half)
-
-
-def _named(path: str) -> Path:
-    """A file that a parameter names, from where the notebook ran."""
-    return NOTEBOOKS / Path(path).expanduser()

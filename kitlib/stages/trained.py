@@ -22,10 +22,9 @@ from kitlib.predict import PredictConfig
 from kitlib.predict.models import load_models
 from kitlib.predict.predictor import Predictor
 from kitlib.records import Frame
-from kitlib.stages import record
-from kitlib.stages.notebooks import STAGES, whole_path
+from kitlib.stages import record, results
+from kitlib.stages.notebooks import whole_path
 from kitlib.stages.segment import Recipe
-from kitlib.stages.stage import Stage
 
 #: The side of tiles in pixels, where training frames were not larger, and what neighbours have in common.
 _TILE, _OVERLAP = 1024, 256
@@ -55,13 +54,13 @@ def recipe(source: Path | str, choices: Mapping[str, Any] | None = None) -> Reci
             f"{path} is neither a .pth file of weights nor a run in which 03_train is finished; "
             f"name one of these, or run ./run_all.sh --out {path} first"
         )
-    stage = Stage(STAGES[-1], path, path)
-    best = stage.best()
+    best = results.best(path)
     post = configs.load(Tuned, best.post).post
-    values = {**stage.views(best.stage), "mask_threshold": post.mask_threshold}
-    found = configs.from_dict(PredictConfig, values, f"{path / best.stage / 'config.yaml'}: predict")
+    settings = path / best.stage / "config.yaml"
+    values = {**results.views(settings), "mask_threshold": post.mask_threshold}
+    found = configs.from_dict(PredictConfig, values, f"{settings}: predict")
     side = max(_TILE, _largest_side(path / best.stage))
-    reading = _reading(stage.reading, choices or {})
+    reading = _reading(results.reading(path), choices or {})
     return Recipe(best.weights, _tiled(found, side), replace(post, keep_best=False), reading)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from kitlib import config as configs
+from kitlib import config as configurations
 from kitlib import files
-from kitlib.runtime import launch
+from kitlib.runtime import engine
 from kitlib.runtime.gpus import gpu_count
 from kitlib.runtime.progress import Bar, Row
 from kitlib.train import events
@@ -49,8 +51,8 @@ def run(
     gpus: int = 0,
     *,
     processes: int | None = None,
-    torchrun: Sequence[str] = (),
     force: bool = False,
+    on_row: Callable[[Row], None] | None = None,
 ) -> Result:
     """Train, going on from ``config.out``'s checkpoint where the configuration and the data are the same.
 
@@ -58,53 +60,77 @@ def run(
         config: the whole training.
         gpus: one process each; 0 trains on the CPU, -1 on as many as there are and share a batch evenly.
         processes: as many processes on the CPU, for trials; see ``kitlib.runtime.launch.launch``.
-        torchrun: options for several hosts, as there.
         force: throw away what an earlier training left in the folder.
+        on_row: is called with each row of its metrics; what it raises stops the training.
 
     Raises:
         KitError: what stopped the training, and what to do.
     """
-    out = files.make_folder(config.out)
-    if force:
-        clear(out)
-    present = gpu_count(gpus, {"amp": config.amp})
-    gpus = config.most_processes(present) if gpus < 0 else present
-    if gpus < present:
-        print(f"{gpus} of {present} GPUs: they share {config.images_per_batch} images a batch")
-    with Bar(config.max_iter, out.name) as bar:
-        return start(config, gpus, bar, processes=processes, torchrun=torchrun)
+    return run_all([config], gpus, processes=processes, force=force, on_row=on_row)[0]
 
 
-def start(
-    config: TrainConfig,
-    gpus: int,
-    on_row: Callable[[Row], None],
+def run_all(
+    configs: Sequence[TrainConfig],
+    gpus: int = 0,
     *,
+    at_once: int = 1,
     processes: int | None = None,
-    torchrun: Sequence[str] | None = (),
-    place: launch.Place | None = None,
-) -> Result:
-    """``run`` without a bar of its own.
+    force: bool = False,
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Result]:
+    """Train several times, as ``run`` does: here as many side by side as asked for, on a cluster as many as
+    it has room for.
 
     Args:
-        config: the whole training.
-        gpus: one process each; 0 trains on the CPU.
-        on_row: called with each row of metrics.
-        processes, torchrun, place: as for ``kitlib.runtime.launch.launch``.
+        configs: trainings with folders of their own, and the same number of images a batch.
+        gpus: as for ``run``; trainings side by side get an equal share of them each.
+        at_once: how many run side by side here, and no more than there are GPUs; without GPUs each gets a
+            share of the cores.
+        processes: likewise.
+        force: likewise.
+        on_row: is called with each row of the first training.
+
+    Raises:
+        KitError: what stopped one of the trainings, and what to do; the others are stopped, too.
     """
-    out = files.make_folder(config.out)
-    launch.launch(
-        "kitlib.train",
-        [str(configs.save(config, out / JOB))],
-        out,
-        gpus=gpus,
-        processes=processes,
-        progress=events.METRICS,
-        on_row=on_row,
-        torchrun=torchrun,
-        place=place,
-    )
-    return _result(out)
+    folders = [files.make_folder(config.out) for config in configs]
+    if force:
+        for out in folders:
+            clear(out)
+    first = configs[0]
+    present = gpu_count(gpus, {"amp": first.amp})
+    at_once = engine.possible_at_once(min(at_once, len(configs)), present)
+    present //= at_once
+    gpus = first.most_processes(present) if gpus < 0 else present
+    if gpus < present:
+        print(f"{gpus} of {present} GPUs: they share {first.images_per_batch} images a batch")
+    with Bar(sum(config.max_iter for config in configs), ", ".join(out.name for out in folders)) as bar:
+        reached: dict[Path, int] = {}
+        shown = threading.Lock()
+
+        def show(out: Path, row: Row) -> None:
+            with shown:
+                reached[out] = row.get(bar.key, reached.get(out, 0))
+                bar({**row, bar.key: sum(reached.values())})
+            if on_row is not None and out == folders[0]:
+                on_row(row)
+
+        engine.run(
+            [
+                engine.Job(
+                    "kitlib.train",
+                    (str(configurations.save(config, out / JOB)),),
+                    out,
+                    events.METRICS,
+                    partial(show, out),
+                )
+                for config, out in zip(configs, folders, strict=True)
+            ],
+            gpus,
+            processes,
+            at_once,
+        )
+    return [_result(out) for out in folders]
 
 
 def _result(out: Path | str) -> Result:

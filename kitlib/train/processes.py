@@ -132,8 +132,6 @@ def join() -> Iterator[Processes]:
         KitError: more GPUs were asked for than this host has.
     """
     asked, local = launch.gpus_asked(), int(os.environ.get("LOCAL_RANK", "0"))
-    if asked is None:  # torchrun by hand
-        asked = int(os.environ["LOCAL_WORLD_SIZE"]) if torch.cuda.is_available() else 0
     if asked > torch.cuda.device_count():
         raise KitError(
             f"{asked} GPUs were asked for, but PyTorch sees {torch.cuda.device_count()}; lower gpus"

@@ -16,6 +16,7 @@ from kitlib.viz.scores import (
     tuning,
     tuning_methods,
 )
+from kitlib.viz.search import search_history, search_slices
 from kitlib.viz.training import read_training_stages, training_samples, training_stages
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "read_training_stages",
     "reliability",
     "schedule",
+    "search_history",
+    "search_slices",
     "suspect_cells",
     "training_samples",
     "training_stages",

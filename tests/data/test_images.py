@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from kitlib.data.images import image_size, read_image, read_pixels
@@ -74,6 +75,18 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", rng.integers(0, 255, (64, 64), np.uint8))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(KitError, match=r"a\.png cannot be read .* copy or download it again"):
+        read_image(path)
+
+
+def test_a_tiff_whose_header_claims_rows_that_it_lacks_is_refused(tmp_path: Path) -> None:
+    """Pillow would read a million black rows."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RAMP.astype(np.uint16))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(1 << 20)
+    with pytest.raises(
+        KitError, match=r"a\.tif cannot be read \(8 x 1048576 pixels are more than it holds\)"
+    ):
         read_image(path)
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kitlib.data import proposals
+from kitlib.data.images import grey_shares, read_image
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.records import Cell, Frame
@@ -73,6 +74,15 @@ def test_grey_levels_are_those_within_images(tmp_path):
     assert (found.pixel_mean, found.pixel_std) == (75.0, 10.0)
     flat = proposals.propose([frame(tmp_path, "c", [30], grey=(9, 9))])
     assert (flat.pixel_mean, flat.pixel_std) == (9.0, 1.0)
+
+
+def test_grey_levels_that_are_known_are_not_read_again(tmp_path):
+    frames = [frame(tmp_path, "a", [30]), frame(tmp_path, "b", [30], grey=(30, 50))]
+    expected = proposals.propose(frames)
+    shares = [grey_shares(read_image(each.path)) for each in frames]
+    for each in frames:
+        each.path.unlink()
+    assert proposals.propose(frames, shares) == expected
 
 
 def test_the_summary_has_a_line_for_each(tmp_path):

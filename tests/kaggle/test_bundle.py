@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from kitlib import config, files, model, offline
+from kitlib import cli, config, files, model, offline
+from kitlib.data.config import ReadingConfig
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle
 from kitlib.post.config import PostConfig, Tuned
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.models import load_model
 from kitlib.predict.predictor import Predictor
-from kitlib.stages import notebooks
-from kitlib.stages.stage import write_bundle
+from kitlib.stages import bundling, notebooks
 
 CATEGORIES = ["astro", "cort", "shsy5y"]
 OPTIONS = {"detections": 20, "rpn_post_nms_topk": [40, 40]}
@@ -56,7 +56,7 @@ def run(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def packed(trained):
-    return write_bundle(trained)
+    return bundling.write(trained)
 
 
 def test_the_dataset_is_flat_listed_and_complete(packed, trained):
@@ -120,7 +120,7 @@ def test_the_notebook_is_the_local_one_with_the_runs_parameters(run):
     record = {"key": "k", "done": True, "seconds": 1.0}
     given = {"data": "/home/ann/data", "out": str(run), "gpus": 0, "predict_config": {"scales": [2.0, 1.5]}}
     files.write_json(run / "06_submit" / "stage.json", {**record, "parameters": given})
-    packed = write_bundle(run, user="ann")
+    packed = bundling.write(run, user="ann")
     path = packed.folder / "kernel" / "06_submit.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -151,8 +151,8 @@ def test_read_back_it_predicts_the_same(packed, trained):
 
 
 def test_half_weights_are_half_as_large_and_predict_nearly_the_same(run):
-    whole = write_bundle(run).sizes["dataset/fold_0.pth"]
-    half = write_bundle(run, half=True)
+    whole = bundling.write(run).sizes["dataset/fold_0.pth"]
+    half = bundling.write(run, half=True)
     assert half.sizes["dataset/fold_0.pth"] == pytest.approx(whole / 2, rel=0.05)
     path = half.folder / "dataset" / "fold_0.pth"
     theirs = load_model(run / "03_train" / "fold_0" / "weights_best.pth").model.state_dict()
@@ -201,13 +201,13 @@ def test_settings_without_a_whole_copy_are_refused_not_guessed(packed, tmp_path,
 def test_a_run_without_a_configuration_predicts_with_the_defaults(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "other")
     (run / "03_train" / "config.yaml").unlink()
-    dataset = write_bundle(run).dataset
+    dataset = bundling.write(run).dataset
     assert bundle.trained(dataset) is None
     assert len(bundle.read(dataset).weights) == 2
 
 
 def test_a_disk_that_fills_up_leaves_the_earlier_bundle(run, monkeypatch):
-    earlier = write_bundle(run)
+    earlier = bundling.write(run)
     before = (earlier.folder / "dataset" / "SHA256SUMS").read_bytes()
 
     def full(*_):
@@ -215,7 +215,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_bundle(run, monkeypatch):
 
     monkeypatch.setattr(bundle.shutil, "copyfile", full)
     with pytest.raises(KitError, match="the disk is full"):
-        write_bundle(run, half=True)
+        bundling.write(run, half=True)
     assert (earlier.folder / "dataset" / "SHA256SUMS").read_bytes() == before
     assert sorted(p.name for p in earlier.folder.iterdir()) == ["dataset", "kernel"]
 
@@ -223,16 +223,25 @@ def test_a_disk_that_fills_up_leaves_the_earlier_bundle(run, monkeypatch):
 def test_what_is_left_of_a_killed_bundling_goes(run):
     left = run / "kaggle" / ".new-abc"
     left.mkdir(parents=True)
-    write_bundle(run)
+    bundling.write(run)
     assert not left.exists()
 
 
 def test_a_run_without_weights_says_what_to_do(tmp_path):
     with pytest.raises(KitError, match=r"holds no trained weights; run \./run_all\.sh --out"):
-        write_bundle(tmp_path)
+        bundling.write(tmp_path)
+
+
+def test_a_run_on_images_of_one_s_own_is_refused(run):
+    config.save(ReadingConfig(), run / "03_train" / "reading.yaml")
+    reason = r"My run_1 was trained on images of your own.* kit predict .*My run_1 IMAGES --out DIR"
+    with pytest.raises(KitError, match=reason):
+        bundling.write(run)
+    with pytest.raises(KitError, match=reason):
+        cli.kit(["rehearse", str(run)])
 
 
 def test_a_run_whose_weights_are_gone_says_what_to_do(run):
     (run / "03_train" / "fold_1" / "weights_best.pth").unlink()
     with pytest.raises(KitError, match=r"fold_1/weights_best\.pth does not exist; run 03_train again"):
-        write_bundle(run)
+        bundling.write(run)

@@ -187,19 +187,6 @@ def test_detections_are_in_the_frame_and_carry_probabilities(item: Callable) -> 
     assert set(found.pred_classes.tolist()) <= {0, 1, 2}
 
 
-@pytest.mark.slow
-def test_the_full_x152_trains_and_infers(item: Callable, storage: Any) -> None:
-    torch.manual_seed(0)
-    # Frozen norms at their random start would overflow.
-    model = build("x152", norm="GN", freeze_at=0, roi_batch=32, rpn_post_nms_topk=[50, 50])
-    losses = model([item(4)])
-    assert set(losses) == LOSSES
-    assert all(isfinite(loss.item()) for loss in losses.values())
-    with torch.no_grad():
-        [found] = model.eval().inference([item(4)], do_postprocess=False)
-    assert found.pred_masks.shape[1:] == (1, 28, 28)
-
-
 def test_each_layer_is_a_step_of_progress() -> None:
     """Forward: the two layers with weights. Backward: their four gradients."""
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))

@@ -21,7 +21,7 @@ def test_from_instances_take_and_concat(instances):
     assert both.boxes.tolist() == [[5, 6, 7, 8], [1, 2, 3, 4]]
     assert both.scores.tolist() == [0.5, 0.25]
     assert both.classes.tolist() == [1, 2]
-    assert both.squares.shape == (2, 28, 28)
+    assert np.shape(both.squares) == (2, 28, 28)
     assert both.sources.tolist() == [3, 3]
 
 

@@ -19,6 +19,7 @@ from kitlib.predict.__main__ import main
 from kitlib.predict.predictor import Predictor, predict_frames
 from kitlib.predict.progress import Progress, part_file
 from kitlib.records import Frame
+from kitlib.runtime import cluster
 
 CONFIG = PredictConfig(score_floor=0.0, max_cells=10)
 
@@ -294,3 +295,24 @@ def test_a_job_without_frames_starts_no_process_and_leaves_an_empty_table(job, m
     monkeypatch.setattr(jobs.launch, "launch", lambda *args, **kwargs: pytest.fail("there is nothing to do"))
     records.write_frames(job.frames, [])
     assert run(job).frames == []
+
+
+def test_frames_of_a_lost_node_are_shared_out_anew(job, images, monkeypatch, capsys):
+    """The second of two launches does its share, and the first one's node is lost."""
+    left = []
+
+    def run_share(wanted, gpus):
+        (one,) = wanted
+        monkeypatch.setattr("sys.argv", [one.module, *one.args])
+        monkeypatch.setenv("KIT_SHARE", "0 1" if left else "1 2")
+        main()
+        left.append(Progress(one.out).unfinished(images))
+        if len(left) == 1:
+            assert (one.out / "progress.1.jsonl").exists()
+            raise cluster.NodeLost("a node of the cluster was lost")
+
+    monkeypatch.setattr(jobs.engine, "run", run_share)
+    found = run(job)
+    assert left == [[0, 2, 4], []]
+    assert set(found.seconds) == {frame.id for frame in images}
+    assert "a node of the cluster was lost; going on with the other images" in capsys.readouterr().out

@@ -236,3 +236,38 @@ def test_what_torch_itself_says_on_the_cpu():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**55, dtype=torch.uint8)
     assert gpus.ran_out_of_memory(caught.value)
+
+
+def nodes(*counts):
+    """A cluster of nodes with so many T4 each."""
+    card = gpus.Gpu("T4", (7, 5))
+    return {
+        f"{place}: n{place}": gpus.Survey("2.14.1", "13.0", ("sm_75",), count, (card,) * count)
+        for place, count in enumerate(counts)
+    }
+
+
+@pytest.mark.parametrize(
+    ("counts", "asked", "found"),
+    [((8, 8), -1, 8), ((8, 4), -1, 4), ((0, 0), -1, 0), ((8, 8), 3, 3), ((8, 8), 16, 16), ((4, 8), 8, 8)],
+)
+def test_gpus_of_a_cluster_are_those_of_one_node_or_a_multiple(counts, asked, found):
+    assert gpus._usable_on_nodes(nodes(*counts), asked, {}) == found
+
+
+@pytest.mark.parametrize(
+    ("counts", "asked", "reason"),
+    [
+        ((8, 8), 12, "12 GPUs are asked for, but 0: n0 has 8, 1: n1 has 8; use --gpus 8, or a multiple"),
+        ((8, 8), 24, "24 GPUs are asked for"),
+        ((0, 0), 1, "1 GPUs are asked for, but 0: n0 has 0"),
+    ],
+)
+def test_gpus_that_a_cluster_cannot_give_are_refused(counts, asked, reason):
+    with pytest.raises(KitError, match=reason):
+        gpus._usable_on_nodes(nodes(*counts), asked, {})
+
+
+def test_the_node_whose_gpus_lack_a_precision_is_named():
+    with pytest.raises(KitError, match=r"^node 0: n0: amp is bf16, but GPU 0 \(T4"):
+        gpus._usable_on_nodes(nodes(1, 1), -1, {"amp": "bf16"})

@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,21 +134,6 @@ def test_no_orphans_when_the_parent_goes(module, tmp_path, sent, processes):
         os.kill(parent.pid, sent)
         parent.wait(60)
     wait_until(lambda: not any(map(alive, workers)))
-
-
-def test_two_hosts_meet(module, tmp_path):
-    """Two launchers on this machine stand for two hosts; each starts one process of a world of two."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    with ThreadPoolExecutor(2) as hosts:
-        ends = [
-            hosts.submit(launch.launch, module, ["hosts", tmp_path], tmp_path / f"host{n}", torchrun=options)
-            for n in range(2)
-        ]
-        assert [end.result(120) for end in ends] == [None, None]
-    assert sorted(p.name for p in tmp_path.glob("world*")) == ["world0of2", "world1of2"]
 
 
 def test_torchruns_own_variables_name_the_hosts_too(monkeypatch):

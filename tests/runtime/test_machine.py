@@ -29,4 +29,4 @@ def test_cards_of_one_kind_are_counted(monkeypatch):
 def test_the_memory_is_that_of_the_system():
     with open("/proc/meminfo") as file:
         kib = int(file.readline().split()[1])
-    assert abs(machine._memory() - kib / (1 << 20)) < 0.01
+    assert abs(machine.memory_gib() - kib / (1 << 20)) < 0.01

@@ -34,6 +34,7 @@ CONDA = {
     "playwright-python": "playwright",
     "py-opencv": "opencv-python-headless",
     "pytorch": "torch",
+    "ray-core": "ray",
 }
 
 # Used all the same: as programs (kaggle needs six but does not say so), by detectron2 and torch, as a viewer.
@@ -100,7 +101,7 @@ def test_every_import_is_a_dependency(project):
     optional = project["optional-dependencies"]
     extras = {
         "detectron2",
-        *(name for extra in ("coco", "own", "mlflow") for name in by_name(optional[extra])),
+        *(name for extra in ("coco", "own", "mlflow", "ray", "optuna") for name in by_name(optional[extra])),
     }
     declared = set(by_name(project["dependencies"])) | extras | WITH_DETECTRON2
     assert imported() - declared == set()

@@ -62,9 +62,26 @@ def test_weights_that_were_trained_before_keep_their_grey_levels():
     ],
 )
 def test_what_the_user_chose_is_not_left_to_the_data(chosen, left):
-    assert parameters.left_to_data({"03_train": chosen}) == {"03_train": {"from_data": left}}
+    assert fitting.left_to_data({"03_train": chosen})["03_train"] == {"from_data": left}
 
 
 def test_what_is_left_to_the_data_may_be_said_outright():
     chosen = {"from_data": ["crop"], "augment": {"crop": [64, 64]}}
-    assert parameters.left_to_data({"03_train": chosen}) == {}
+    assert "03_train" not in fitting.left_to_data({"03_train": chosen})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, AugmentConfig(scale=(0.3, 0.6), crop=(512, 512))),
+        ({"augment": {"scale": [1, 2]}}, AugmentConfig(scale=(1.0, 2.0), crop=(512, 512))),
+        ({"augment": {"crop": [64, 64]}}, AugmentConfig(scale=(0.3, 0.6), crop=(64, 64))),
+        ({"augment": {"crop": None, "scale": [1, 2]}}, AugmentConfig(scale=(1.0, 2.0), crop=None)),
+        ({"from_data": []}, AugmentConfig(scale=(1.2, 1.8), crop=(192, 192))),
+    ],
+)
+def test_a_retraining_augments_as_03_but_for_what_the_user_set(chosen, expected):
+    earlier = AugmentConfig(scale=(0.3, 0.6), crop=(512, 512))
+    left = fitting.left_to_data({"05_retrain": chosen}).get("05_retrain", {})
+    given = parameters.read("05_retrain", {**chosen, **left})
+    assert fitting.as_before(given.augment, earlier, given.from_data) == expected

@@ -25,7 +25,7 @@ def main():
 
 launch.child(main)
 """
-BEGIN = "from kitlib.stages.stage import quiet_errors; quiet_errors(); from kitlib.runtime import launch"
+BEGIN = "from kitlib.stages.notebooks import quiet_errors; quiet_errors(); from kitlib.runtime import launch"
 
 
 class Notebook:

@@ -125,3 +125,11 @@ def test_a_profile_says_strictly_what_it_is_made_for(tmp_path: Path, text: str, 
         profiles.plan(str(path))
     path.write_text("device: gpu")
     assert profiles.plan(str(path)).device == "gpu"
+
+
+def test_a_limit_of_time_is_refused_on_a_cluster(host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(0)
+    monkeypatch.setattr(runner.cluster, "is_chosen", lambda: True)
+    with pytest.raises(KitError, match=r"^06\.hours is kept on one machine alone; set it to 0"):
+        check("demo", "06.hours=1", chosen=("06_submit",), gpus=0)
+    check("demo", chosen=("06_submit",), gpus=0)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from kitlib.errors import KitError
-from kitlib.stages import parameter_help, parameters
+from kitlib.stages import checks, parameter_help, parameters, runner
 
 TRAIN = "03_train"
 
 
-def counted(stage: str, **values: Any) -> parameters.Counted:
+def counted(stage: str, **values: Any) -> runner.Counted:
     given = parameters.MODELS[stage]()
-    return parameters.counted(stage, {**vars(given), **values})
+    return runner.counted(stage, {**vars(given), **values})
 
 
 def test_what_says_where_and_how_fast_counts_nowhere() -> None:
@@ -60,9 +60,9 @@ def test_later_stages_say_only_what_differs() -> None:
     stages = {stage: vars(model()) for stage, model in parameters.MODELS.items()}
     stages["06_submit"]["predict_config"] = {"stride": [64, 64]}
     with pytest.raises(KitError, match=r"06_submit\.predict_config: stride .* set tile as well"):
-        parameters.check(stages)
+        checks.check(stages)
     stages[TRAIN]["predict_config"] = {"tile": [128, 128]}
-    assert parameters.check(stages)["06_submit"]["predict_config"] == {"stride": [64, 64]}
+    assert checks.check(stages)["06_submit"]["predict_config"] == {"stride": [64, 64]}
     assert parameters.read("06_submit", stages["06_submit"]).predict_config == {"stride": (64, 64)}
 
 
@@ -70,7 +70,7 @@ def test_numbers_and_words_get_the_types_of_their_fields() -> None:
     """As a reader of YAML 1.1 has them: off is false, 1e-3 a text."""
     stages = {stage: vars(model()) for stage, model in parameters.MODELS.items()}
     stages["05_retrain"] |= {"amp": False, "finetune_lr": "1e-3"}
-    found = parameters.check(stages)["05_retrain"]
+    found = checks.check(stages)["05_retrain"]
     assert (found["amp"], found["finetune_lr"]) == ("off", 1e-3)
 
 

@@ -365,7 +365,7 @@ def failure(run: Runs, code: str) -> str:
 
 def test_a_mendable_error_is_its_own_sentence(run: Runs) -> None:
     """And stands so in the executed notebook, without a traceback."""
-    code = "from kitlib.stages.stage import quiet_errors; quiet_errors()"
+    code = "from kitlib.stages.notebooks import quiet_errors; quiet_errors()"
     code += "; from kitlib.masks.rle import parse; parse('1 2 3', 4, 5)"
     assert failure(run, code) == "01_eda: 3 numbers, an odd count; every start needs a length"
     executed = nbformat.read(run.out / EDA / "01_eda.ipynb", as_version=4)

@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kitlib import config, files
+from kitlib.data import synthetic
 from kitlib.data.config import ReadingConfig
 from kitlib.errors import KitError
+from kitlib.inputs.config import AugmentConfig
 from kitlib.masks.rle import RleError
+from kitlib.stages import checks, parameters, record, results, stage
 from kitlib.stages import notebooks as nb
-from kitlib.stages import parameters, record, stage
 
 
 @pytest.fixture
@@ -262,7 +264,7 @@ def test_the_training_of_an_interrupted_run_stays_its_own(train: stage.Stage) ->
 def shell():
     """The shell of a notebook, with its errors told plainly."""
     made = InteractiveShell.instance()
-    stage.quiet_errors()
+    nb.quiet_errors()
     yield made
     InteractiveShell.clear_instance()
 
@@ -285,7 +287,7 @@ def test_other_errors_keep_their_traceback(shell, capsys: pytest.CaptureFixture)
 
 
 def test_outside_a_notebook_nothing_is_changed() -> None:
-    stage.quiet_errors()
+    nb.quiet_errors()
 
 
 # ---------------------------------------------------------------------------- images of the user's own
@@ -331,6 +333,28 @@ def test_their_cells_decide_scales(own: Path, tmp_path: Path, capsys: pytest.Cap
 def test_the_competition_s_images_decide_nothing(train: stage.Stage) -> None:
     given = parameters.read("03_train", {})
     assert train.fit(given, []) == given
+    retraining = parameters.read("05_retrain", {"augment": {"crop": [64, 64]}})
+    assert train.views_of(retraining, AugmentConfig()) == retraining.augment
+
+
+def test_a_run_remembers_whether_its_images_are_the_user_s_own(own: Path, tmp_path: Path) -> None:
+    data = synthetic.write(tmp_path / "cells", images=3, size=(64, 64))
+    for folder, is_own in ((own, True), (data, False)):
+        train = stage.begin("03_train", str(folder), str(tmp_path / "out"))
+        train.dataset(ReadingConfig())
+        train.finish()
+        assert results.is_own(train.out) == is_own
+
+
+def test_a_training_looks_at_no_other_images_of_the_competition(tmp_path: Path) -> None:
+    data = synthetic.write(tmp_path / "cells", images=3, size=(64, 64))
+    train = stage.begin("03_train", str(data), str(tmp_path / "out"))
+    whole = train.dataset(ReadingConfig())
+    for path in [*data.glob("test/*.png"), *data.glob("train_semi_supervised/*.png")]:
+        path.write_text("damaged")
+    found = train.dataset(ReadingConfig(), only_labelled=True)
+    assert (found.labelled, found.categories) == (whole.labelled, whole.categories)
+    assert (found.unlabelled, found.test, found.findings) == ([], [], [])
 
 
 def test_a_training_starts_where_an_idle_pretraining_would_have(train: stage.Stage) -> None:
@@ -357,18 +381,18 @@ def test_without_anything_to_do_the_cells_below_do_nothing(
 
 def test_types_in_tables_are_those_of_the_data(own: Path, train: stage.Stage, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="unknown cell type 'neuron'"):
-        parameters.check_cell_types(
+        checks.check_cell_types(
             parameters.read("04_pseudolabel", {"min_area": {"default": 1, "neuron": 5}}), train.categories
         )
     files.write_text(tmp_path / "out" / "03_train" / "config.yaml", "categories: [neuron]\n")
     later = stage.Stage("04_pseudolabel", own, tmp_path / "out")
     given = parameters.read("04_pseudolabel", {"min_area": {"default": 1, "neuron": 5}})
-    parameters.check_cell_types(given, later.categories)
+    checks.check_cell_types(given, later.categories)
 
 
 def test_images_without_any_cells_are_told_what_they_lack(own: Path, tmp_path: Path) -> None:
     for path in own.rglob("*_masks.png"):
         path.unlink()
     train = stage.begin("03_train", str(own), str(tmp_path / "out"))
-    with pytest.raises(KitError, match="holds 3 images and the cells of none; put label images beside"):
+    with pytest.raises(KitError, match="plates holds the cells of no image; put label images beside"):
         train.dataset(ReadingConfig())

@@ -4,11 +4,9 @@ import itertools
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from kitlib import config as configs
 from kitlib import files, train
 from kitlib.errors import KitError
 from kitlib.runtime import launch
-from kitlib.train import events, job, resume, side_by_side
+from kitlib.train import events, job, resume
 from kitlib.train.build import build
 from kitlib.train.config import OptimConfig
 from kitlib.train.schedule import ScheduleConfig
@@ -153,9 +151,9 @@ def test_a_process_whose_model_gives_up_stops_no_other(toys):
 def test_two_trainings_side_by_side_end_as_alone_and_again(make_config, alone, tmp_path):
     config = make_config(max_iter=3, eval_every=2)
     other = replace(config, out=str(tmp_path / "other"), seed=1)
-    results = train.run_each({"first": config, "other": other}, at_once=2)
-    assert list(results) == ["first", "other"]
-    for result in results.values():
+    results = train.run_all([config, other], at_once=2)
+    assert [result.metrics.parent.name for result in results] == ["out", "other"]
+    for result in results:
         assert result.iteration == 3
         assert 0 <= result.map <= 1
         for path in (result.best, result.last, result.metrics, result.curves, result.log):
@@ -173,35 +171,18 @@ def test_two_trainings_side_by_side_end_as_alone_and_again(make_config, alone, t
         build(make_config(max_iter=3, eval_every=2, images_per_batch=4), alone).run()
 
 
-def test_a_training_that_fails_stops_those_beside_it(make_config, tmp_path, monkeypatch):
-    config = make_config()
-    folds = {number: replace(config, out=str(tmp_path / str(number))) for number in range(3)}
-
-    def start(config, gpus, on_row, *, place, **_):
-        on_row({"iteration": 1})
-        if config.out.endswith("1"):
-            raise KitError("the loss is not finite; lower max_lr")
-        assert place.stop.wait(20)
-        raise KitError("stopped, as another one was")
-
-    monkeypatch.setattr(side_by_side.job, "start", start)
-    with pytest.raises(KitError, match="the loss is not finite"):
-        train.run_each(folds, at_once=2)
-
-
 def test_each_training_sees_gpus_of_its_own(make_config, tmp_path, monkeypatch):
+    """Six GPUs for two trainings at once; four images a batch can be shared by two of three GPUs."""
     seen = []
-    monkeypatch.setattr(side_by_side, "gpu_count", lambda *_: 4)
+    monkeypatch.setattr(job, "gpu_count", lambda *_: 6)
+    monkeypatch.setattr(job, "_result", lambda out: out)
     monkeypatch.setattr(
-        side_by_side.job, "start", lambda c, gpus, *_, place, **__: seen.append((gpus, place.visible(gpus)))
+        launch, "launch", lambda *_, gpus, place, **__: seen.append((gpus, place.visible(gpus)))
     )
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    folds = {n: make_config(out=str(tmp_path / str(n)), images_per_batch=4) for n in range(2)}
-    train.run_each(folds, gpus=4, at_once=2)
-    assert sorted(seen) == [(2, "4,5"), (2, "6,7")]
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    train.run_each(folds, gpus=-1, at_once=2)
-    assert sorted(seen[2:]) == [(2, "0,1"), (2, "2,3")]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folds = [make_config(out=str(tmp_path / str(n)), images_per_batch=4) for n in range(2)]
+    train.run_all(folds, gpus=-1, at_once=2)
+    assert sorted(seen) == [(2, "0,1"), (2, "2,3")]
 
 
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
@@ -215,26 +196,25 @@ def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
     assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(kept)
 
 
-def test_a_further_host_joins_with_torchrun_by_hand(make_config, tmp_path, monkeypatch):
-    """As README says: torchrun's variables tell the first host, the other one runs the job that it wrote.
+# Starts what follows it once on each of two hosts, both of which are this one.
+STARTER = """
+import subprocess, sys
+started = [subprocess.Popen(sys.argv[1:]) for _ in range(2)]
+sys.exit(max(process.wait() for process in started))
+"""
 
-    Of the one frame to evaluate on the second process has none, and both go on.
-    """
+
+def test_hosts_are_joined_by_torchruns_variables_and_a_starter(make_config, tmp_path, monkeypatch):
+    """As a job of SLURM does. Of the one frame to evaluate on the second process has none, both go on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = make_config(max_iter=2, eval_every=1)
-    there = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    for name, value in zip(there[::2], there[1::2], strict=True):
-        monkeypatch.setenv("PET_" + name.strip("-").replace("-", "_").upper(), value)
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
-    with ThreadPoolExecutor(1) as first:
-        result = first.submit(train.run, config)
-        while not (tmp_path / "out" / job.JOB).exists():
-            time.sleep(0.1)
-        command = [sys.executable, "-m", "torch.distributed.run", *there, "-m", "kitlib.train"]
-        subprocess.run([*command, tmp_path / "out" / job.JOB], env=alone, check=True, timeout=200)
-        assert result.result(60).iteration == 2
+    (tmp_path / "starter.py").write_text(STARTER)
+    hosts = {"NNODES": "2", "RDZV_BACKEND": "c10d", "RDZV_ENDPOINT": f"127.0.0.1:{port}"}
+    for name, value in hosts.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    monkeypatch.setenv("KIT_ON_EACH_HOST", f"{sys.executable} '{tmp_path / 'starter.py'}'")
+    assert train.run(make_config(max_iter=2, eval_every=1)).iteration == 2
     assert len(column(tmp_path / "out", "map")) == 2
     state = torch.load(resume.last(tmp_path / "out"), weights_only=True)
     assert len(state["training"]["random"]) == 2

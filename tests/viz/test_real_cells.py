@@ -76,8 +76,9 @@ def test_anchors_and_images_of_real_cells(drawn, truth: list[Frame]) -> None:
     assert (table["IoU at least 0.7"] < table["IoU at least 0.5"]).all()
     drawn(viz.anchor_fit(fits, Architecture()))
     drawn(viz.anchors_over_cells(truth, Architecture(), {"default": 1.5}))
-    qualities = [images.quality(frame) for frame in truth]
+    measured = [images.measure(frame) for frame in truth]
+    qualities = [one.quality for one in measured]
     assert np.all([each.focus > 3 for each in qualities])
     drawn(viz.image_quality(qualities, {frame.id: frame.category or "" for frame in truth}))
-    drawn(viz.grey_levels({"labelled": images.grey_levels(truth)}))
+    drawn(viz.grey_levels({"labelled": images.grey_levels(one.shares for one in measured)}))
     drawn(viz.compare_sets({frame.category or "": [frame] for frame in truth}))

@@ -10,7 +10,7 @@ from kitlib import records
 from kitlib.errors import KitError
 from kitlib.stages import notebooks
 from kitlib.stages.notebooks import STAGES
-from kitlib.stages.report import page, runs
+from kitlib.stages.report import page, runs, search
 from kitlib.stages.report.advice import Advice, advise, expected, gate_sentence
 from kitlib.stages.report.page import Card, Link, Page, Section, Table
 from kitlib.stages.report.parameters import differing, flat, shown
@@ -45,6 +45,7 @@ def write(folder: Path) -> Path:
         for stage in run.stages
         if (stage.folder / f"{stage.name}.html").is_file()
     ]
+    links += [Link("search", search.NAME)] if (folder / search.NAME).is_file() else []
     whole = Page(folder.name, _lead(run), tuple(_cards(run)), tuple(filter(None, sections)), tuple(links))
     return page.write(whole, folder / _NAME)
 

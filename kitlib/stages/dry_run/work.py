@@ -1,0 +1,115 @@
+"""What each stage of a run does: trainings of so many images, frames predicted by so many models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kitlib import config as configs
+from kitlib.data import proposals
+from kitlib.data.dataset import Dataset
+from kitlib.predict.config import PredictConfig
+from kitlib.records import Frame
+from kitlib.stages import fitting, parameters
+from kitlib.stages.profiles import Plan
+from kitlib.train.config import TrainConfig
+
+# 02 gives every cell this type.
+_ONE_CLASS = ("cell",)
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """The computing of one stage.
+
+    Attributes:
+        stage: "03_train".
+        training: how it trains, and how its model, or the one that it is given, predicts.
+        trainings: how many trainings; 0 where it predicts alone.
+        iterations: of each training.
+        predictions: frames times the models that predict each of them.
+        frames: frames whose predictions are written.
+    """
+
+    stage: str
+    training: TrainConfig
+    trainings: int
+    iterations: int
+    predictions: int
+    frames: int
+
+
+def of_stages(
+    plan: Plan, data: Dataset, stages: Sequence[str], deciding: Sequence[Frame], livecell: bool
+) -> list[StageWork]:
+    """The work of those stages that train or predict.
+
+    Args:
+        plan: the parameters.
+        data: the frames.
+        stages: which.
+        deciding: of the user's own data, the frames whose cells decide what the parameters leave to them;
+            none of the competition's.
+        livecell: whether there is LIVECell to pretrain on.
+    """
+    read = {stage: parameters.read(stage, values) for stage, values in plan.parameters.items()}
+    first, again = read["03_train"], read["05_retrain"]
+    if deciding and first.from_data:
+        starts = first.weights or livecell
+        first, _ = fitting.fitted(first, proposals.propose(deciding), from_random=not starts)
+        again = replace(again, augment=fitting.as_before(again.augment, first.augment, again.from_data))
+    trained, retrained = _trained(first, data.categories), _retrained(first, again, data.categories)
+    folds = first.folds if first.fold < 0 else 1
+    held_out = -(-len(data.labelled) // first.folds)
+    works = [
+        _validated("03_train", trained, folds, first.max_iter, held_out),
+        _predicting("04_pseudolabel", trained, first, read["04_pseudolabel"], len(data.unlabelled), folds),
+        _predicting("06_submit", trained, first, read["06_submit"], len(data.test), folds),
+    ]
+    if livecell:
+        works.append(_pretraining(read["02_pretrain_livecell"]))
+    if data.unlabelled:
+        repeats, iterations = folds if again.fold < 0 else 1, again.max_iter + again.finetune_iter
+        works.append(_validated("05_retrain", retrained, repeats, iterations, held_out))
+    chosen = [work for work in works if work.stage in stages and work.iterations + work.predictions]
+    return sorted(chosen, key=lambda work: work.stage)
+
+
+def _trained(first: Any, categories: tuple[str, ...]) -> TrainConfig:
+    common = {"out": "", "train": "", "categories": categories, "model": first.model(len(categories))}
+    return TrainConfig(**{**parameters.training_settings(first), **common, "predict": first.predict_config})
+
+
+def _retrained(first: Any, again: Any, categories: tuple[str, ...]) -> TrainConfig:
+    settings = {**parameters.training_settings(again), "predict": _views(first, again)}
+    return replace(_trained(first, categories), **settings)
+
+
+def _predicting(
+    stage: str, trained: TrainConfig, first: Any, given: Any, frames: int, folds: int
+) -> StageWork:
+    """Frames that are predicted by the weights that are named, or by those of all folds."""
+    models = len(given.weights) or folds
+    return StageWork(stage, replace(trained, predict=_views(first, given)), 0, 0, models * frames, frames)
+
+
+def _pretraining(given: Any) -> StageWork:
+    common = {"out": "", "train": "", "categories": _ONE_CLASS, "model": given.model(1)}
+    training = TrainConfig(**{**parameters.training_settings(given), **common})
+    return StageWork("02_pretrain_livecell", training, 1, given.max_iter, 0, 0)
+
+
+def _validated(
+    stage: str, training: TrainConfig, trainings: int, iterations: int, held_out: int
+) -> StageWork:
+    """A training whose validation frames are predicted at each evaluation, and once more to tune on."""
+    every = training.eval_every or iterations
+    evaluations = -(-iterations // every)
+    written = trainings * held_out
+    return StageWork(stage, training, trainings, iterations, (evaluations + 1) * written, written)
+
+
+def _views(first: Any, given: Any) -> PredictConfig:
+    """How a later stage predicts: as 03, but for what it is given."""
+    return configs.from_dict(PredictConfig, {**configs.to_dict(first.predict_config), **given.predict_config})
