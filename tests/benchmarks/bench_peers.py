@@ -107,9 +107,9 @@ def rows() -> Iterator[Row]:
     hotcoco, faster_coco_eval, rlemasklib = import_peers()
     yield from mask_rows(hotcoco.mask, faster_coco_eval.mask, rlemasklib)
     for cells in (10, 100, 1000):
-        yield ap_row(faster_coco_eval, 50, cells, "COCO's AP, by cells a frame", at=cells)
+        yield ap_row(faster_coco_eval, 20, cells, "COCO's AP, by cells a frame", at=cells)
     for number in (50, 500, 5000):
-        yield ap_row(faster_coco_eval, number, 30, "COCO's AP, by frames", at=number)
+        yield ap_row(faster_coco_eval, number, 10, "COCO's AP, by frames", at=number)
 
 
 def ap_row(package: Any, number: int, cells: int, name: str, at: float) -> Row:

@@ -35,15 +35,13 @@ def main(names: Sequence[str] = (), output: Path = OUTPUT, keep: bool = False) -
     print(COLUMNS.format("name", "ours", "peer", "unit", "ratio", "bar", "met", "work"))
     for name in select(names):
         try:
-            own: list[Row] = []
+            before = len(rows)
             for row in importlib.import_module(f"bench_{name}").rows():
-                own.append(row)
+                rows.append(row)
                 print(line(row), flush=True)
-            rows += own
             if keep:
-                write_json(
-                    table.RESULTS / f"{name}.json", {"machine": machine(), "rows": [r.as_dict() for r in own]}
-                )
+                kept = [row.as_dict() for row in rows[before:]]
+                write_json(table.RESULTS / f"{name}.json", {"machine": machine(), "rows": kept})
         except Skip as reason:
             print(f"{name}: skipped: {reason}")
         except Exception:  # one broken benchmark does not take the figures of the others with it

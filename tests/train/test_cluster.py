@@ -1,21 +1,20 @@
-"""Trainings and predictions on a real Ray cluster of two nodes on this machine, one of which is lost."""
+"""Jobs on a real Ray cluster of two nodes on this machine, and a training whose node is lost."""
 
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from kitlib import predict, train
+from kitlib import train
 from kitlib.errors import KitError
 from kitlib.model import checkpoint
-from kitlib.predict.models import load_models
-from kitlib.predict.predictor import Predictor, predict_frames
 from kitlib.runtime import cluster, engine
 from kitlib.train import resume
 from kitlib.train.build import build
@@ -119,14 +118,6 @@ def test_each_node_takes_its_share(make_job):
     assert (job.out / "node_1" / "log.txt").exists()
 
 
-def test_frames_are_predicted_as_by_one_process(plain, nodes, frames, tmp_path):
-    weights = str(Path(plain.out) / "weights_last.pth")
-    job = predict.PredictJob((weights,), plain.train, str(tmp_path / "predictions.csv"))
-    found = predict.run(job).frames
-    (model,), categories = load_models(job.weights, "cpu")
-    assert found == list(predict_frames(Predictor([model], categories, job.config), frames[:4]))
-
-
 def test_processes_of_two_nodes_meet(make_job):
     engine.run([make_job("do")], processes=2)
     assert sorted((row["rank"], row["world"]) for row in make_job.rows) == [("0", "2"), ("1", "2")]
@@ -167,8 +158,16 @@ def test_a_training_goes_on_from_its_checkpoint_when_its_node_is_lost(
 
     def lose_a_node():
         wait_for(resume.last(config.out).exists)
+        # It must not come to its end in the time that Ray takes to end a node.
+        training = process_of(config.out)
+        os.kill(training, signal.SIGSTOP)
+        launcher = psutil.Process(training).parent()
         (busy.out / "go").touch()
         nodes.remove_node(nodes.list_all_nodes()[1], allow_graceful=False)
+        # While it lives, it would report the killed training, and not the node's loss.
+        wait_for(lambda: not launcher.is_running() or launcher.status() == psutil.STATUS_ZOMBIE)
+        with suppress(ProcessLookupError):
+            os.kill(training, signal.SIGKILL)
 
     with ThreadPoolExecutor() as pool:
         head = pool.submit(engine.run, [busy])
@@ -180,6 +179,16 @@ def test_a_training_goes_on_from_its_checkpoint_when_its_node_is_lost(
     assert found.iteration == 6
     pairs = zip(tensors(found.last), tensors(Path(plain.out) / "weights_last.pth"), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
+
+
+def process_of(out):
+    """The process of a training in a folder."""
+    name = b"KIT_ERROR_FILE=" + bytes(Path(out) / "error.json")
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if name in path.read_bytes().split(b"\0"):
+                return int(path.parent.name)
+    raise AssertionError("it has ended")
 
 
 def tensors(path):

@@ -56,7 +56,7 @@ class RunForecast:
     """What a whole run takes.
 
     Attributes:
-        title: profile, devices and data, as sentences.
+        title: profile and devices, data, and how many images, a line each.
         checks: what a run needs of the machine.
         stages: those that compute.
         calculated_for: the card that times and GPU memory are calculated for; "": they were measured.

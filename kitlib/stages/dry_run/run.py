@@ -138,4 +138,4 @@ def _title(plan: Plan, data: Path, found: Dataset, machine: Machine) -> tuple[st
     counts = (
         f"{len(found.labelled):,} labelled, {len(found.unlabelled):,} unlabelled, {len(found.test):,} test"
     )
-    return f"profile {plan.profile} on {where}", f"data {data}: {counts} images"
+    return f"profile {plan.profile} on {where}", f"data {data}", f"{counts} images"

@@ -55,7 +55,7 @@ def of_stages(
     """
     read = {stage: parameters.read(stage, values) for stage, values in plan.parameters.items()}
     first, again = read["03_train"], read["05_retrain"]
-    if deciding and first.from_data:
+    if deciding:
         starts = first.weights or livecell
         first, _ = fitting.fitted(first, proposals.propose(deciding), from_random=not starts)
         again = replace(again, augment=fitting.as_before(again.augment, first.augment, again.from_data))

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from kitlib import cli, stages
-from kitlib.data import dataset, synthetic
+from kitlib.data import dataset, proposals, synthetic
 from kitlib.errors import KitError
 from kitlib.forecast.job import Figures
 from kitlib.stages.dry_run import checks, costs, page, result, run, work
@@ -59,6 +59,20 @@ def test_what_settings_change(data: Path) -> None:
     assert found["05_retrain"].iterations == 5100
     assert found["04_pseudolabel"].training.predict.tta == ("none", "flip_h")
     assert found["03_train"].training.predict.tta == ("none",)
+
+
+def test_own_cells_decide_what_is_left_to_them(data: Path) -> None:
+    """05 takes the crop of 03, whose cells decide, and keeps the scale that it was given."""
+    settings = ["03.augment.scale=[1.1, 1.3]", "05.augment.scale=[0.7, 0.9]"]
+    plan, found = stages.plan("demo", settings, own_data=True), dataset.open_folder(data)
+    works = {w.stage: w for w in work.of_stages(plan, found, STAGES, found.labelled, livecell=False)}
+    side = proposals.propose(found.labelled).crop_of(192)
+    assert works["03_train"].training.augment.scale == (1.1, 1.3)
+    assert works["05_retrain"].training.augment.scale == (0.7, 0.9)
+    assert (
+        works["03_train"].training.augment.crop == works["05_retrain"].training.augment.crop == (side, side)
+    )
+    assert "02_pretrain_livecell" not in works
 
 
 def test_a_stage_takes_its_steps_and_its_predictions(data: Path) -> None:
