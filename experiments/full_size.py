@@ -20,6 +20,7 @@ from process_tree import Usage, measure
 
 from kitlib import files
 from kitlib.data.synthetic import full_size
+from kitlib.runtime.machine import memory_gib
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS_FILE = Path(__file__).with_name("full_size_steps.py")
@@ -107,13 +108,9 @@ def _growth(measurements: Sequence[Measurement]) -> list[str]:
 
 def as_dict(measurements: Sequence[Measurement]) -> dict[str, Any]:
     """What the JSON file holds: the machine, the day, and every measurement."""
-    machine = {"cpus": len(os.sched_getaffinity(0)), "memory_gib": round(_memory_gib(), 1)}
+    machine = {"cpus": len(os.sched_getaffinity(0)), "memory_gib": round(memory_gib(), 1)}
     rows = [asdict(m) for m in measurements]
     return {"date": date.today().isoformat(), "machine": machine, "measurements": rows}
-
-
-def _memory_gib() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 @click.command()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import click
 
 from kitlib.errors import KitError
+from kitlib.forecast.cards import CARDS
 
 if TYPE_CHECKING:
     from kitlib.stages import Plan
@@ -328,9 +329,7 @@ def _run_of(
     plan = profiles.plan(profile, settings, common, own_data=own)
     target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
     folder = stage_data.locate_data(data)
-    for values in plan.parameters.values():
-        values.update(data=str(folder), out=str(target))
-    return _Run(plan, folder, target, first, last, own)
+    return _Run(plan.in_folders(folder, target), folder, target, first, last, own)
 
 
 def _dry_run(wanted: _Run, card: str, json_file: Path | None) -> None:
@@ -348,7 +347,7 @@ def _dry_run(wanted: _Run, card: str, json_file: Path | None) -> None:
 @kit.command()
 @_settings_options
 @_stages_options
-@click.option("--card", default="", help="Calculate for this GPU: V100, T4, RTX3090, A100, L4 or H100.")
+@click.option("--card", default="", help=f"Calculate for this GPU: {', '.join(CARDS)}.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Left out: plan.json in the run's folder."
 )

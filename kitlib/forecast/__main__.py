@@ -123,7 +123,7 @@ class _Taking:
 
 def _copies(config: TrainConfig) -> int:
     """Tensors that training keeps beside each trained weight: the optimiser's, and the moving average."""
-    return (2 if config.optim.name == "adamw" else 1) + (1 if config.ema_decay else 0)
+    return config.optim.moments + (1 if config.ema_decay else 0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -95,7 +94,7 @@ def loading(config: TrainConfig, frames: Sequence[Frame]) -> Loading:
     The core's own time counts, so that other processes on this machine do not.
     """
     here = Processes(rank=0, world=1, device=torch.device("cpu"))
-    threads, before = cv2.getNumThreads(), _resident_gib()
+    threads, before = cv2.getNumThreads(), here.memory()["host_gib"]
     cv2.setNumThreads(0)
     batches = iter(build_loader(replace(config, images_per_batch=1, accumulate=1, workers=0), here, frames))
     next(batches)
@@ -105,7 +104,7 @@ def loading(config: TrainConfig, frames: Sequence[Frame]) -> Loading:
         count += 1
     seconds = time.process_time() - start
     cv2.setNumThreads(threads)
-    return Loading(count / seconds, max(_resident_gib() - before, 0.1))
+    return Loading(count / seconds, max(here.memory()["host_gib"] - before, 0.1))
 
 
 def _taken(work: Callable[[], object], device: torch.device) -> Measured:
@@ -125,8 +124,3 @@ def _gpu_gib(device: torch.device) -> float:
     free, total = torch.cuda.mem_get_info(device)
     outside = total - free - torch.cuda.memory_reserved(device)
     return (outside + torch.cuda.max_memory_reserved(device)) / 2**30
-
-
-def _resident_gib() -> float:
-    """Of this process, at its highest."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

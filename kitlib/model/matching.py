@@ -6,6 +6,8 @@ for an image of 520 x 704 at twice its size. It also asks the GPU whether all ar
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, pairwise_iou
@@ -32,21 +34,24 @@ def match(cells: Boxes, boxes: Boxes, rule: Matcher) -> tuple[Tensor, Tensor]:
         index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return index, torch.full_like(index, rule.labels[0], dtype=torch.int8)
     pieces = [Boxes(part) for part in boxes.tensor.split(max(_PAIRS // len(cells), 1))]
-    best_of_cell = cells.tensor.new_zeros(len(cells))
-    found = []
-    for piece in pieces:
+    # Made before the pieces: what is allocated between them would break up the memory that each gives back.
+    best = boxes.tensor.new_empty(len(boxes))
+    index = torch.empty_like(best, dtype=torch.int64)
+    of_cell = boxes.tensor.new_empty(len(pieces), len(cells))
+    spans = list(itertools.pairwise(itertools.accumulate(map(len, pieces), initial=0)))
+    for piece, (start, end), highest in zip(pieces, spans, of_cell, strict=True):
         quality = pairwise_iou(cells, piece)
-        found.append(quality.max(dim=0))
-        best_of_cell = torch.maximum(best_of_cell, quality.amax(dim=1))
-    best, index = (torch.cat(parts) for parts in zip(*found, strict=True))
+        torch.max(quality, dim=0, out=(best[start:end], index[start:end]))
+        torch.amax(quality, dim=1, out=highest)
     label = torch.ones_like(index, dtype=torch.int8)
     for value, low, high in zip(rule.labels, rule.thresholds[:-1], rule.thresholds[1:], strict=True):
         label.masked_fill_((best >= low) & (best < high), value)
     if rule.allow_low_quality_matches:  # a cell that no box matches gets the boxes nearest to it
-        start = 0
-        for piece in pieces:
-            quality = pairwise_iou(cells, piece) if len(pieces) > 1 else quality
-            nearest = (quality == best_of_cell[:, None]).any(dim=0)
-            label[start : start + len(piece)].masked_fill_(nearest, 1)
-            start += len(piece)
+        most = of_cell.amax(dim=0)
+        for piece, (start, end), highest in zip(pieces, spans, of_cell, strict=True):
+            here = slice(None)
+            if len(pieces) > 1:
+                here = (highest == most).nonzero()[:, 0]
+                quality = pairwise_iou(cells[here], piece)
+            label[start:end].masked_fill_((quality == most[here, None]).any(dim=0), 1)
     return index, label

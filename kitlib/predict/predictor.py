@@ -79,7 +79,10 @@ class Predictor:
         """The settings with the scales of the image's type, where these differ by type."""
         if self.first_look is None:
             return self.config
-        category = self.first_look(image).category
+        return self.suited_to(self.first_look(image).category)
+
+    def suited_to(self, category: str | None) -> PredictConfig:
+        """The settings with the scales of a type."""
         return replace(self.config, scales=self.config.scales_by_type.get(category or "", self.config.scales))
 
     def _first_look(self) -> Predictor:

@@ -34,14 +34,11 @@ def draw(predictor: Predictor, image: Image, frame: Frame) -> tuple[Cell, ...]:
         A cell of the same type for each, in any order; one in whose box no pixel reaches the mask threshold
         is left out. None where memory is short.
     """
-    given = predictor.config
-    scales, cuts = (
-        given.scales_by_type.get(frame.category or "", given.scales),
-        given.candidate_mask_thresholds,
-    )
+    given = predictor.suited_to(frame.category)
+    cuts = given.candidate_mask_thresholds
     config = replace(
         given,
-        scales=scales[:1],
+        scales=given.scales[:1],
         scales_by_type={},
         tta=("none",),
         mask_threshold={"default": cuts[0]} if cuts else given.mask_threshold,

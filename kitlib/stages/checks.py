@@ -7,8 +7,7 @@ from typing import Any
 
 from kitlib import config
 from kitlib.errors import KitError, unknown
-from kitlib.predict.config import PredictConfig
-from kitlib.stages.parameters import read
+from kitlib.stages.parameters import predict_config_after, read
 
 
 def check(
@@ -42,8 +41,7 @@ def check(
             f"'{pretraining.preset}'; set both alike, or 03_train.weights"
         )
     for stage in ("04_pseudolabel", "05_retrain", "06_submit"):
-        whole = {**config.to_dict(training.predict_config), **found[stage].predict_config}
-        config.from_dict(PredictConfig, whole, f"{where}{stage}.predict_config")
+        predict_config_after(training, found[stage], f"{where}{stage}.predict_config")
     return {
         stage: {name: _as_field(value, getattr(found[stage], name)) for name, value in values.items()}
         for stage, values in stages.items()

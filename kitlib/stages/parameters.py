@@ -302,6 +302,21 @@ def _refuse_renamed(where: str, values: Mapping[str, Any], path: str = "") -> No
             _refuse_renamed(where, value, f"{name}.")
 
 
+def predict_config_after(training: Training, given: Any, where: str = "") -> PredictConfig:
+    """How a stage after 03 predicts: as 03, but for what its own parameters say.
+
+    Args:
+        training: the parameters of 03.
+        given: the parameters of the stage.
+        where: the beginning of messages.
+
+    Raises:
+        KitError: the two do not go together.
+    """
+    whole = {**config.to_dict(training.predict_config), **given.predict_config}
+    return config.from_dict(PredictConfig, whole, where)
+
+
 def training_settings(given: Any) -> dict[str, Any]:
     """The parameters of a stage that are settings of its training, by name."""
     names = config.fields(ValidatedSettings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,11 @@ class Plan:
     notebooks: Path = NOTEBOOKS
     device: Device = "cpu"
     search: Mapping[str, Any] = field(default_factory=dict)
+
+    def in_folders(self, data: Path, out: Path) -> Plan:
+        """The plan for the folder of the data and that of the run, which all stages have in common."""
+        both = {"data": str(data), "out": str(out)}
+        return replace(self, parameters={stage: values | both for stage, values in self.parameters.items()})
 
 
 def plan(

@@ -29,6 +29,11 @@ class OptimConfig:
     clip_norm: Annotated[Float, Field(ge=0)] = 0.0
     """The largest norm of the whole gradient; 0 does not clip it."""
 
+    @property
+    def moments(self) -> int:
+        """How many numbers the optimiser keeps for each trained weight."""
+        return 2 if self.name == "adamw" else 1
+
 
 @configuration
 class TrainingSettings:

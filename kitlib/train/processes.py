@@ -21,7 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from kitlib.errors import KitError
-from kitlib.runtime import heartbeat, launch
+from kitlib.runtime import heartbeat, launch, machine
 
 T = TypeVar("T")
 
@@ -110,9 +110,8 @@ class Processes:
                 f"this process has {own / 2**30:.1f} of the GPU's {total / 2**30:.1f} GiB, "
                 f"{free / 2**30:.1f} are free"
             )
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        own_gib = self.memory()["host_gib"]
-        return f"this process has taken up to {own_gib:.1f} of the machine's {total / 2**30:.1f} GiB"
+        own_gib, all_gib = self.memory()["host_gib"], machine.memory_gib()
+        return f"this process has taken up to {own_gib:.1f} of the machine's {all_gib:.1f} GiB"
 
     def fit_batch_norm(self, model: nn.Module) -> nn.Module:
         """The model with a synchronised BatchNorm that works here: PyTorch's own needs several GPUs."""

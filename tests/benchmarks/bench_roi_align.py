@@ -24,11 +24,11 @@ BOXES, SIDE, STRIDE, CELLS = 256, 256, 4, 60
 
 
 @cache
-def boxes(number: int, seed: int = 0) -> torch.Tensor:
-    """(number, 4) boxes of 10 to 60 pixels in an image of 256 x 256."""
+def boxes(number: int, seed: int = 0, within: float = 190) -> torch.Tensor:
+    """(number, 4) boxes of 10 to 60 pixels that begin within so many: 190 of an image of 256 x 256."""
     rng = torch.Generator().manual_seed(seed)
-    start, extent = torch.rand(number, 2, generator=rng) * 190, 10 + 50 * torch.rand(number, 2, generator=rng)
-    return torch.cat([start, start + extent], dim=1)
+    start, extent = torch.rand(number, 2, generator=rng), 10 + 50 * torch.rand(number, 2, generator=rng)
+    return torch.cat([start * within, start * within + extent], dim=1)
 
 
 def gradient(layer: type[ROIAlign], channels: int) -> Callable[[], object]:

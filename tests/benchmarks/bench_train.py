@@ -7,55 +7,37 @@ from functools import cache
 from typing import Any
 
 import torch
+from bench_roi_align import CELLS, SIDE, batch, boxes
+from detectron2.engine import SimpleTrainer
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import BitMasks, Boxes, Instances, pairwise_iou
+from detectron2.utils.events import EventStorage
 from harness import Row, peak_mib, race
 
 from kitlib import model as models
-from kitlib.inputs.mask_targets import LocalMasks
-from kitlib.model import compat
+from kitlib.model.architecture import to_cfg
+from kitlib.model.matching import match
+from kitlib.train import optim
+from kitlib.train.config import OptimConfig
+from kitlib.train.processes import Processes
+from kitlib.train.step import Stepper
 
-compat.apply()  # before detectron2 is imported
-from detectron2.engine import SimpleTrainer  # noqa: E402
-from detectron2.modeling import META_ARCH_REGISTRY  # noqa: E402
-from detectron2.modeling.matcher import Matcher  # noqa: E402
-from detectron2.structures import BitMasks, Boxes, Instances, pairwise_iou  # noqa: E402
-from detectron2.utils.events import EventStorage  # noqa: E402
-
-from kitlib.model.architecture import to_cfg  # noqa: E402
-from kitlib.model.matching import match  # noqa: E402
-from kitlib.train import optim  # noqa: E402
-from kitlib.train.config import OptimConfig  # noqa: E402
-from kitlib.train.processes import Processes  # noqa: E402
-from kitlib.train.step import Stepper  # noqa: E402
-
-SIDE, CELLS, CROWD, ANCHORS = 256, 60, 768, 260_000
+CROWD, ANCHORS = 768, 260_000
 RULE = Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True)
 
 
-def boxes(number: int, seed: int, extent: float = 190) -> torch.Tensor:
-    """(number, 4) boxes of 10 to 60 pixels that begin within ``extent`` pixels."""
-    rng = torch.Generator().manual_seed(seed)
-    start = torch.rand(number, 2, generator=rng) * extent
-    return torch.cat([start, start + 10 + 50 * torch.rand(number, 2, generator=rng)], dim=1)
-
-
 @cache
-def batch(bitmasks: bool) -> list[dict[str, Any]]:
-    """Two images with square cells."""
+def with_bitmasks() -> list[dict[str, Any]]:
+    """The images of ``batch`` with detectron2's masks."""
     found = []
-    for seed in (1, 2):
-        cells = boxes(CELLS, seed).int()
-        crops = [(x0, y0, torch.ones(y1 - y0, x1 - x0).numpy()) for x0, y0, x1, y1 in cells.tolist()]
-        there = Instances((SIDE, SIDE), gt_boxes=Boxes(cells.float()))
-        there.gt_classes = torch.zeros(CELLS, dtype=torch.int64)
-        there.gt_masks = LocalMasks.from_crops(crops, (SIDE, SIDE))
-        if bitmasks:
-            whole = torch.zeros(CELLS, SIDE, SIDE, dtype=torch.bool)
-            for mask, (x0, y0, x1, y1) in zip(whole, cells.tolist(), strict=True):
-                mask[y0:y1, x0:x1] = True
-            there.gt_masks = BitMasks(whole)
-        image = torch.randint(100, 156, (3, SIDE, SIDE), dtype=torch.uint8)
-        size = {"height": SIDE, "width": SIDE}
-        found.append({"image": image, "instances": there, "image_id": str(seed), **size})
+    for sample in batch():
+        cells = sample["instances"]
+        whole = torch.zeros(CELLS, SIDE, SIDE, dtype=torch.bool)
+        for mask, (x0, y0, x1, y1) in zip(whole, cells.gt_boxes.tensor.int().tolist(), strict=True):
+            mask[y0:y1, x0:x1] = True
+        fields = {**cells.get_fields(), "gt_masks": BitMasks(whole)}
+        found.append({**sample, "instances": Instances(cells.image_size, **fields)})
     return found
 
 
@@ -68,7 +50,7 @@ def our_step() -> Callable[[], object]:
 
     def run() -> None:
         with EventStorage():
-            step(batch(bitmasks=False))
+            step(batch())
 
     return run
 
@@ -81,7 +63,7 @@ def their_step() -> Callable[[], object]:
     cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_MASK_HEAD.NAME = "CascadeROIHeads", "MaskRCNNConvUpsampleHead"
     model = META_ARCH_REGISTRY.get("GeneralizedRCNN")(cfg)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    trainer = SimpleTrainer(model, iter(lambda: batch(bitmasks=True), None), optimizer)
+    trainer = SimpleTrainer(model, iter(lambda: with_bitmasks(), None), optimizer)
     trainer.iter = 0
 
     def run() -> None:

@@ -23,6 +23,7 @@ from harness import HERE, Row, Skip
 
 from kitlib.errors import KitError, unknown
 from kitlib.files import write_json
+from kitlib.runtime.machine import memory_gib
 
 OUTPUT = HERE.parent.parent / "outputs" / "bench.json"
 COLUMNS = "{:<34} {:>12} {:>12} {:>5} {:>8} {:>7} {:<4} {}"
@@ -89,12 +90,11 @@ def _figure(value: float | None) -> str:
 
 def machine() -> dict[str, str | int | float]:
     """What the figures were taken on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": platform.platform(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory, 1),
+        "memory_gib": round(memory_gib(), 1),
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "pycocotools")},
     }

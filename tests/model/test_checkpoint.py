@@ -130,7 +130,7 @@ def content(**changes: Any) -> dict[str, Any]:
         ),
         (content(model_config={"preset": "tyni"}), "did you mean 'tiny'"),
         (content(model_config={"presets": "tiny"}), r"w\.pth: model_config 'presets'.*did you mean 'preset'"),
-        (content(model=print), r"w\.pth is refused: loading it would run print; save only its weights"),
+        (content(model=len), r"w\.pth is refused: loading it would run len; save only its weights"),
     ],
 )
 def test_a_file_that_is_none_of_ours_says_so(wrong: Any, message: str, tmp_path: Path) -> None:

@@ -32,9 +32,7 @@ def run_notebooks() -> Callable[..., list[record.Row]]:
     ) -> list[record.Row]:
         models = [f"{stage}.model_options={json.dumps(MODEL)}" for stage in ("02", "03")]
         plan = stages.plan("demo", [*models, *settings], {"gpus": 0}, own_data=own_data)
-        for values in plan.parameters.values():
-            values.update(data=str(data), out=str(out))
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            return stages.run(plan, data, out, say=say)
+            return stages.run(plan.in_folders(data, out), data, out, say=say)
 
     return run

@@ -61,8 +61,8 @@ def test_missing_cut_short_and_dangerous_files(checkpoint, tmp_path):
     (tmp_path / "short.pth").write_bytes(checkpoint.read_bytes()[:100_000])
     with pytest.raises(KitError, match=r"short\.pth cannot be read"):
         load_model(tmp_path / "short.pth")
-    torch.save({"model": print}, tmp_path / "code.pth")
-    with pytest.raises(KitError, match=r"code\.pth is refused: loading it would run print"):
+    torch.save({"model": len}, tmp_path / "code.pth")
+    with pytest.raises(KitError, match=r"code\.pth is refused: loading it would run len"):
         load_model(tmp_path / "code.pth")
 
 

@@ -48,9 +48,7 @@ class Runs:
         after: Callable[[Path], object] = lambda folder: None,
     ) -> list[str]:
         """Run; returns, of each stage, its name and what became of it."""
-        plan = profiles.plan("demo", settings, folder=self.notebooks)
-        for values in plan.parameters.values():
-            values.update(data=str(self.data), out=str(self.out))
+        plan = profiles.plan("demo", settings, folder=self.notebooks).in_folders(self.data, self.out)
         said: list[str] = []
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             self.rows = runner.run(plan, self.data, self.out, first, last, force, said.append, after)

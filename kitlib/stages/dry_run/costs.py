@@ -138,6 +138,5 @@ def _training_bytes(w: StageWork, f: Figures) -> float:
     average of them where there is one, and the optimiser's state.
     """
     averages = 1 if w.training.ema_decay else 0
-    moments = 2 if w.training.optim.name == "adamw" else 1
-    checkpoint = (1 + averages) * f.weights_bytes + moments * f.trained_bytes
+    checkpoint = (1 + averages) * f.weights_bytes + w.training.optim.moments * f.trained_bytes
     return (2 if w.predictions else 1) * f.weights_bytes + 2 * checkpoint

@@ -93,7 +93,7 @@ def _origin(found: RunForecast) -> str:
         "Measured here: images that a core prepares, host memory without CUDA. Calculated: times and GPU "
         f"memory, from counted operations and tensors of the model, for {found.calculated_for} by NVIDIA's "
         "data sheet, with the share of the peak that detectron2's published times of a V100 reach "
-        f"({shares}; mixed precision 1.5 times as fast). Disk is counted. {_LEFT_OUT}"
+        f"({shares}; mixed precision {cards.MIXED_PRECISION} times as fast). Disk is counted. {_LEFT_OUT}"
     )
 
 

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kitlib import config as configs
 from kitlib.data import proposals
 from kitlib.data.dataset import Dataset
-from kitlib.predict.config import PredictConfig
+from kitlib.data.livecell import CATEGORY as LIVECELL
 from kitlib.records import Frame
 from kitlib.stages import fitting, parameters
 from kitlib.stages.profiles import Plan
 from kitlib.train.config import TrainConfig
-
-# 02 gives every cell this type.
-_ONE_CLASS = ("cell",)
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,8 @@ def _trained(first: Any, categories: tuple[str, ...]) -> TrainConfig:
 
 
 def _retrained(first: Any, again: Any, categories: tuple[str, ...]) -> TrainConfig:
-    settings = {**parameters.training_settings(again), "predict": _views(first, again)}
-    return replace(_trained(first, categories), **settings)
+    settings, predict = parameters.training_settings(again), parameters.predict_config_after(first, again)
+    return replace(_trained(first, categories), **settings, predict=predict)
 
 
 def _predicting(
@@ -91,11 +87,12 @@ def _predicting(
 ) -> StageWork:
     """Frames that are predicted by the weights that are named, or by those of all folds."""
     models = len(given.weights) or folds
-    return StageWork(stage, replace(trained, predict=_views(first, given)), 0, 0, models * frames, frames)
+    training = replace(trained, predict=parameters.predict_config_after(first, given))
+    return StageWork(stage, training, 0, 0, models * frames, frames)
 
 
 def _pretraining(given: Any) -> StageWork:
-    common = {"out": "", "train": "", "categories": _ONE_CLASS, "model": given.model(1)}
+    common = {"out": "", "train": "", "categories": (LIVECELL,), "model": given.model(1)}
     training = TrainConfig(**{**parameters.training_settings(given), **common})
     return StageWork("02_pretrain_livecell", training, 1, given.max_iter, 0, 0)
 
@@ -108,8 +105,3 @@ def _validated(
     evaluations = -(-iterations // every)
     written = trainings * held_out
     return StageWork(stage, training, trainings, iterations, (evaluations + 1) * written, written)
-
-
-def _views(first: Any, given: Any) -> PredictConfig:
-    """How a later stage predicts: as 03, but for what it is given."""
-    return configs.from_dict(PredictConfig, {**configs.to_dict(first.predict_config), **given.predict_config})

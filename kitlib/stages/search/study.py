@@ -62,9 +62,7 @@ class Base:
             KitError: as ``profiles.plan``.
         """
         made = profiles.plan(self.profile, [*self.settings, *settings], self.common, own_data=self.own_data)
-        for values in made.parameters.values():
-            values.update(data=str(self.data), out=str(self.out))
-        return made
+        return made.in_folders(self.data, self.out)
 
     def command(self, settings: Sequence[str]) -> str:
         """The call of ``kit run`` that trains and validates as the trial with these settings did."""
