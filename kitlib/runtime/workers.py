@@ -60,8 +60,8 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
-        self._starting = True
-        self._send(make, args)
+        # Sent with the first call, so that several workers can start at the same time.
+        self._unsent: tuple[Any, tuple[Any, ...]] | None = (make, args)
 
     def call(self, method: str, *args: Any) -> Any:
         """The method's result.
@@ -70,9 +70,10 @@ class Worker:
             launch.Died: the worker was killed.
             Exception: what the method, or the making of the object, raised.
         """
-        if self._starting:
+        if self._unsent is not None:
+            self._send(*self._unsent)
+            self._unsent = None
             self._receive()
-            self._starting = False
         self._send(method, args)
         return self._receive()
 

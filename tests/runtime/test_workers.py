@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from kitlib.errors import KitError
@@ -66,6 +68,22 @@ def test_each_keeps_its_state_and_errors_leave_it_alive() -> None:
         with pytest.raises(launch.Died, match=r"a worker process was killed by SIGKILL.*run the same again"):
             workers[1].call("add", 1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.usefixtures("_importable")
+def test_all_are_started_before_one_is_waited_for() -> None:
+    """What a worker is given may be more than a pipe holds: then sending it waits for the worker."""
+    running = []
+
+    class Start:
+        def __reduce__(self) -> tuple[Any, ...]:
+            running.append(len(psutil.Process().children()))
+            return int, (5,)
+
+    before = len(psutil.Process().children())
+    with started(Counter, [(Start(),), (Start(),)]) as workers:
+        assert [value for value, _ in call_each(workers, "add", [(1,), (2,)])] == [6, 7]
+    assert running == [before + 2, before + 2]
 
 
 @pytest.mark.usefixtures("_importable")
