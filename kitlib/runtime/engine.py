@@ -60,14 +60,18 @@ def choose(engine: Engine, address: str = "") -> None:
         cluster.connect()
 
 
-def possible_at_once(asked: int, gpus: int) -> int:
-    """How many of as many jobs as asked for run side by side on as many GPUs: one on each at the most.
+def possible_at_once(asked: int, jobs: int, gpus: int) -> int:
+    """How many jobs share this host's GPUs side by side: at the most one a GPU.
 
     Args:
         asked: at least one.
+        jobs: how many there are.
         gpus: of this host; without any, jobs share the cores.
+
+    Returns:
+        1 on a cluster: each job gets all that it asks for, and Ray runs as many as there is room for.
     """
-    return min(asked, gpus or asked)
+    return 1 if cluster.is_chosen() else min(asked, jobs, gpus or jobs)
 
 
 def run(jobs: Sequence[Job], gpus: int = 0, processes: int | None = None, at_once: int = 1) -> None:

@@ -82,7 +82,8 @@ def run_all(
     it has room for.
 
     Args:
-        configs: trainings with folders of their own, and the same number of images a batch.
+        configs: trainings with folders of their own, by whose names notes and progress call them, and the
+            same number of images a batch.
         gpus: as for ``run``; trainings side by side get an equal share of them each.
         at_once: how many run side by side here, and no more than there are GPUs; without GPUs each gets a
             share of the cores.
@@ -99,11 +100,10 @@ def run_all(
             clear(out)
     first = configs[0]
     present = gpu_count(gpus, {"amp": first.amp})
-    at_once = engine.possible_at_once(min(at_once, len(configs)), present)
-    present //= at_once
-    gpus = first.most_processes(present) if gpus < 0 else present
-    if gpus < present:
-        print(f"{gpus} of {present} GPUs: they share {first.images_per_batch} images a batch")
+    at_once = engine.possible_at_once(at_once, len(configs), present)
+    gpus = first.most_processes(present // at_once) if gpus < 0 else present // at_once
+    if gpus * at_once < present:
+        print(f"{gpus * at_once} of {present} GPUs: {gpus} share {first.images_per_batch} images a batch")
     with Bar(sum(config.max_iter for config in configs), ", ".join(out.name for out in folders)) as bar:
         reached: dict[Path, int] = {}
         shown = threading.Lock()
@@ -111,7 +111,7 @@ def run_all(
         def show(out: Path, row: Row) -> None:
             with shown:
                 reached[out] = row.get(bar.key, reached.get(out, 0))
-                bar({**row, bar.key: sum(reached.values())})
+                bar({**row, bar.key: sum(reached.values())}, out.name if len(folders) > 1 else "")
             if on_row is not None and out == folders[0]:
                 on_row(row)
 

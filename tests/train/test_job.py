@@ -16,7 +16,7 @@ import torch
 from kitlib import config as configs
 from kitlib import files, train
 from kitlib.errors import KitError
-from kitlib.runtime import launch
+from kitlib.runtime import cluster, launch
 from kitlib.train import events, job, resume
 from kitlib.train.build import build
 from kitlib.train.config import OptimConfig
@@ -183,6 +183,18 @@ def test_each_training_sees_gpus_of_its_own(make_config, tmp_path, monkeypatch):
     folds = [make_config(out=str(tmp_path / str(n)), images_per_batch=4) for n in range(2)]
     train.run_all(folds, gpus=-1, at_once=2)
     assert sorted(seen) == [(2, "0,1"), (2, "2,3")]
+
+
+def test_on_a_cluster_each_training_has_all_gpus_that_it_asks_for(make_config, tmp_path, monkeypatch):
+    """Ray itself runs them side by side."""
+    seen = []
+    monkeypatch.setattr(job, "gpu_count", lambda *_: 8)
+    monkeypatch.setattr(job, "_result", lambda out: out)
+    monkeypatch.setattr(cluster, "is_chosen", lambda: True)
+    monkeypatch.setattr(cluster, "run", lambda jobs, gpus, processes: seen.append((len(jobs), gpus)))
+    folds = [make_config(out=str(tmp_path / str(n)), images_per_batch=8) for n in range(2)]
+    train.run_all(folds, gpus=8, at_once=2)
+    assert seen == [(2, 8)]
 
 
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
