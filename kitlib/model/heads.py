@@ -175,7 +175,7 @@ class IgnoringMaskHead(MaskRCNNConvUpsampleHead):
         weight = up.weight.permute(0, 2, 3, 1).reshape(channels, -1)
         wide = torch.addmm(up.bias.repeat(4), pixels, weight).relu_().view(-1, up.out_channels)
         logits = torch.addmm(last.bias, wide, last.weight.flatten(1).t())
-        spread = logits.view(number, side, side, 2, 2, -1).permute(0, 5, 1, 3, 2, 4)
+        spread = logits.view(number, side, side, 2, 2, last.out_channels).permute(0, 5, 1, 3, 2, 4)
         return spread.reshape(number, last.out_channels, 2 * side, 2 * side)
 
     def forward(self, x: Tensor, instances: list[Instances]) -> Any:
