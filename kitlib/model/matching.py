@@ -13,7 +13,8 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-# Pairs of a cell and a box that are compared at once; their IoU takes about 20 bytes a pair.
+# Pairs of a cell and a box that are compared at once; their IoU takes about 20 bytes a pair. On the CPU,
+# for 768 cells and 260,000 anchors, a million take half as long again, and 16 or 32 million are no faster.
 _PAIRS = 4_000_000
 
 

@@ -81,4 +81,4 @@ def rows():
     yield Row("masks read again", f"{work}, from the frame file; peer: the JSON again", again, theirs, bar=20)
     memory = peak_mib(prepare_held_ours), peak_mib(prepare_held_theirs)
     work = f"{cells * REPEATED:,} cells held by a further training process; detectron2's DatasetFromList"
-    yield Row("cells held", work, *memory, unit="MiB", bar=10)
+    yield Row("memory of cells held", work, *memory, unit="MiB", bar=10)

@@ -122,8 +122,8 @@ def rows():
     work = f"a frame of {cells} cells at 2x, from RLE; detectron2's DatasetMapper, bitmask"
     yield Row("mapper", work, *race(prepare_ours(), prepare_theirs(), 2), bar=5)
     memory = peak_mib(prepare_ours), peak_mib(prepare_theirs)
-    yield Row("mapper memory", work, *memory, unit="MiB", bar=10)
+    yield Row("memory of the mapper", work, *memory, unit="MiB", bar=10)
     work = f"{POSITIVES} positives of {cells} cells at 704 x 520; BitMasks.crop_and_resize"
     yield Row("mask targets", work, *race(prepare_targets_ours(), prepare_targets_theirs(), 3), bar=10)
     memory = peak_mib(prepare_targets_ours), peak_mib(prepare_targets_theirs)
-    yield Row("mask targets memory", work, *memory, unit="MiB", bar=10)
+    yield Row("memory of mask targets", work, *memory, unit="MiB", bar=10)

@@ -116,24 +116,25 @@ def rows():
     """The rows of this module."""
     torch.set_num_threads(1)
     work = f"{CELLS} cells of a 704 x 520 frame"
-    yield Row("overlap", f"{work}; full-frame masks", *race(overlap_ours, overlap_theirs, 3), bar=3)
+    yield Row("overlap resolved", f"{work}; full-frame masks", *race(overlap_ours, overlap_theirs, 3), bar=3)
     memory = peak_mib(prepare_overlap_ours), peak_mib(prepare_overlap_theirs)
-    yield Row("overlap memory", f"{work}; full-frame masks", *memory, unit="MiB", bar=10)
+    yield Row("memory of resolved overlap", f"{work}; full-frame masks", *memory, unit="MiB", bar=10)
     truth, predictions = held_out(121)
     few = truth[:12], predictions[:12]
     times = race(lambda: search.tune(*few), lambda: tune_theirs(*few), 1, warm=False)
-    yield Row("tune", "12 frames of 250 instances; peer: one threshold for all, rescored", *times, bar=1)
+    work = "12 frames of 250 instances; one threshold for all, rescored"
+    yield Row("thresholds tuned", work, *times, bar=1)
     config = PostConfig()
     scorers = search.scorers(truth, predictions, config)
     alone = seconds(lambda: search.tune_by_category(scorers, config), 1, warm=False)
-    yield Row("tune all", "121 frames of 250 instances, every limit by type", alone, bar=60)
+    yield Row("all tuned", "121 frames of 250 instances, every threshold by type", alone, bar=60)
     work = "one score threshold tried on 121 frames of 250 instances"
     trial = seconds(lambda: search.mean_score(scorers, config))
-    yield Row("trial", work, trial, bar=0.05)
+    yield Row("a trial of the tuner", work, trial, bar=0.05)
     afresh = seconds(lambda: rescore_all(truth, predictions, config), 1, warm=False)
-    yield Row("trial beside rescoring", f"{work}; peer: apply and score afresh", trial, afresh, bar=20)
+    yield Row("a trial beside rescoring", f"{work}; peer: apply and score afresh", trial, afresh, bar=20)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "submission.csv"
         test = write_submission(path, 240, 340)
         times = race(lambda: writer.check(path, test), lambda: check_theirs(path), 1, warm=False)
-    yield Row("check", "240 images of 340 cells; peer: pixel counts only", *times)
+    yield Row("submission checked", "240 images of 340 cells; peer: pixel counts only", *times)

@@ -1,4 +1,4 @@
-"""From the networks' raw instances to cells: pasting masks, and fusing what several sources see."""
+"""From a network's raw instances to cells: masks pasted and encoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from harness import Row, Skip, peak_mib, race
+from harness import Row, peak_mib, race
 from pycocotools import mask as coco
 
 from kitlib.model import compat
@@ -21,7 +21,6 @@ from detectron2.structures import Boxes, Instances  # noqa: E402
 
 SIZE = (520, 704)
 CELLS = 500
-SOURCES = 8
 
 
 @cache
@@ -65,41 +64,10 @@ def prepare_paste_theirs():
     return paste_theirs
 
 
-@cache
-def seen_by_all() -> Detections:
-    """The crowd as several sources see it, each a little elsewhere."""
-    rng, found = np.random.default_rng(1), Detections.from_instances(instances())
-    parts = []
-    for source in range(SOURCES):
-        boxes = (found.boxes + rng.normal(0, 1, found.boxes.shape)).clip(0, 703)
-        scores = (found.scores + rng.normal(0, 0.05, len(found))).clip(0.01, 1)
-        parts.append(Detections(boxes, scores, found.classes, found.squares, np.full(len(found), source)))
-    return Detections.concat(parts)
-
-
-def fuse_ours() -> fuse.Fused:
-    """Weighted boxes fusion with its scores, classes, agreement and members."""
-    return fuse.wbf(seen_by_all(), SOURCES, 0.55)
-
-
-def fuse_theirs(fusion) -> tuple:
-    """The same by the package of the method's authors, which fuses boxes alone."""
-    found = seen_by_all()
-    parts = [found.take(found.sources == s) for s in range(SOURCES)]
-    boxes = [p.boxes / 704 for p in parts]
-    return fusion(boxes, [p.scores for p in parts], [p.classes for p in parts], iou_thr=0.55)
-
-
 def rows():
     """The rows of this module."""
     torch.set_num_threads(1)
-    work = f"{CELLS} cells of a 704 x 520 frame; detectron2 paste + encode"
-    yield Row("paste", work, *race(paste_ours, paste_theirs, 5), bar=5)
+    work = f"{CELLS} cells of a 704 x 520 frame; detectron2's paste, then pycocotools"
+    yield Row("predicted masks to run lengths", work, *race(paste_ours, paste_theirs, 5), bar=5)
     memory = peak_mib(prepare_paste_ours), peak_mib(prepare_paste_theirs)
-    yield Row("paste memory", work, *memory, unit="MiB", bar=10)
-    try:
-        from ensemble_boxes import weighted_boxes_fusion
-    except ImportError:
-        raise Skip("weighted boxes fusion has no peer; pip install ensemble-boxes") from None
-    times = race(fuse_ours, lambda: fuse_theirs(weighted_boxes_fusion), 3)
-    yield Row("wbf", f"{SOURCES} sources of {CELLS} cells; ensemble-boxes", *times, bar=1)
+    yield Row("memory of masks to run lengths", work, *memory, unit="MiB", bar=10)

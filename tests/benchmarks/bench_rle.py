@@ -35,7 +35,7 @@ def parse_row() -> Row:
         rounds=3,
     )
     work = f"{len(texts):,} real annotations; rle_decode of every {SAMPLE}th, times {SAMPLE}"
-    return Row("parse", work, ours, peer * len(texts) / len(texts[::SAMPLE]), bar=5)
+    return Row("annotations to masks", work, ours, peer * len(texts) / len(texts[::SAMPLE]), bar=5)
 
 
 def rows():

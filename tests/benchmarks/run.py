@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import table
+import torch
 from harness import HERE, Row, Skip
 
 from kitlib.errors import KitError, unknown
@@ -36,13 +37,14 @@ def main(names: Sequence[str] = (), output: Path = OUTPUT, keep: bool = False) -
     print(COLUMNS.format("name", "ours", "peer", "unit", "ratio", "bar", "met", "work"))
     for name in select(names):
         try:
-            before = len(rows)
+            before, taken_on = len(rows), machine()
+            torch.set_num_threads(len(os.sched_getaffinity(0)))  # a benchmark may have lowered it
             for row in importlib.import_module(f"bench_{name}").rows():
                 rows.append(row)
                 print(line(row), flush=True)
             if keep:
                 kept = [row.as_dict() for row in rows[before:]]
-                write_json(table.RESULTS / f"{name}.json", {"machine": machine(), "rows": kept})
+                write_json(table.RESULTS / f"{name}.json", {"machine": taken_on, "rows": kept})
         except Skip as reason:
             print(f"{name}: skipped: {reason}")
         except Exception:  # one broken benchmark does not take the figures of the others with it
@@ -95,6 +97,7 @@ def machine() -> dict[str, str | int | float]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory_gib(), 1),
+        "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "pycocotools")},
     }

@@ -28,7 +28,8 @@ def render(results: Path = RESULTS) -> str:
     by_machine: dict[str, list[str]] = {}
     for name, result in taken.items():
         text = "{cores} cores of {cpu}, Python {python}, torch {torch}".format(**result["machine"])
-        by_machine.setdefault(text, []).append(name)
+        load = result["machine"].get("load")
+        by_machine.setdefault(text, []).append(name if load is None else f"{name} (load {load:g})")
     notes = [f"On {machine}: {', '.join(names)}." for machine, names in by_machine.items()]
     return "\n".join([*lines, "", *notes]) + "\n"
 
