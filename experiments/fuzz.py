@@ -4,9 +4,9 @@ python experiments/fuzz.py [--minutes 30] [--out outputs/fuzz.json] [FORMAT ...]
 
 Each format has a good file, which is damaged again and again: bytes are changed, pieces cut out, doubled or
 set to zero, and words of a text exchanged for others (numbers of thousands of digits, infinity, values of
-another type). A reader may raise a KitError of one line; anything else is a fault: another exception, a message of
-several lines or with much of the file in it, more than 20 seconds, the end of the process. Faults are written
-with the number that makes the file again.
+another type). A reader may raise a KitError of one line; anything else is a fault: another exception, a
+message of several lines or with much of the file in it, more than 20 seconds, the end of the process.
+Faults are written with the number that makes the file again.
 """
 
 from __future__ import annotations
