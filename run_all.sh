@@ -23,6 +23,8 @@ Options of the main job:
   --out DIR        where results go (default: outputs/NAME of the profile)
   --gpus N         how many GPUs to train and predict on (default: all there are, or the CPU); t4, paper and gold are
                    made for GPUs, and run without one only where --gpus 0 says so
+  --folds-at-once N
+                   trainings of folds side by side, on an equal share of the GPUs each (default: 1, on all of them)
   --from STAGE     start with this notebook: 01 to 06, or its name (03_train)
   --to STAGE       stop after this notebook
   --set KEY=VALUE  one parameter of one notebook, 03_train.max_iter=100; may be repeated

@@ -257,6 +257,11 @@ _settings_options = _with_options(
         help="GPUs to use; left out: all there are. 0: the CPU, also with a profile that is made for GPUs.",
     ),
     click.option(
+        "--folds-at-once",
+        type=click.IntRange(min=1),
+        help="Trainings of folds side by side, on a share of the GPUs each; left out: as the profile says.",
+    ),
+    click.option(
         "--set",
         "settings",
         multiple=True,
@@ -303,14 +308,27 @@ class _Run(NamedTuple):
     own: bool
 
 
+def _common(gpus: int, folds_at_once: int | None) -> dict[str, int]:
+    """The values that options give every notebook which has such a parameter."""
+    common = {"gpus": gpus} if gpus >= 0 else {}
+    return {**common, "folds_at_once": folds_at_once} if folds_at_once else common
+
+
 def _run_of(
-    profile: str, data: str, out: str, gpus: int, first: str, last: str, settings: tuple[str, ...]
+    profile: str,
+    data: str,
+    out: str,
+    gpus: int,
+    folds_at_once: int | None,
+    first: str,
+    last: str,
+    settings: tuple[str, ...],
 ) -> _Run:
     from kitlib.stages import notebooks, profiles, stage_data
 
     notebooks.check_text(notebooks.ROOT)
     first, last = notebooks.resolve(first), notebooks.resolve(last)
-    common, own = {"gpus": gpus} if gpus >= 0 else {}, stage_data.is_own(data)
+    common, own = _common(gpus, folds_at_once), stage_data.is_own(data)
     # Before synthetic cells are made.
     plan = profiles.plan(profile, settings, common, own_data=own)
     target = notebooks.whole_path(out) if out else notebooks.default_out(plan.profile)
@@ -407,6 +425,7 @@ def search(
     data: str,
     out: str,
     gpus: int,
+    folds_at_once: int | None,
     settings: tuple[str, ...],
     params: tuple[str, ...],
     trials: int,
@@ -423,7 +442,7 @@ def search(
     from kitlib.stages.search import space, study
 
     own = stage_data.is_own(data)
-    common = {"gpus": gpus} if gpus >= 0 else {}
+    common = _common(gpus, folds_at_once)
     plan = profiles.plan(profile, settings, common, own_data=own)
     varied = space.read(params, plan.search)
     target = notebooks.whole_path(out) if out else notebooks.default_out(f"{plan.profile}-search")

@@ -21,10 +21,9 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict, dataclass_transform
 
 from kitlib import files
-from kitlib.errors import KitError, unknown
+from kitlib.errors import KitError, shortened, unknown
 
 T = TypeVar("T")
-_QUOTED = 80  # characters of a wrong value that an error shows
 
 
 def _number(value: Any) -> Any:
@@ -195,7 +194,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             or out of bounds.
     """
     if not isinstance(values, Mapping):
-        raise KitError(f"{where or cls.__name__} must be a section of keys and values, not {_quoted(values)}")
+        raise KitError(
+            f"{where or cls.__name__} must be a section of keys and values, not {shortened(repr(values))}"
+        )
     try:
         return typing.cast(T, _adapter(typing.cast(Any, cls)).validate_python(values))
     except pydantic.ValidationError as error:
@@ -255,13 +256,16 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML text, with the numbers and words of YAML 1.2.
 
     Raises:
-        yaml.YAMLError: it is not YAML.
+        yaml.YAMLError: it is not YAML, or holds what Python cannot: a number of thousands of digits.
 
     Example:
         >>> parse_yaml("{max_lr: 1e-3, amp: off, soft: true}")
         {'max_lr': 0.001, 'amp': 'off', 'soft': True}
     """
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from error
 
 
 _BOOL = "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
@@ -338,9 +342,9 @@ def _sentence(error: pydantic.ValidationError, cls: type, values: Any, where: st
     found = max(findings, key=lambda finding: len(finding["loc"]))  # of alternatives, the one that fits best
     kind, place, context = found["type"], found["loc"], found.get("ctx", {})
     keys, value = _follow(values, place)
-    path = ".".join(filter(None, [where, *keys]))
+    path = ".".join(filter(None, [where, *map(shortened, keys)]))
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        section = ".".join(filter(None, [where, *keys[:-1]]))
+        section = ".".join(filter(None, [where, *map(shortened, keys[:-1])]))
         owner = _class_at(cls, keys[:-1])
         renamed = getattr(owner, "RENAMED", {}).get(keys[-1])
         if renamed:
@@ -351,13 +355,13 @@ def _sentence(error: pydantic.ValidationError, cls: type, values: Any, where: st
         if isinstance(place[-1], str):
             return f"{path or cls.__name__} lacks '{place[-1]}', which has no default; give it a value"
         length = 1 + max(int(other["loc"][-1]) for other in findings if other["loc"][:-1] == place[:-1])
-        return f"{path} must hold {length} values, not {_quoted(value)}"
+        return f"{path} must hold {length} values, not {shortened(repr(value))}"
     if kind == "literal_error":
         choices = [text.strip("'") for text in re.findall(r"'[^']*'|\d+", context["expected"])]
         return str(unknown(f"value of {path}:", value, choices))
     if kind == "value_error" and _class_at(cls, keys) is not None:
         return f"{path}: {context['error']}" if path else str(context["error"])
-    return f"{path} must {_need(found)}, not {_quoted(value)}"
+    return f"{path} must {_need(found)}, not {shortened(repr(value))}"
 
 
 def _need(found: Any) -> str:
@@ -403,8 +407,3 @@ def inner(field: FieldInfo) -> Any:
     parts = [mark.of for mark in field.metadata if isinstance(mark, Part)]
     inside: tuple[Any, ...] = (*parts, field.annotation, *typing.get_args(field.annotation))
     return next((c for c in inside if dataclasses.is_dataclass(c)), None)
-
-
-def _quoted(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -119,7 +119,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KitError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise KitError(
             f"{path} is not whole JSON ({error}); it may be cut short: copy or download it again"
         ) from error

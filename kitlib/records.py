@@ -6,6 +6,7 @@ import io
 import json
 import mmap
 import struct
+import tokenize
 import zipfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,11 @@ from kitlib.masks.rle import RLE
 
 # Cells whose pixels are in memory at once.
 _CELLS_AT_ONCE = 500
+# What zipfile, numpy and json raise for damaged files.
+_DAMAGED = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError),
+    *(struct.error, zipfile.BadZipFile, tokenize.TokenError),
+)
 
 
 #: The type of cells whose data name none.
@@ -178,7 +184,7 @@ def read_frames(path: Path | str) -> list[Frame]:
         raise KitError(f"{path} does not exist; run the stage that writes it") from None
     except OSError as error:
         raise KitError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError, struct.error, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise KitError(
             f"{path} is damaged, or of another version of the kit ({type(error).__name__}: {error}); "
             "run the stage that writes it again"
@@ -251,6 +257,12 @@ class _FrameFile:
         self._frames, self.categories = index["frames"], index["categories"]
         self.bounds, self.kinds = arrays["bounds"], arrays["kinds"]
         self.scores, self.counts = arrays["scores"], arrays["counts"]
+        if len(self.kinds) and not 0 <= self.kinds.min() <= self.kinds.max() < len(self.categories):
+            raise ValueError("a cell's category is not among the categories")
+        if len(self.bounds) != len(self.kinds) + 1 or (np.diff(self.bounds, prepend=0) < 0).any():
+            raise ValueError("the bounds of masks are not in order")
+        if self.bounds[-1] > len(self.counts) or len(self.scores) not in (0, len(self.kinds)):
+            raise ValueError("masks or scores are missing")
 
     def __reduce__(self) -> tuple:
         # Another process is sent the path alone.

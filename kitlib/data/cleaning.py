@@ -12,7 +12,7 @@ from pydantic import Field
 
 from kitlib.config import Int, configuration
 from kitlib.masks import rle
-from kitlib.masks.topology import topology
+from kitlib.masks.topology import Topology, topology
 from kitlib.records import Frame
 
 # Two cells with a larger IoU are outlines of one.
@@ -75,9 +75,12 @@ def _cleaned(frame: Frame, fill_holes: bool, keep_largest: bool) -> Frame:
     if fill_holes:
         for index in np.flatnonzero(found.holes):
             masks[index] = _filled(masks[index])
-    if keep_largest:
+    if keep_largest and (found.parts > 1).any():
+        # Filled holes change which part is the largest.
+        found = topology(masks) if fill_holes else found
+        bounds = np.searchsorted(found.owner, np.arange(len(masks) + 1))
         for index in np.flatnonzero(found.parts > 1):
-            masks[index] = _largest(masks[index])
+            masks[index] = _largest(masks[index], found, slice(*bounds[index : index + 2]))
     pairs = zip(frame.cells, masks, strict=True)
     return replace(frame, cells=tuple(c if m is c.mask else replace(c, mask=m) for c, m in pairs))
 
@@ -95,7 +98,8 @@ def _filled(mask: rle.RLE) -> rle.RLE:
     return rle.from_crop(padded[1:-1, 1:-1] != 2, x0, y0, *rle.height_width(mask))
 
 
-def _largest(mask: rle.RLE) -> rle.RLE:
-    found = topology([mask])
-    runs = found.part == np.argmax(np.bincount(found.part, weights=found.lengths))
-    return rle.from_runs(found.starts[runs], found.lengths[runs], *rle.height_width(mask))
+def _largest(mask: rle.RLE, found: Topology, its: slice) -> rle.RLE:
+    """The largest part of a mask, whose runs are those of ``its`` in the topology of many masks."""
+    starts, lengths, part = found.starts[its], found.lengths[its], found.part[its]
+    runs = part == np.argmax(np.bincount(part, weights=lengths))
+    return rle.from_runs(starts[runs], lengths[runs], *rle.height_width(mask))

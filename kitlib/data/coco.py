@@ -38,6 +38,8 @@ CHUNK = 4_000
 PARALLEL_FROM = 20_000
 # Of the annotations. With more crowds than this, the program that wrote the file marks every cell as one.
 _CROWD_SHARE = 0.9
+# Pixels from the origin; a polygon is drawn along its outline, so that one far away would take all memory.
+_FAR = 1_000_000
 
 
 class _Annotation(Struct, gc=False):
@@ -417,6 +419,8 @@ def _polygons(polygons: list[list[float]]) -> list[list[float]]:
         raise ValueError("a polygon has an odd count of numbers")
     if not all(math.isfinite(sum(p)) for p in polygons):
         raise ValueError("a polygon holds a number that is not finite")
+    if any(p and (min(p) < -_FAR or max(p) > _FAR) for p in polygons):
+        raise ValueError(f"a polygon leads {_FAR:,} pixels away")
     # Fewer than three points enclose nothing.
     return [p for p in polygons if len(p) >= 6]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.offline import SUFFIXES as SUFFIXES
 from kitlib.offline import is_image, out_of_memory
 
@@ -305,7 +305,7 @@ def check_size(path: Path, height: int, width: int, source: str) -> None:
 
 def first_few(names: Iterable[object]) -> str:
     """The first few names and how many more there are, for messages."""
-    names = sorted(str(name) for name in names)
+    names = sorted(map(shortened, names))
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 

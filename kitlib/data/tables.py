@@ -11,13 +11,14 @@ import gzip
 import itertools
 import math
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kitlib import files
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.masks import rle
 from kitlib.records import UNTYPED, Cell, Frame, voted_category
 
@@ -160,7 +161,7 @@ def read_rows(path: Path | str) -> Iterator[list[str]]:
         raise KitError(
             f"{path} row {number} cannot be read as CSV ({error}); correct it or copy the file again"
         ) from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise KitError(
             f"{path} cannot be read as a CSV table ({error}); copy or download it again"
         ) from error
@@ -329,8 +330,8 @@ def _add_sizes(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size])
         lacking = next((name for name in ids if name not in known), None)
         if lacking is not None:
             raise KitError(
-                f"{path} row {ids.index(lacking) + table.start} (id {lacking}): the size of this image is "
-                "unknown; add the columns 'width' and 'height', or remove the rows if there is no such image"
+                f"{path} row {ids.index(lacking) + table.start} (id {shortened(lacking)}): the size of this "
+                "image is unknown; add the columns 'width' and 'height', or remove the rows if there is none"
             )
         sizes.update({name: known[name] for name in ids})
         return
@@ -344,8 +345,9 @@ def _add_sizes(table: _Table, sizes: dict[str, Size], known: Mapping[str, Size])
             size = (0, 0)
         if min(size) < 1 or sizes.setdefault(name, size) != size:
             raise KitError(
-                f"{path} row {rows.index(row) + table.start} (id {name}): width '{width}' and height "
-                f"'{height}' must be the image's size in pixels, alike in all its rows"
+                f"{path} row {rows.index(row) + table.start} (id {shortened(name)}): width "
+                f"'{shortened(width)}' and height '{shortened(height)}' must be "
+                "the image's size in pixels, alike in all its rows"
             )
 
 
@@ -359,7 +361,9 @@ def _cells(table: _Table, mask: str, sizes: Mapping[str, Size]) -> Iterator[tupl
         masks = rle.parse_all([texts[place] for place in chosen], heights, widths)
     except rle.RleError as error:
         place = chosen[error.index]
-        raise KitError(f"{table.path} row {place + table.start} (id {ids[place]}): {error}") from None
+        raise KitError(
+            f"{table.path} row {place + table.start} (id {shortened(ids[place])}): {error}"
+        ) from None
     categories = table.texts("cell_type")
     numbers = [_scores(table, name) for name in ("score", "mask_score", "agreement")]
     for place, found in zip(chosen, masks, strict=True):

@@ -48,7 +48,8 @@ class _Taking:
         detections = self.given.detections[name]
         trained = replace(config, predict=type(config.predict)())
         loading = self._once("loading", trained, lambda: measure.loading(trained, self.frames))
-        step, least = self._once("step", trained, lambda: self._step(trained))
+        processes = self.given.processes[name]
+        step, least = self._once(f"step {processes}", trained, lambda: self._step(trained, processes))
         alike = TrainConfig(out=config.out, train="", categories=config.categories, model=config.model)
         predicted = replace(alike, predict=config.predict)
         frame = self._once(f"frame {detections}", predicted, lambda: self._frame(predicted, detections))
@@ -73,9 +74,9 @@ class _Taking:
             self._known[key] = take()
         return self._known[key]
 
-    def _step(self, config: TrainConfig) -> tuple[measure.Measured, float | None]:
-        """The step of a process, and the memory that a GPU would need at least."""
-        each = config.images_per_process(self.given.processes) // config.accumulate
+    def _step(self, config: TrainConfig, processes: int) -> tuple[measure.Measured, float | None]:
+        """The step of one of some processes, and the memory that a GPU would need at least."""
+        each = config.images_per_process(processes) // config.accumulate
         if self.card is None:
             return self._measured_step(config, each), None
         (low, high), copies = config.augment.scale, _copies(config)

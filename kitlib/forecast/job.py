@@ -26,10 +26,10 @@ class Forecast:
     """Frames to train on and to predict, a file of ``records.write_frames``."""
     detections: dict[str, PositiveCount]
     """By training, the cells of a frame that get masks."""
+    processes: dict[str, PositiveCount]
+    """By training, how many share a batch, each with one GPU, or one on the CPU."""
     card: str = ""
     """A name in ``kitlib.forecast.cards``, to calculate for; "": measure on the device that is here."""
-    processes: PositiveCount = 1
-    """Processes that share a batch, each with one GPU, or one on the CPU."""
 
 
 @dataclass(frozen=True)

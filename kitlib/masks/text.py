@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from kitlib.errors import KitError
 from kitlib.masks.runs import Runs
 
+# No frame has more pixels than a number of so many digits can count.
+_DIGITS = 18
+
 
 class RleError(KitError):
     """A text that is not a valid annotation; ``index`` is its place among the texts read together."""
@@ -66,7 +69,7 @@ def problem(text: str, height: int, width: int) -> str | None:
         width: the frame's columns.
     """
     # As bytes, only ASCII's blanks and digits count as such.
-    tokens = text.encode().split()
+    tokens = text.encode(errors="replace").split()
     if not tokens:
         return "the annotation is empty; a cell needs at least one 'start length' pair"
     for token in tokens:
@@ -75,6 +78,8 @@ def problem(text: str, height: int, width: int) -> str | None:
                 f"'{token.decode()[:20]}' is not a whole number; "
                 "write 'start length' pairs separated by blanks"
             )
+        if len(token.lstrip(b"-0")) > _DIGITS:
+            return f"a number of {len(token)} digits; pixels are numbered from 1 to {height * width}"
     if len(tokens) % 2:
         return f"{len(tokens)} numbers, an odd count; every start needs a length"
     last_end = 1

@@ -136,7 +136,7 @@ class _Tally:
         return Score(
             mean=float(by_image.mean()),
             by_image=dict(zip(ids, by_image.tolist(), strict=True)),
-            by_category=_by_category(categories, by_image),
+            by_category=means_by_category(categories, by_image),
             by_threshold=dict(zip(THRESHOLDS.tolist(), precisions.mean(axis=0).tolist(), strict=True)),
             counts=tuple(
                 Counts(float(t), int(n), int(sum(predicted) - n), int(sum(cells) - n))
@@ -170,7 +170,8 @@ def precision(tp: NDArray, cells: NDArray | int, predicted: NDArray | int) -> ND
     return np.where(union == 0, 1.0, tp / np.maximum(union, 1))
 
 
-def _by_category(categories: Sequence[str], by_image: NDArray) -> dict[str, float]:
+def means_by_category(categories: Sequence[str], by_image: NDArray[np.float64]) -> dict[str, float]:
+    """The mean over the images of each type, by name."""
     values: dict[str, list[float]] = {}
     for category, value in zip(categories, by_image, strict=True):
         values.setdefault(category, []).append(float(value))

@@ -30,6 +30,8 @@ fast_rcnn._log_classification_stats = lambda *_, **__: None
 
 # Boxes of an image that go through the mask heads at once; each box takes 256 x 28 x 28 numbers, 0.8 MB.
 CHUNK = 256
+# The same on a CPU, where what stays in its caches is quick.
+CPU_CHUNK = 32
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -136,8 +138,9 @@ class CascadeMaskPerStage(CascadeROIHeads):
         """Set ``pred_masks`` (N, 1, 28, 28): the predicted class's probabilities, the branches' mean."""
         heads = self._mask_heads()
         masks: list[list[Tensor]] = [[] for _ in instances]
-        for start in range(0, max(1, *map(len, instances)), CHUNK):
-            part = [boxes[start : start + CHUNK] for boxes in instances]
+        chunk = CPU_CHUNK if levels[0].device.type == "cpu" else CHUNK
+        for start in range(0, max(1, *map(len, instances)), chunk):
+            part = [boxes[start : start + chunk] for boxes in instances]
             pooled = self.mask_pooler(levels, [boxes.pred_boxes for boxes in part])
             by_head = [[boxes.pred_masks for boxes in head(pooled, part)] for head in heads]
             for image, probabilities in enumerate(zip(*by_head, strict=True)):
@@ -153,7 +156,27 @@ class CascadeMaskPerStage(CascadeROIHeads):
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class IgnoringMaskHead(MaskRCNNConvUpsampleHead):
-    """A mask branch whose loss leaves out the ignored pixels."""
+    """A mask branch whose loss leaves out the ignored pixels, and which is quick on a CPU."""
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Logits (N, classes, 2 S, 2 S) from pooled features (N, C, S, S); as ``MaskRCNNConvUpsampleHead``.
+
+        Where a CPU predicts, the last layers are two products of matrices in place of a transposed
+        convolution and one of 1 x 1, which move the same numbers through memory several times.
+        """
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.jit.is_tracing():
+            return super().layers(x)
+        for layer in self.conv_norm_relus:
+            x = layer(x)
+        number, channels, side, _ = x.shape
+        up, last = self.deconv, self.predictor
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        # Each pixel becomes 2 x 2 pixels.
+        weight = up.weight.permute(0, 2, 3, 1).reshape(channels, -1)
+        wide = torch.addmm(up.bias.repeat(4), pixels, weight).relu_().view(-1, up.out_channels)
+        logits = torch.addmm(last.bias, wide, last.weight.flatten(1).t())
+        spread = logits.view(number, side, side, 2, 2, last.out_channels).permute(0, 5, 1, 3, 2, 4)
+        return spread.reshape(number, last.out_channels, 2 * side, 2 * side)
 
     def forward(self, x: Tensor, instances: list[Instances]) -> Any:
         """The loss in training, else the instances with ``pred_masks``; as ``MaskRCNNConvUpsampleHead``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,11 +26,13 @@ from kitlib.records import Cell
 class Painted:
     """The disjoint instances of a frame: ``labels`` is the flat label map (0: no cell), and ``pixels[k]`` are
     the flat indices, ascending, of the instance with label ``k + 1``, which was number ``index[k]`` of those
-    given."""
+    given. ``broken`` says whether clipping broke one into more pieces, so that ``split`` decided; "keep_all"
+    does not look."""
 
     labels: NDArray[np.int32]
     index: list[int]
     pixels: list[NDArray[np.integer]]
+    broken: bool
 
 
 def resolve(
@@ -110,33 +113,46 @@ def paint(
 ) -> Painted:
     """Paint instances, given best first as flat pixel indices, on one label map. Arguments as for
     ``resolve``."""
-    painted = Painted(np.zeros(height * width, np.int32), [], [])
+    labels: NDArray[np.int32] = np.zeros(height * width, np.int32)
+    index: list[int] = []
+    parts: list[NDArray[np.integer]] = []
+    any_broken = False
     for i, wanted in enumerate(pixels):
-        free = painted.labels[wanted] == 0
+        free = labels[wanted] == 0
         number, clippable = np.count_nonzero(free), max_clipped * len(wanted)
         if number == 0 or len(wanted) - number > clippable:
             continue
-        mine = wanted if number == len(wanted) else _clip(wanted, free, width, split)
+        mine = wanted
+        if number < len(wanted):
+            mine, broken = _clip(wanted, free, width, split)
+            any_broken |= broken
         if len(mine) == 0 or len(wanted) - len(mine) > clippable:
             continue
-        painted.index.append(i)
-        painted.pixels.append(mine)
-        painted.labels[mine] = len(painted.index)
-    return painted
+        index.append(i)
+        parts.append(mine)
+        labels[mine] = len(index)
+    return Painted(labels, index, parts, any_broken)
 
 
-def _clip(wanted: NDArray, free: NDArray, width: int, split: Split) -> NDArray:
+class _Clipped(NamedTuple):
+    """The pixels that are left of an instance, and whether more pieces than before were."""
+
+    pixels: NDArray[np.integer]
+    broken: bool
+
+
+def _clip(wanted: NDArray, free: NDArray, width: int, split: Split) -> _Clipped:
     """The free ones among the wanted pixels, if they hang together as ``split`` asks."""
     left = wanted[free]
     if split == "keep_all":
-        return left
+        return _Clipped(left, False)
     pieces = _pieces(left, width)
     count = pieces.max()
     if count == 1 or count <= _pieces(wanted, width).max():
-        return left
+        return _Clipped(left, False)
     if split == "drop":
-        return left[:0]
-    return left[pieces == np.bincount(pieces)[1:].argmax() + 1]
+        return _Clipped(left[:0], True)
+    return _Clipped(left[pieces == np.bincount(pieces)[1:].argmax() + 1], True)
 
 
 def _pieces(pixels: NDArray, width: int) -> NDArray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post.config import ScoreKind
-from kitlib.post.forest import Forest, grow
+from kitlib.post.forest import Forest
 from kitlib.records import Cell, Frame
 
 _MOST = 30_000
@@ -49,22 +51,23 @@ def _shapes(masks: list[rle.RLE]) -> NDArray[np.float64]:
     """Log area, the box's longer by its shorter side, the share of the box and of the convex hull, (N, 4)."""
     areas, boxes = rle.areas(masks), rle.boxes(masks)
     sides = np.sort(np.maximum(boxes[:, 2:] - boxes[:, :2], 1), axis=1)
-    hulls = np.array([_hull(crop) for crop in rle.crops(masks, boxes)])
-    ratios = sides[:, 1] / sides[:, 0], areas / sides.prod(axis=1), areas / np.maximum(hulls, 1)
+    ratios = sides[:, 1] / sides[:, 0], areas / sides.prod(axis=1), areas / np.maximum(_hulls(masks), 1)
     return np.stack([np.log(areas + 1), *ratios], axis=1)
 
 
-def _hull(crop: NDArray[np.bool_]) -> float:
-    """The area of the convex hull of a mask's pixels, each a square of side 1."""
-    y, x = np.nonzero(crop)
-    if not len(y):
-        return 0.0
-    # Of each row the first and the last pixel are enough.
-    first = np.flatnonzero(np.diff(y, prepend=-1))
-    last = np.append(first[1:], len(y)) - 1
-    y, left, right = y[first], x[first], x[last] + 1
-    corners = np.concatenate([np.stack([c, r], axis=1) for c in (left, right) for r in (y, y + 1)])
-    return cv2.contourArea(cv2.convexHull(corners.astype(np.int32)))
+def _hulls(masks: list[rle.RLE]) -> NDArray[np.float64]:
+    """The area of the convex hull of each mask's pixels, each a square of side 1, (N,)."""
+    owner, row, first, end = rle.row_runs(masks)
+    if not len(owner):
+        return np.zeros(len(masks))
+    # Of each row of a mask the first and the last pixel are enough.
+    begins = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(row, prepend=-1) != 0))
+    left, right = first[begins], np.maximum.reduceat(end, begins)
+    y, owner = row[begins], owner[begins]
+    corners = np.stack([left, y, left, y + 1, right, y, right, y + 1], axis=1).astype(np.int32)
+    bounds = np.searchsorted(owner, np.arange(len(masks) + 1)).tolist()
+    outlines = [corners[a:b].reshape(-1, 2) for a, b in itertools.pairwise(bounds)]
+    return np.array([cv2.contourArea(cv2.convexHull(points)) if len(points) else 0.0 for points in outlines])
 
 
 def _neighbours(frame: Frame, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,34 +98,66 @@ def rescore(frame: Frame, kind: ScoreKind, forest: Forest | None = None) -> Fram
     """
     if kind == "box" or not frame.cells:
         return frame
-    if kind == "learned":
-        if forest is None:
-            raise KitError("score_kind 'learned' needs the trees that were fitted; take post.yaml whole")
-        scores = forest.predict(features(frame)).clip(0, 1).tolist()
-    else:
-        scores = [_score(cell, kind) for cell in frame.cells]
-    pairs = zip(frame.cells, scores, strict=True)
+    pairs = zip(frame.cells, values(frame, kind, forest), strict=True)
     return replace(frame, cells=tuple(c if c.score is None else replace(c, score=s) for c, s in pairs))
 
 
-def learn(truth: Sequence[Frame], predictions: Sequence[Frame], seed: int = 0) -> Forest:
-    """Trees that predict an instance's best IoU with any true cell from its ``features``.
+def values(
+    frame: Frame,
+    kind: ScoreKind,
+    forest: Forest | None = None,
+    known: NDArray[np.float64] | None = None,
+) -> list[float]:
+    """The chosen score of each cell; 1 of annotated cells.
 
     Args:
-        truth: frames that the model which predicted did not train on.
-        predictions: the same frames with all instances found in them.
-        seed: draws the instances to learn from, and the trees' samples.
+        frame, kind, forest: as for ``rescore``.
+        known: the frame's ``features``, where they were calculated before.
+
+    Raises:
+        KitError: a learned score without a forest.
     """
-    x = np.concatenate([np.zeros((0, len(NAMES))), *map(features, predictions)])
-    y = np.concatenate([np.zeros(0), *map(_best_iou, truth, predictions)])
+    if kind == "learned":
+        if forest is None:
+            raise KitError("score_kind 'learned' needs the trees that were fitted; take post.yaml whole")
+        found = forest.predict(features(frame) if known is None else known).clip(0, 1).tolist()
+    else:
+        found = [_score(cell, kind) for cell in frame.cells]
+    return [
+        cell.confidence if cell.score is None else score
+        for cell, score in zip(frame.cells, found, strict=True)
+    ]
+
+
+class Samples(NamedTuple):
+    """Instances to learn from: ``features`` (N, 15) and ``targets`` (N,), the best IoU with any true cell."""
+
+    features: NDArray[np.float64]
+    targets: NDArray[np.float64]
+
+
+def samples(truth: Frame, found: Frame, known: NDArray[np.float64] | None = None) -> Samples:
+    """The instances of a frame to learn from.
+
+    Args:
+        truth: a frame that the model which predicted did not train on.
+        found: the same frame with all instances found in it.
+        known: its ``features``, where they were calculated before.
+    """
+    iou = rle.iou([c.mask for c in truth.cells], [c.mask for c in found.cells])
+    return Samples(features(found) if known is None else known, iou.max(axis=0, initial=0))
+
+
+def choose(parts: Sequence[Samples], seed: int = 0) -> Samples:
+    """What to learn from of the instances of many frames; ``seed`` draws it where there are very many."""
+    x = np.concatenate([np.zeros((0, len(NAMES))), *(part.features for part in parts)])
+    y = np.concatenate([np.zeros(0), *(part.targets for part in parts)])
     chosen = np.random.default_rng(seed).permutation(len(x))[:_MOST]
-    return grow(x[chosen], y[chosen], seed)
-
-
-def _best_iou(truth: Frame, found: Frame) -> np.ndarray:
-    return rle.iou([c.mask for c in truth.cells], [c.mask for c in found.cells]).max(axis=0, initial=0)
+    return Samples(x[chosen], y[chosen])
 
 
 def _score(cell: Cell, kind: ScoreKind) -> float:
+    if kind == "box":
+        return cell.confidence
     mask = 1.0 if cell.mask_score is None else cell.mask_score
     return mask if kind == "mask" else mask * cell.confidence

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kitlib import config, records
 from kitlib.errors import KitError
-from kitlib.offline import reason
-from kitlib.predict import true_boxes
+from kitlib.predict import pipeline
 from kitlib.predict.budget import Budget, plans
 from kitlib.predict.config import PredictJob
+from kitlib.predict.finish import Numbered
 from kitlib.predict.models import load_models
-from kitlib.predict.predictor import Predictor, read_ahead
-from kitlib.predict.progress import Progress, part_file
+from kitlib.predict.predictor import Predictor
+from kitlib.predict.progress import Progress
 from kitlib.runtime import launch
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Predict this process's share of the frames that are not done yet; the parts go beside the job's file.
-
-    A frame that cannot be predicted, whatever the reason, is skipped with a row in the job's progress.
-    """
+    """Predict this process's share of the frames that are left; the parts go beside the job's file."""
     path = Path(sys.argv[1])
     job = config.load(PredictJob, path)
     frames = records.read_frames(job.frames)
@@ -40,27 +33,14 @@ def main() -> None:
     choices = plans(job.config, len(models))
     predictors = {plan.without: Predictor(models[: plan.models], categories, plan.config) for plan in choices}
     budget = Budget(choices, [frames[i].height * frames[i].width for i in mine], job.until)
-    for index, (frame, image) in zip(mine, read_ahead(frames[i] for i in mine), strict=True):
-        plan = budget.next()
-        progress.begun(frame)
-        if plan is None:
-            progress.skipped(frame, "there was no time left for it")
-            continue
-        predictor = predictors[plan.without]
-        try:
-            prediction = predictor(image())
-            found = prediction.frames(frame)
-            if job.in_true_boxes:
-                found.append(replace(frame, cells=true_boxes.draw(predictor, image(), frame)))
-        except Exception as error:
-            logger.exception("%s", frame.id)
-            if torch.cuda.is_initialized():
-                # Raises where the process can predict no more; another one then takes over.
-                torch.cuda.synchronize()
-            progress.skipped(frame, str(error) if isinstance(error, KitError) else reason(error))
-        else:
-            records.write_frames(part_file(path.parent, index), found)
-            progress.done(frame, prediction, budget.done(plan), plan.without, predictor.reduced)
+    died = progress.deaths()
+    pipeline.predict(
+        [Numbered(i, frames[i], died[frames[i].id] > 0) for i in mine],
+        predictors,
+        budget,
+        path.parent,
+        job.in_true_boxes,
+    )
 
 
 def _device() -> str:

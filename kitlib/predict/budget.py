@@ -98,22 +98,27 @@ class Budget:
         # Seconds, and pixels that went through a model.
         self.recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
 
-    def next(self) -> Plan | None:
-        """The fullest plan with which this frame and all later ones are done in time.
+    def next(self, frames: int = 1) -> Plan | None:
+        """The fullest plan with which these frames and all later ones are done in time.
 
         Where even the cheapest plan is too slow for all frames, it serves as many as it can finish in time;
         the others get None.
+
+        Args:
+            frames: how many are begun together.
         """
         plan = self._choose()
-        self.frame = self.pixels.popleft()
+        self.begun = [self.pixels.popleft() for _ in range(frames)]
         self.began = self.clock()
         return plan
 
-    def done(self, plan: Plan) -> float:
-        """Note that the frame is done with a plan; the seconds that it took."""
-        seconds = self.clock() - self.began
-        self.recent.append((seconds, plan.cost * self.frame))
-        return seconds
+    def elapsed(self) -> float:
+        """Seconds since these frames were begun."""
+        return self.clock() - self.began
+
+    def done(self, plan: Plan) -> None:
+        """Note that the frames are done with a plan."""
+        self.recent.append((self.elapsed(), plan.cost * sum(self.begun)))
 
     def _choose(self) -> Plan | None:
         if self.until is None:

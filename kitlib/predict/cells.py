@@ -6,7 +6,7 @@ Soft masks are pasted box by box straight to run lengths: nothing here is as lar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kitlib.data.tables import SCORE_DECIMALS
 from kitlib.masks import rle
+from kitlib.predict import fuse
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections, Patch, paste
 from kitlib.predict.fuse import Fused
@@ -39,6 +40,51 @@ class Prediction(NamedTuple):
     def frames(self, frame: Frame) -> list[Frame]:
         """The frame with the predicted type and cells in place of its own, once for each table."""
         return [replace(frame, cells=cells, category=self.category) for cells in self.tables]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What networks detect in an image: all that its cells are made of.
+
+    Attributes:
+        found: the detections of all sources, in the image's pixels.
+        sources: how many there are: each model with each scale and orientation.
+        alone: whether one network saw it, once and whole, so that there is nothing to fuse.
+        size: (height, width) of the image.
+        config: how it is predicted.
+        categories: class names, in the order of the classes.
+        limited: whether ``max_cells`` may have left out some of a view.
+        reduced: what there was no memory for.
+    """
+
+    found: Detections
+    sources: int
+    alone: bool
+    size: tuple[int, int]
+    config: PredictConfig
+    categories: tuple[str, ...]
+    limited: bool
+    reduced: str = ""
+
+
+def make(seen: Seen, faint: Seen | None = None) -> Prediction:
+    """The type and the cells of an image.
+
+    Args:
+        seen: what was detected in it.
+        faint: the same at any score, from which a table without a cell gets the best one.
+    """
+    if faint is not None:
+        found, anything = make(seen), make(faint)
+        tables = [cells or best[:1] for cells, best in zip(found.tables, anything.tables, strict=True)]
+        return Prediction(anything.category, tables)
+    if seen.alone:
+        fused = fuse.alone(seen.found)
+    else:
+        fused = fuse.fuse(seen.found, seen.sources, seen.size, seen.config)
+    number = int(np.count_nonzero(fused.scores >= seen.config.score_floor))
+    prediction = to_cells(seen.found, fused, seen.size, seen.config, seen.categories)
+    return prediction._replace(limited=seen.limited or number > seen.config.max_cells)
 
 
 class _Outlined(NamedTuple):

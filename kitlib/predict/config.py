@@ -50,7 +50,10 @@ class PredictConfig:
     max_cells: Annotated[Int, Field(ge=1)] = 1000
     """The most instances of a frame, the best ones."""
     batch: Annotated[Int, Field(ge=1)] = 1
-    """Views of a frame that go through a network together."""
+    """Views that go through a network together, of frames of one size; under a time limit of one frame."""
+    workers: Annotated[Int, Field(ge=-1)] = -1
+    """Processes that make cells of what networks detect while these see the next frame, for each GPU; -1: one
+    for each core that is left, 0: none."""
     amp: Precision = "off"
     """Mixed precision on a GPU; a T4 has fp16 only."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from torch import nn
 
 from kitlib.data.images import read_image
 from kitlib.errors import KitError, unknown
-from kitlib.predict import fuse, models
-from kitlib.predict.cells import Prediction, to_cells
+from kitlib.predict import cells, models
+from kitlib.predict.cells import Prediction, Seen
 from kitlib.predict.config import PredictConfig
 from kitlib.predict.detections import Detections
 from kitlib.predict.views import View, views
@@ -29,13 +29,6 @@ Image = NDArray[np.uint8]
 #: What is tried when memory runs out even with one view at a time: the share of proposals and detections
 #: that is left, and the divisor of the sides of tiles, or of frames where there are no tiles.
 _REDUCTIONS = ((0.5, 1), (0.25, 1), (0.25, 2), (0.25, 4))
-
-
-class _Detected(NamedTuple):
-    """What all models detect in all views, and whether ``max_cells`` may have left out some of a view."""
-
-    all: Detections
-    limited: bool
 
 
 class Predictor:
@@ -64,14 +57,23 @@ class Predictor:
 
         Where no instance reaches ``score_floor`` the best one of all stays.
         """
-        self.reduced = ""
-        config = self._suited(image)
-        found = self._predict(image, config)
-        if found.tables[0]:
-            return found
-        anything = self._predict(image, replace(config, score_floor=0.0))
-        tables = [cells or faint[:1] for cells, faint in zip(found.tables, anything.tables, strict=True)]
-        return Prediction(anything.category, tables)
+        (seen,) = self.see([image])
+        found = cells.make(seen)
+        return found if found.tables[0] else cells.make(seen, self.see_faint(image, seen))
+
+    def see(self, images: Sequence[Image]) -> list[Seen]:
+        """What the models detect in each of some images of one size, whose views share batches."""
+        configs = [self._suited(image) for image in images]
+        if len(images) > 1 and all(config == configs[0] for config in configs):
+            looks = views(configs[0], *images[0].shape)
+            seen = self._try(images, looks, configs[0], 1.0)
+            if seen is not None:
+                return seen
+        return [self._see(image, config) for image, config in zip(images, configs, strict=True)]
+
+    def see_faint(self, image: Image, seen: Seen) -> Seen:
+        """What the models detect in an image in which they saw no cell, whatever the score."""
+        return self._see(image, replace(seen.config, score_floor=0.0))
 
     def _suited(self, image: Image) -> PredictConfig:
         """The settings with the scales of the image's type, where these differ by type."""
@@ -95,8 +97,8 @@ class Predictor:
         )
         return Predictor(self.models[:1], self.categories, once)
 
-    def _predict(self, image: Image, config: PredictConfig) -> Prediction:
-        """The prediction with as much as fits into memory."""
+    def _see(self, image: Image, config: PredictConfig) -> Seen:
+        """What is detected with as much as fits into memory."""
         height, width = image.shape
         one_by_one = [(1, 1.0, 1)] if config.batch > 1 else []
         for batch, share, smaller in [
@@ -105,8 +107,8 @@ class Predictor:
             *((1, *reduction) for reduction in _REDUCTIONS),
         ]:
             looks = views(config, height, width, smaller)
-            detected = self._try(image, looks, replace(config, batch=batch), share)
-            if detected is not None:
+            seen = self._try([image], looks, replace(config, batch=batch), share)
+            if seen is not None:
                 break
             _logger.warning("out of memory: batch %d, %g of the proposals", batch, share)
         else:
@@ -117,49 +119,56 @@ class Predictor:
         if batch < config.batch:
             # Nor will as many views fit into memory the next time.
             self.config = replace(self.config, batch=batch)
+        self.reduced = ""
         if share < 1:
             cut = f", seen in tiles of 1/{smaller} of the sides" if smaller > 1 else ""
             self.reduced = f"{1 - share:.0%} of the proposals{cut}"
-        found = detected.all
-        if len(looks) * len(self.models) == 1:
-            fused = fuse.alone(found)
-        else:
-            fused = fuse.fuse(found, (looks[-1].source + 1) * len(self.models), (height, width), config)
-        number = int(np.count_nonzero(fused.scores >= config.score_floor))
-        prediction = to_cells(found, fused, (height, width), config, self.categories)
-        return prediction._replace(limited=detected.limited or number > config.max_cells)
+        return replace(seen[0], config=config, reduced=self.reduced)
 
     def _try(
-        self, image: Image, looks: Sequence[View], config: PredictConfig, share: float
-    ) -> _Detected | None:
+        self, images: Sequence[Image], looks: Sequence[View], config: PredictConfig, share: float
+    ) -> list[Seen] | None:
         """``_detect``; None when memory ran out. What the failed attempt held is free on return."""
         try:
             with models.ready(self.models, config.score_floor, config.max_cells, share, config.amp):
-                return self._detect(image, looks, config)
+                return self._detect(images, looks, config)
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         return None
 
-    def _detect(self, image: Image, looks: Sequence[View], config: PredictConfig) -> _Detected:
-        """What every model detects in every view."""
-        found, limited = [], False
+    def _detect(self, images: Sequence[Image], looks: Sequence[View], config: PredictConfig) -> list[Seen]:
+        """What every model detects in every view of each image."""
+        found: list[list[Detections]] = [[] for _ in images]
+        limited = [False] * len(images)
         sources = looks[-1].source + 1
         for number, model in enumerate(self.models):
-            for part in _batches(looks, config.batch):
-                detected = models.infer(model, [view.image(image) for view in part])
-                for view, instances in zip(part, detected, strict=True):
+            for part in _batches(looks, len(images), config.batch):
+                detected = models.infer(model, [view.image(images[place]) for view, place in part])
+                for (view, place), instances in zip(part, detected, strict=True):
                     source = number * sources + view.source
-                    found.append(view.back(Detections.from_instances(instances, source)))
-                    limited |= len(instances) >= config.max_cells
-        return _Detected(Detections.concat(found), limited)
+                    found[place].append(view.back(Detections.from_instances(instances, source)))
+                    limited[place] |= len(instances) >= config.max_cells
+        return [
+            Seen(
+                found=Detections.concat(parts),
+                sources=sources * len(self.models),
+                alone=len(looks) * len(self.models) == 1,
+                size=images[0].shape,
+                config=config,
+                categories=self.categories,
+                limited=full,
+            )
+            for parts, full in zip(found, limited, strict=True)
+        ]
 
 
-def _batches(looks: Sequence[View], size: int) -> Iterator[list[View]]:
-    """Views of equal shape, ``size`` at a time."""
+def _batches(looks: Sequence[View], images: int, size: int) -> Iterator[list[tuple[View, int]]]:
+    """Views of equal shape, each with the place of its image, ``size`` at a time."""
     for _, alike in itertools.groupby(looks, key=lambda view: view.shape):
-        while part := list(itertools.islice(alike, max(size, 1))):
+        pairs = itertools.product(alike, range(images))
+        while part := list(itertools.islice(pairs, max(size, 1))):
             yield part
 
 
@@ -173,19 +182,18 @@ def predict_frames(predictor: Callable[[Image], Prediction], frames: Iterable[Fr
         yield predictor(image()).frames(frame)[0]
 
 
-def read_ahead(frames: Iterable[Frame]) -> Iterator[tuple[Frame, Callable[[], Image]]]:
+def read_ahead(frames: Iterable[Frame], count: int = 1) -> Iterator[tuple[Frame, Callable[[], Image]]]:
     """Yield each frame, and a function that returns its image or raises why it cannot be read.
 
-    The next image is read meanwhile.
+    The next ``count`` images are read meanwhile.
     """
     with ThreadPoolExecutor(1) as reader:
-        ahead = None
+        ahead: deque[tuple[Frame, Callable[[], Image]]] = deque()
         for frame in frames:
-            this, ahead = ahead, (frame, reader.submit(_read, frame).result)
-            if this is not None:
-                yield this
-        if ahead is not None:
-            yield ahead
+            ahead.append((frame, reader.submit(_read, frame).result))
+            if len(ahead) > count:
+                yield ahead.popleft()
+        yield from ahead
 
 
 def _read(frame: Frame) -> Image:

@@ -79,7 +79,7 @@ def _traceable() -> Iterator[None]:
     with ExitStack() as patches, warnings.catch_warnings():
         # The tracer warns of every size that becomes a constant; the comparison finds the wrong ones.
         warnings.simplefilter("ignore")
-        patches.enter_context(mock.patch.object(heads, "CHUNK", sys.maxsize))
+        patches.enter_context(mock.patch.object(heads, "CPU_CHUNK", sys.maxsize))
         for module in ("fast_rcnn", "mask_head"):
             # The built-in function turns what a tracer can follow into a plain number.
             name = f"detectron2.modeling.roi_heads.{module}.len"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from kitlib.runtime import cluster, launch
+from kitlib.runtime import cluster, launch, side_by_side
 from kitlib.runtime.progress import Row
 
 Engine = Literal["local", "ray"]
@@ -59,30 +60,53 @@ def choose(engine: Engine, address: str = "") -> None:
         cluster.connect()
 
 
-def run(jobs: Sequence[Job], gpus: int = 0, processes: int | None = None) -> None:
-    """Run jobs to their ends: here one after the other, on a cluster as many at once as it has room for.
+def possible_at_once(asked: int, jobs: int, gpus: int) -> int:
+    """How many jobs share this host's GPUs side by side: at the most one a GPU.
+
+    Args:
+        asked: at least one.
+        jobs: how many there are.
+        gpus: of this host; without any, jobs share the cores.
+
+    Returns:
+        1 on a cluster: each job gets all that it asks for, and Ray runs as many as there is room for.
+    """
+    return 1 if cluster.is_chosen() else min(asked, jobs, gpus or jobs)
+
+
+def run(jobs: Sequence[Job], gpus: int = 0, processes: int | None = None, at_once: int = 1) -> None:
+    """Run jobs to their ends: here some side by side, on a cluster as many at once as it has room for.
 
     Args:
         jobs: in the order in which they begin.
         gpus: processes of each job, with one GPU each; 0 for one process on the CPU.
         processes: as many processes on the CPU instead.
+        at_once: how many run side by side here, on GPUs or a share of the cores of their own.
 
     Raises:
         KitError: as ``launch.launch`` and ``cluster.run``; the jobs that still ran are stopped.
+        Interrupted: the user interrupted them; none of their processes is left.
     """
     if cluster.is_chosen():
         cluster.run(jobs, gpus, processes)
-        return
-    for job in jobs:
-        launch.launch(
-            job.module,
-            job.args,
-            job.out,
-            gpus=gpus,
-            processes=processes,
-            progress=job.progress,
-            on_row=job.on_row,
-            # What torchrun's variables say of further hosts is of use to processes that talk.
-            torchrun=None if job.is_shared_out else (),
-            until=job.until,
-        )
+    elif at_once > 1:
+        side_by_side.run([partial(_launch, job, gpus, processes) for job in jobs], at_once)
+    else:
+        for job in jobs:
+            _launch(job, gpus, processes)
+
+
+def _launch(job: Job, gpus: int, processes: int | None, place: launch.Place | None = None) -> None:
+    launch.launch(
+        job.module,
+        job.args,
+        job.out,
+        gpus=gpus,
+        processes=processes,
+        progress=job.progress,
+        on_row=job.on_row,
+        # What torchrun's variables say of further hosts is of use to processes that talk, and that are alone.
+        torchrun=None if job.is_shared_out or place else (),
+        until=job.until,
+        place=place,
+    )

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -59,10 +60,34 @@ _ALONE = {
 # that it waits for: on two cores beside other busy processes, a training step took 16 times as long or more,
 # and 8 times the CPU time. GOMP_SPINCOUNT, which libgomp obeys before the policy, brings that back.
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+# glibc keeps freed memory of a network's layers for the next ones. By default it hands large blocks back at
+# once, and the kernel clears each page again: a third of the CPU time of a prediction.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
 
 
 class Died(KitError):
     """A child ended without an error sentence of its own: it was killed, hung, or met an unforeseen error."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """That of a launch among several ones side by side, which share this host's GPUs and cores.
+
+    Attributes:
+        number: of this one, from 0.
+        count: how many there are.
+        stop: once it is set, the launch is stopped.
+    """
+
+    number: int
+    count: int
+    stop: threading.Event
+
+    def visible(self, gpus: int) -> str:
+        """What ``CUDA_VISIBLE_DEVICES`` is, for as many GPUs each."""
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = given.split(",") if given else list(map(str, range(gpus * self.count)))
+        return ",".join(names[gpus * self.number : gpus * (self.number + 1)])
 
 
 class Interrupted(KeyboardInterrupt):
@@ -80,6 +105,7 @@ def launch(
     on_row: Callable[[Row], None] | None = None,
     torchrun: Sequence[str] | None = None,
     until: float | None = None,
+    place: Place | None = None,
 ) -> None:
     """Run ``python -m module args`` in child processes and wait for them to end.
 
@@ -95,11 +121,13 @@ def launch(
             "--rdzv-endpoint", "host0:29400"]``; (): what torchrun's own ``PET_NNODES``, ``PET_RDZV_ENDPOINT``
             and so on say. None: this host alone, whatever those say.
         until: the time (``time.monotonic()``) at which a child that still runs is stopped.
+        place: that among launches side by side; None: all GPUs and cores are there for this one.
 
     Raises:
         Died: the child failed without an error sentence of its own, or one of its processes hung; the error
             says what is known, and the log's path.
-        KitError: the child was stopped at ``until``, or failed with a KitError of its own, which is repeated.
+        KitError: the child was stopped at ``until`` or by its ``place``, or failed with a KitError of its
+            own, which is repeated.
         Interrupted: the user interrupted it; none of its processes is left.
     """
     out = files.make_folder(out)
@@ -121,7 +149,7 @@ def launch(
     except OSError as error:
         raise files.cannot_write(log, error) from error
     with handle, closing(heartbeat.Watch()) as watch:
-        variables = _variables(error_file, gpus, count, one_host=torchrun is None)
+        variables = _variables(error_file, gpus, count, one_host=torchrun is None, place=place)
         variables |= {**_ALONE, _PARENT: str(os.getpid())} if alone else {_PARENT: ""}
         log_start = handle.tell()
         process = subprocess.Popen(
@@ -133,7 +161,7 @@ def launch(
             start_new_session=True,
         )
         try:
-            hanging = _follow_to_the_end(process, watch, rows, on_row, until)
+            hanging = _follow_to_the_end(process, watch, rows, on_row, until, place)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; what was saved until then stays in {out}") from None
         finally:
@@ -141,6 +169,8 @@ def launch(
             watch.kill()
     if hanging is not None:
         raise Died(f"{module} was stopped: {hanging}; the whole story is in {log}")
+    if process.returncode != 0 and place and place.stop.is_set():
+        raise KitError(f"{module} was stopped, as another one beside it was; it goes on from its checkpoint")
     if process.returncode != 0 and until is not None and time.monotonic() >= until:
         raise KitError(f"{module} was stopped, as its time was over; what it wrote until then remains")
     if process.returncode != 0:
@@ -149,7 +179,7 @@ def launch(
 
 def child(main: Callable[[], None]) -> None:
     """Run ``main`` in a launched process: its error reaches the parent, which it never outlives."""
-    _watch_parent(int(os.environ.get(_PARENT) or os.getppid()), lambda: os._exit(1))
+    end_with_parent(int(os.environ.get(_PARENT) or os.getppid()))
     heartbeat.start(heartbeat.process_name())
     try:
         lock.join()
@@ -195,6 +225,11 @@ def progress_of_share(name: str, number: int | None = None) -> str:
     return f"{path.stem}.{number}{path.suffix}" if number else name
 
 
+def end_with_parent(parent: int) -> None:
+    """End this process once process ``parent`` is no longer its parent."""
+    _watch_parent(parent, lambda: os._exit(1))
+
+
 def _watch_parent(parent: int, then: Callable[[], object]) -> None:
     """Call ``then`` from a background thread once process ``parent`` is no longer this process's parent."""
 
@@ -236,14 +271,20 @@ def with_kit(variables: Mapping[str, str]) -> dict[str, str]:
     return {**variables, "PYTHONPATH": path}
 
 
-def _variables(error_file: Path, gpus: int, processes: int, one_host: bool) -> dict[str, str]:
+def _variables(
+    error_file: Path, gpus: int, processes: int, one_host: bool, place: Place | None = None
+) -> dict[str, str]:
     """The child's environment; with ``one_host`` without what would make torchrun wait for other hosts."""
-    inherited = with_kit(environment(processes))
+    beside = place.count if place else 1
+    inherited = with_kit(environment(processes * beside))
     if one_host:
         inherited = {name: value for name, value in inherited.items() if not name.startswith(_TORCHRUN)}
     added = {_ERROR_FILE: str(error_file.resolve()), _GPUS: str(gpus)}
     if gpus == 0:
         added["CUDA_VISIBLE_DEVICES"] = ""
+        inherited = {**_KEEP_MEMORY, **inherited}
+    elif place:
+        added["CUDA_VISIBLE_DEVICES"] = place.visible(gpus)
     return {**_shared_memory(gpus), **inherited, **added}
 
 
@@ -275,6 +316,7 @@ def _follow_to_the_end(
     rows: Iterator[list[Row]],
     on_row: Callable[[Row], None] | None,
     until: float | None,
+    place: Place | None,
 ) -> str | None:
     """Hand the rows on until the child has ended or its time is over; says which process hangs, if one does.
 
@@ -284,9 +326,10 @@ def _follow_to_the_end(
         rows: as ``follow`` gives them.
         on_row: called with each row.
         until: the time (``time.monotonic()``) at which to stop waiting; None waits for the end.
+        place: says as well when to stop.
     """
     running = True
-    while running and (until is None or time.monotonic() < until):
+    while running and (until is None or time.monotonic() < until) and not (place and place.stop.is_set()):
         try:
             process.wait(_POLL_SECONDS)
             running = False
@@ -323,7 +366,7 @@ def _failure(module: str, status: int, error_file: Path, log: Path, log_start: i
         # A child that finds the disk full cannot write the error file either.
         if shutil.disk_usage(log.parent).free < _LOG_BYTES:
             return files.cannot_write(log, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        found = {"kind": "", "error": _killed("it", status) if status < 0 else f"exit status {status}"}
+        found = {"kind": "", "error": killed("it", status) if status < 0 else f"exit status {status}"}
         if out_of_memory(_tail(log, log_start)):
             found["error"] = "there is not enough memory; close other programs or use a larger machine"
     if found["kind"] == "KitError":
@@ -373,11 +416,12 @@ def _agent(parent: int, arguments: list[str]) -> None:
         for rank, failure in error.failures.items():
             # torchrun ends the processes that did not fail with SIGTERM.
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
-                _report("killed", _killed(f"process {rank}", failure.exitcode))
+                _report("killed", killed(f"process {rank}", failure.exitcode))
         sys.exit(1)
 
 
-def _killed(who: str, exitcode: int) -> str:
+def killed(who: str, exitcode: int) -> str:
+    """What to tell of a process with a negative exit code."""
     name = signal.Signals(-exitcode).name
     hint = (
         " (often the host ran out of memory: try fewer workers or images_per_batch)"

@@ -102,6 +102,7 @@ class Bar:
 
         self.key, self.shown = key, shown
         self.latest: dict[str, str] = {}
+        self._latest_of: dict[str, dict[str, str]] = {}
         terminal = sys.stdout.isatty()
         # Each refresh is a message in a notebook and a line in a log.
         every = 0.2 if terminal else 5.0
@@ -109,11 +110,14 @@ class Bar:
         self._file = for_bars(sys.stdout)
         self.bar = tqdm(total=total, desc=title, mininterval=every, dynamic_ncols=terminal, file=self._file)
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Row, job: str = "") -> None:
+        """Show a row; of several jobs with one bar, ``job`` names the one whose note and values these are."""
         if "note" in row:
-            self.bar.write(str(row["note"]), file=self._file)
+            self.bar.write(_named(job, str(row["note"])), file=self._file)
+        self.latest = self._latest_of.setdefault(job, {})
         self.latest |= {k: f"{row[k]:.3g}" for k in self.shown if isinstance(row.get(k), int | float)}
-        self.bar.set_postfix(self.latest, refresh=False)
+        values = ", ".join(f"{key}={value}" for key, value in self.latest.items())
+        self.bar.set_postfix_str(_named(job, values), refresh=False)
         self.bar.update(row.get(self.key, self.bar.n) - self.bar.n)
 
     def __enter__(self) -> Bar:
@@ -121,3 +125,7 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
+
+
+def _named(job: str, text: str) -> str:
+    return f"{job}: {text}" if job else text

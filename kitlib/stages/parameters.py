@@ -134,6 +134,8 @@ class _Tuned(ValidatedSettings):
         "expected gain",
     )
     """How to tune."""
+    folds_at_once: Annotated[PositiveCount, Affects("place")] = 1
+    """Trainings side by side, on an equal share of the GPUs each."""
 
     def check(self, predict: Mapping[str, Any]) -> None:
         """What types and bounds cannot say; ``predict`` holds fields of ``PredictConfig``."""

@@ -8,6 +8,7 @@ from typing import Any
 from kitlib import config as configs
 from kitlib import files
 from kitlib.data.config import ReadingConfig
+from kitlib.errors import KitError
 from kitlib.kaggle.bundle import Best
 from kitlib.stages import record
 
@@ -40,9 +41,18 @@ def categories(run: Path) -> tuple[str, ...]:
 
 
 def weights(run: Path, stage: str) -> tuple[Path, ...]:
-    """The weights that a stage left, one file a training."""
-    names = files.read_json(run / stage / record.METRICS)["weights"]
-    return tuple(run / stage / name for name in ([names] if isinstance(names, str) else names))
+    """The weights that a stage left, one file a training.
+
+    Raises:
+        KitError: the file of its results is missing or damaged, or names no weights.
+    """
+    path = run / stage / record.METRICS
+    found = files.read_json(path)
+    names = found.get("weights") if isinstance(found, dict) else None
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise KitError(f"{path} names no weights; run {stage} again with --force")
+    return tuple(run / stage / name for name in names)
 
 
 def views(config: Path | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from kitlib import config, files
 from kitlib.errors import KitError
-from kitlib.runtime import cluster, gpus, lock, machine
+from kitlib.runtime import cluster, engine, gpus, lock, machine
 from kitlib.runtime.progress import for_bars
 from kitlib.stages import notebooks, parameters, record
 from kitlib.stages.notebooks import NEEDS, STAGES, notebook
@@ -212,9 +212,20 @@ def check_machine(plan: Plan, stages: Sequence[str], found: gpus.Survey | None =
             raise KitError(_needs_gpus(plan, computing))
         if values["gpus"] > 0 and "images_per_batch" in values:
             try:
-                parameters.read(stage, values).images_per_process(values["gpus"])
+                for share in _gpus_of_trainings(plan, stage):
+                    parameters.read(stage, values).images_per_process(share)
             except KitError as error:
                 raise KitError(f"{stage}: {error}") from None
+
+
+def _gpus_of_trainings(plan: Plan, stage: str) -> set[int]:
+    """How many GPUs each of a stage's trainings has, where their number is given."""
+    values = plan.parameters[stage]
+    at_once = engine.possible_at_once(
+        values.get("folds_at_once", 1), _trained_folds(plan, stage), values["gpus"]
+    )
+    # The trainings of a learning curve have all GPUs, one after the other.
+    return {values["gpus"] // at_once} | ({values["gpus"]} if values.get("learning_curve") else set())
 
 
 def _precisions(plan: Plan, stage: str) -> dict[str, str]:
@@ -239,11 +250,16 @@ def _needs_gpus(plan: Plan, stages: Sequence[str]) -> str:
 
 def _images(plan: Plan, stage: str) -> int:
     """How many images a stage's trainings go through, a repeated image counted each time."""
-    values, first = plan.parameters[stage], plan.parameters["03_train"]
-    each_fold = values.get("fold", 0) < 0 and first["fold"] < 0  # 05_retrain retrains those of 03_train
-    trainings = first["folds"] if each_fold else 1
-    trainings += len(values.get("learning_curve", ()))
+    values = plan.parameters[stage]
+    trainings = _trained_folds(plan, stage) + len(values.get("learning_curve", ()))
     return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
+
+
+def _trained_folds(plan: Plan, stage: str) -> int:
+    """Of how many folds a stage trains a model; 05_retrain retrains those of 03_train."""
+    first = plan.parameters["03_train"]
+    each_fold = plan.parameters[stage].get("fold", 0) < 0 and first["fold"] < 0
+    return first["folds"] if each_fold else 1
 
 
 def run_stage(path: Path, begun: record.Record, folder: Path) -> Row:

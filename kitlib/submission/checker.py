@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kitlib.data import competition, tables
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.masks import text
 from kitlib.masks.runs import Runs
 from kitlib.offline import SUFFIXES
@@ -93,12 +93,10 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _header_problem(header: list[str]) -> str:
-    must = f"they must be '{','.join(COLUMNS)}'"
+    must, shown = f"they must be '{','.join(COLUMNS)}'", shortened(",".join(header))
     if header[1:] == list(COLUMNS):
-        return (
-            f"the columns are '{','.join(header)}', {must}; write the table without its index (index=False)"
-        )
-    return f"the columns are '{','.join(header)}'; {must}"
+        return f"the columns are '{shown}', {must}; write the table without its index (index=False)"
+    return f"the columns are '{shown}'; {must}"
 
 
 def _file_under(images: dict[str, _Image], rows: list[list[str]]) -> Iterable[_Problem]:
@@ -154,13 +152,14 @@ def _as_number(name: str) -> float | None:
 
 
 def _unknown_problem(name: str, meant: str | None) -> str:
+    shown = shortened(name)
     if meant is None:
-        return f"'{name}' is not a test image; delete it"
+        return f"'{shown}' is not a test image; delete it"
     if Path(name.strip()).suffix.lower() in SUFFIXES:
-        return f"id '{name}' has a file extension; write '{meant}'"
+        return f"id '{shown}' has a file extension; write '{meant}'"
     if name.strip() == meant:
-        return f"id '{name}' has blanks around it; write '{meant}'"
-    return f"id '{name}' is '{meant}' turned into a number; read and write ids as text (dtype=str in pandas)"
+        return f"id '{shown}' has blanks around it; write '{meant}'"
+    return f"id '{shown}' is '{meant}' turned into a number; read and write ids as text (dtype=str in pandas)"
 
 
 def _image_problems(image: _Image) -> list[_Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from kitlib import files
+from kitlib.errors import KitError
 
 Row = dict[str, Any]
 _logger = logging.getLogger(__name__)
@@ -75,11 +76,16 @@ class Events:
 
 
 def read(folder: Path | str) -> list[Row]:
-    """The rows that a training in ``folder`` has written so far."""
+    """The rows that a training in ``folder`` has written so far.
+
+    Raises:
+        KitError: a row was damaged later.
+    """
     path = Path(folder) / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    lines = path.read_bytes().split(b"\n")[:-1]  # the last one is empty, or not finished
+    return [_row(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def curves(folder: Path | str) -> pd.DataFrame:
@@ -100,12 +106,27 @@ def _cut(path: Path, iteration: int) -> None:
         return
     length = 0
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["iteration"] > iteration:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n") or _row(path, number, line)["iteration"] > iteration:
                 break
             length += len(line)
     with path.open("r+b") as file:
         file.truncate(length)
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    """A row as it was written.
+
+    Raises:
+        KitError: it is none.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("iteration"), int):
+        raise KitError(f"{path} row {number} is damaged; delete that row, it is for curves only")
+    return row
 
 
 def _plain(value: Any) -> Any:

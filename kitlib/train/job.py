@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,15 +73,20 @@ def run_all(
     configs: Sequence[TrainConfig],
     gpus: int = 0,
     *,
+    at_once: int = 1,
     processes: int | None = None,
     force: bool = False,
     on_row: Callable[[Row], None] | None = None,
 ) -> list[Result]:
-    """Train several times, as ``run`` does: one after the other here, side by side on a cluster.
+    """Train several times, as ``run`` does: here as many side by side as asked for, on a cluster as many as
+    it has room for.
 
     Args:
-        configs: trainings with folders of their own, and the same number of images a batch.
-        gpus: of each training, as for ``run``.
+        configs: trainings with folders of their own, by whose names notes and progress call them, and the
+            same number of images a batch.
+        gpus: as for ``run``; trainings side by side get an equal share of them each.
+        at_once: how many run side by side here, and no more than there are GPUs; without GPUs each gets a
+            share of the cores.
         processes: likewise.
         force: likewise.
         on_row: is called with each row of the first training.
@@ -94,15 +100,18 @@ def run_all(
             clear(out)
     first = configs[0]
     present = gpu_count(gpus, {"amp": first.amp})
-    gpus = first.most_processes(present) if gpus < 0 else present
-    if gpus < present:
-        print(f"{gpus} of {present} GPUs: they share {first.images_per_batch} images a batch")
+    at_once = engine.possible_at_once(at_once, len(configs), present)
+    gpus = first.most_processes(present // at_once) if gpus < 0 else present // at_once
+    if gpus * at_once < present:
+        print(f"{gpus * at_once} of {present} GPUs: {gpus} share {first.images_per_batch} images a batch")
     with Bar(sum(config.max_iter for config in configs), ", ".join(out.name for out in folders)) as bar:
         reached: dict[Path, int] = {}
+        shown = threading.Lock()
 
         def show(out: Path, row: Row) -> None:
-            reached[out] = row.get(bar.key, reached.get(out, 0))
-            bar({**row, bar.key: sum(reached.values())})
+            with shown:
+                reached[out] = row.get(bar.key, reached.get(out, 0))
+                bar({**row, bar.key: sum(reached.values())}, out.name if len(folders) > 1 else "")
             if on_row is not None and out == folders[0]:
                 on_row(row)
 
@@ -119,6 +128,7 @@ def run_all(
             ],
             gpus,
             processes,
+            at_once,
         )
     return [_result(out) for out in folders]
 

@@ -74,15 +74,17 @@ def test_one_branch_trains_as_detectron2s_own_bit_for_bit(cells: int, item: Call
         assert (a.grad - b.grad).norm() <= 1e-4 * b.grad.norm(), name
 
 
-def test_one_branch_infers_as_detectron2s_own_bit_for_bit(item: Callable) -> None:
+def test_one_branch_infers_as_detectron2s_own(item: Callable) -> None:
     ours = build("tiny", mask_stages="last", score_floor=0.0, detections=300).eval()
     theirs = stock(ours.config).eval()
     theirs.load_state_dict(ours.state_dict())
     with torch.no_grad():
         [a], [b] = (m.inference([item(5)], do_postprocess=False) for m in (ours, theirs))
     assert len(a) == 300
-    for field in ("pred_masks", "scores", "pred_classes"):
+    for field in ("scores", "pred_classes"):
         assert torch.equal(a.get(field), b.get(field))
+    # Other products of matrices, and so other rounding.
+    torch.testing.assert_close(a.pred_masks, b.pred_masks, rtol=0, atol=1e-6)
     assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
 
 
@@ -194,8 +196,8 @@ def test_many_boxes_go_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyP
     model, levels = build("tiny").eval(), {n: f.expand(2, -1, -1, -1) for n, f in features().items()}
     boxes = [[float(x), float(y), x + 9.0, y + 11.0] for x in range(0, 50, 7) for y in range(0, 50, 9)]
     results = []
-    for chunk in (heads.CHUNK, 5):
-        monkeypatch.setattr(heads, "CHUNK", chunk)
+    for chunk in (heads.CPU_CHUNK, 5):
+        monkeypatch.setattr(heads, "CPU_CHUNK", chunk)
         images = [detections(boxes, [i % 3 for i in range(len(boxes))]), detections(BOXES, [2, 2, 1, 1])]
         with torch.no_grad():
             found = model.roi_heads.forward_with_given_boxes(levels, images)

@@ -12,7 +12,7 @@ from kitlib.masks import rle
 from kitlib.post import thresholds
 from kitlib.post.config import PostConfig
 from kitlib.post.forest import from_sklearn, grow
-from kitlib.post.scores import NAMES, features, learn, rescore
+from kitlib.post.scores import NAMES, choose, features, rescore, samples
 from kitlib.records import Cell, Frame
 
 SIZE = 40, 60
@@ -83,11 +83,11 @@ def test_features_of_empty_masks_and_of_no_cells():
     assert np.isfinite(features(frame(cell(0, 0, np.zeros((3, 3), bool), 0.5)))).all()
 
 
-@pytest.mark.parametrize(("samples", "leaf"), [(30, 10), (2000, 5)])  # with so few, trees end early
-def test_trees_are_those_of_scikit_learn(samples, leaf):
+@pytest.mark.parametrize(("number", "leaf"), [(30, 10), (2000, 5)])  # with so few, trees end early
+def test_trees_are_those_of_scikit_learn(number, leaf):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(samples, 6)).round(2)
-    y = np.sin(x[:, 0]) + x[:, 1] * x[:, 2] + rng.normal(0, 0.1, samples)
+    x = rng.normal(size=(number, 6)).round(2)
+    y = np.sin(x[:, 0]) + x[:, 1] * x[:, 2] + rng.normal(0, 0.1, number)
     fit = GradientBoostingRegressor(
         n_estimators=40, max_depth=3, min_samples_leaf=leaf, subsample=0.5, random_state=0
     ).fit(x, y)
@@ -113,7 +113,7 @@ def test_what_is_learned_tells_good_masks_from_bad():
         cells = [cell(*xy, (4, 8) if h else (8, 8), rng.random()) for xy, h in zip(boxes, half, strict=True)]
         truth.append(replace(frame(*true), id=str(number)))
         found.append(replace(frame(*cells), id=str(number)))
-    forest = learn(truth[:10], found[:10])
+    forest = grow(*choose(list(map(samples, truth[:10], found[:10]))))
     for judged in found[10:]:
         scores = np.array([c.score for c in rescore(judged, "learned", forest).cells])
         whole = rle.areas([c.mask for c in judged.cells]) == 64

@@ -152,14 +152,14 @@ def test_a_bad_image_is_noted_and_left_out(job, tmp_path, images, capsys):
 LETHAL = """
 import os, runpy, sys
 from kitlib.predict import predictor
-predict = predictor.Predictor.__call__
-def call(self, image):
-    if image.shape == (64, 64):
+see = predictor.Predictor.see
+def killing(self, images):
+    if images[0].shape == (64, 64):
         os.kill(os.getpid(), 9)
-    if image.shape == (65, 65):
+    if images[0].shape == (65, 65):
         raise ZeroDivisionError("not this image's fault")
-    return predict(self, image)
-predictor.Predictor.__call__ = call
+    return see(self, images)
+predictor.Predictor.see = killing
 """
 
 
@@ -178,6 +178,54 @@ def test_an_image_that_kills_the_process_costs_only_itself(job, tmp_path, images
     assert "process died" in result.skipped["64"]
     assert result.skipped["65"] == "ZeroDivisionError: not this image's fault"
     assert "killed by SIGKILL" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("predict_here")
+def test_batches_of_frames_and_workers_find_the_same(job, images, network):
+    """Frames of two sizes, one of them in which nothing reaches the score floor."""
+    wide = [replace(f, id=f"wide{f.id}") for f in images[:2]]
+    for frame in wide:
+        path = frame.path.with_name(f"{frame.id}.png")
+        Image.open(frame.path).crop((0, 0, 128, 64)).save(path)
+    wide = [replace(f, path=f.path.with_name(f"{f.id}.png"), height=64) for f in wide]
+    records.write_frames(job.frames, [*images[:3], *wide, *images[3:]])
+    settings = replace(CONFIG, tta=("none", "flip_h"), score_floor=0.0)
+    plain = run(replace(job, config=replace(settings, workers=0))).frames
+    highest = sorted(max(c.score for c in f.cells) for f in plain)
+    settings = replace(settings, score_floor=(highest[0] + highest[1]) / 2)
+    plain = run(replace(job, config=replace(settings, workers=0))).frames
+    assert 1 in {len(f.cells) for f in plain}
+    found = run(replace(job, config=replace(settings, batch=4, workers=2)))
+    assert len(found.seconds) == 7
+    for ours, theirs in zip(found.frames, plain, strict=True):
+        assert (ours.id, ours.category) == (theirs.id, theirs.category)
+        assert [c.mask for c in ours.cells] == [c.mask for c in theirs.cells]
+        assert [c.score for c in ours.cells] == pytest.approx([c.score for c in theirs.cells], abs=1e-5)
+
+
+LETHAL_CELLS = """
+import os
+from kitlib.predict import cells
+make = cells.make
+def killing(seen, faint=None):
+    if seen.size == (64, 64):
+        os.kill(os.getpid(), 9)
+    return make(seen, faint)
+cells.make = killing
+"""
+
+
+@pytest.mark.usefixtures("predict_here")
+def test_a_killed_worker_costs_its_own_frame_alone(job, tmp_path, images, monkeypatch, capsys):
+    (tmp_path / "sitecustomize.py").write_text(LETHAL_CELLS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    Image.new("L", (64, 64)).save(tmp_path / "64.png")
+    lethal = Frame("64", tmp_path / "64.png", 64, 64)
+    records.write_frames(job.frames, [images[0], lethal, *images[1:]])
+    result = run(replace(job, config=replace(CONFIG, workers=1)))
+    assert [len(f.cells) > 0 for f in result.frames] == [True, False, True, True, True, True]
+    assert list(result.skipped) == ["64"]
+    assert "a worker process was killed by SIGKILL" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("predict_here")

@@ -33,7 +33,7 @@ def weights(tmp_path_factory):
 @pytest.mark.slow
 def test_output_is_the_network_s(weights, tmp_path, monkeypatch):
     # The network itself makes masks in chunks.
-    monkeypatch.setattr(heads, "CHUNK", 16)
+    monkeypatch.setattr(heads, "CPU_CHUNK", 16)
     assert traced.write(weights, tmp_path / "w.pt", CONFIG) == ("astro", "cort", "shsy5y")
     extra = {"categories.json": ""}
     network = torch.jit.load(str(tmp_path / "w.pt"), _extra_files=extra)

@@ -35,6 +35,18 @@ def test_the_bar_follows_the_rows_and_shows_notes(capsys):
     assert "skipped a step" in capsys.readouterr().out
 
 
+def test_notes_and_values_of_several_jobs_say_whose_they_are(capsys):
+    with Bar(20, "fold_0, fold_1") as bar:
+        bar({"iteration": 1, "total_loss": 0.5, "map": 0.2}, "fold_0")
+        assert bar.bar.postfix == "fold_0: total_loss=0.5, map=0.2"
+        bar({"iteration": 2, "total_loss": 0.9}, "fold_1")
+        assert bar.bar.postfix == "fold_1: total_loss=0.9"
+        bar({"iteration": 3, "total_loss": 0.4}, "fold_0")
+        assert bar.bar.postfix == "fold_0: total_loss=0.4, map=0.2"
+        bar({"iteration": 3, "note": "a step skipped"}, "fold_1")
+    assert "fold_1: a step skipped" in capsys.readouterr().out
+
+
 def plain(*texts: str, seconds: float) -> list[str]:
     """The lines of a log that these texts leave."""
     log = io.StringIO()

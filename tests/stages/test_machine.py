@@ -83,6 +83,18 @@ def test_a_batch_that_the_gpus_cannot_share(host) -> None:
     check("paper")  # on as many as can share it
 
 
+def test_folds_side_by_side_share_the_gpus(host) -> None:
+    """Batches of 16 on 6 GPUs: three share none, two do; of one fold all six would."""
+    host(6)
+    five, chosen = ("03.fold=-1", "03.gpus=6"), ("03_train",)
+    with pytest.raises(KitError, match="03_train: images_per_batch 16 cannot be shared by 3 processes"):
+        check("paper", *five, "03.folds_at_once=2", chosen=chosen)
+    check("paper", *five, "03.folds_at_once=3", chosen=chosen)
+    for setting in ("03.fold=0", "03.learning_curve=[0.5]"):
+        with pytest.raises(KitError, match="03_train: images_per_batch 16 cannot be shared by 6 processes"):
+            check("paper", *five, "03.folds_at_once=3", setting, chosen=chosen)
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [

@@ -76,7 +76,7 @@ def base(tmp_path):
     """A search in ``tmp_path/out`` that starts from a file of weights, so that 02 does not run."""
     (tmp_path / "w.pth").touch()
     settings = (f"03.weights={tmp_path / 'w.pth'}", "03.eval_every=10")
-    return Base("demo", settings, {"gpus": 0}, tmp_path / "data", tmp_path / "out", False)
+    return Base("demo", settings, {"gpus": 0, "folds_at_once": 2}, tmp_path / "data", tmp_path / "out", False)
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ def test_a_search_finds_the_best_and_tells_how_to_run_it(base, scored):
     command = shlex.split(said[-1].splitlines()[-1])
     assert command[:2] == ["kit", "run"]
     assert f"03_train.schedule.max_lr={best}" in command
+    assert command[command.index("--folds-at-once") + 1] == "2"
     settings = [value for name, value in itertools.pairwise(command) if name == "--set"]
     plan = profiles.plan("demo", settings)
     assert plan.parameters["03_train"]["schedule"]["max_lr"] == best

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from kitlib import config as configs
 from kitlib import files, train
 from kitlib.errors import KitError
-from kitlib.runtime import launch
+from kitlib.runtime import cluster, launch
 from kitlib.train import events, job, resume
 from kitlib.train.build import build
 from kitlib.train.config import OptimConfig
@@ -147,21 +148,53 @@ def test_a_process_whose_model_gives_up_stops_no_other(toys):
     assert [loss is None for loss in found] == [number == 5 for number in range(1, 13)]
 
 
-def test_a_training_from_end_to_end_and_again(make_config, alone, tmp_path):
+def test_two_trainings_side_by_side_end_as_alone_and_again(make_config, alone, tmp_path):
     config = make_config(max_iter=3, eval_every=2)
-    result = train.run(config)
-    assert result.iteration == 3
-    assert 0 <= result.map <= 1
-    for path in (result.best, result.last, result.metrics, result.curves, result.log):
-        assert path.is_file(), path
+    other = replace(config, out=str(tmp_path / "other"), seed=1)
+    results = train.run_all([config, other], at_once=2)
+    assert [result.metrics.parent.name for result in results] == ["out", "other"]
+    for result in results:
+        assert result.iteration == 3
+        assert 0 <= result.map <= 1
+        for path in (result.best, result.last, result.metrics, result.curves, result.log):
+            assert path.is_file(), path
     assert column(tmp_path / "out", "iteration")[-1] == 3
     assert {"map", "map/bright", "eval_seconds"} <= set(events.read(tmp_path / "out")[-1])
     row = next(r for r in events.read(tmp_path / "out") if "total_loss" in r)
     assert {"loss_mask_stage0", "loss_mask_stage2", "lr", "images_per_s", "data_seconds", "host_gib"} <= set(
         row
     )
+    build(replace(config, out=str(tmp_path / "alone")), alone).run()
+    assert column(tmp_path / "out", "total_loss") == pytest.approx(column(tmp_path / "alone", "total_loss"))
+    assert column(tmp_path / "out", "total_loss") != column(tmp_path / "other", "total_loss")
     with pytest.raises(KitError, match=r"images_per_batch: 2 -> 4"):
         build(make_config(max_iter=3, eval_every=2, images_per_batch=4), alone).run()
+
+
+def test_each_training_sees_gpus_of_its_own(make_config, tmp_path, monkeypatch):
+    """Six GPUs for two trainings at once; four images a batch can be shared by two of three GPUs."""
+    seen = []
+    monkeypatch.setattr(job, "gpu_count", lambda *_: 6)
+    monkeypatch.setattr(job, "_result", lambda out: out)
+    monkeypatch.setattr(
+        launch, "launch", lambda *_, gpus, place, **__: seen.append((gpus, place.visible(gpus)))
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folds = [make_config(out=str(tmp_path / str(n)), images_per_batch=4) for n in range(2)]
+    train.run_all(folds, gpus=-1, at_once=2)
+    assert sorted(seen) == [(2, "0,1"), (2, "2,3")]
+
+
+def test_on_a_cluster_each_training_has_all_gpus_that_it_asks_for(make_config, tmp_path, monkeypatch):
+    """Ray itself runs them side by side."""
+    seen = []
+    monkeypatch.setattr(job, "gpu_count", lambda *_: 8)
+    monkeypatch.setattr(job, "_result", lambda out: out)
+    monkeypatch.setattr(cluster, "is_chosen", lambda: True)
+    monkeypatch.setattr(cluster, "run", lambda jobs, gpus, processes: seen.append((len(jobs), gpus)))
+    folds = [make_config(out=str(tmp_path / str(n)), images_per_batch=8) for n in range(2)]
+    train.run_all(folds, gpus=8, at_once=2)
+    assert seen == [(2, 8)]
 
 
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
 
 from kitlib import metric
 from kitlib.data import folds as splits
@@ -20,10 +26,10 @@ from kitlib.post.config import (
     tables,
 )
 from kitlib.post.forest import Forest
-from kitlib.post.scores import learn
+from kitlib.post.scores import choose
 from kitlib.post.tuning import search
-from kitlib.post.tuning.frame import FrameScorer
 from kitlib.post.tuning.search import Tuning
+from kitlib.post.tuning.shares import SharedScorer, Shares, shared
 from kitlib.records import Frame
 
 _MIN_FOLDS = 2
@@ -97,79 +103,99 @@ def cross_validate(
     Raises:
         KitError: no frames, predictions for none of them, or no kind of score or method.
     """
-    study = _Study(truth, predictions, min(folds, len(truth)), seed)
-    if len(set(study.fold.values())) < _MIN_FOLDS:
-        return _on_the_same_images(study, methods)
-    rows = [_row("untuned", truth, study.judge(lambda _: study.start))]
-    best: tuple[Row, list[Frame], _Fits, TuningMethod] | None = None
-    for kind in kinds:
-        fits = _Fits(study, kind, methods)
-        for method in methods:
-            frames = fits.judge(method)
-            rows.append(_row(f"{method}, {kind} score", truth, frames))
-            if best is None or rows[-1].mean > best[0].mean:
-                best = rows[-1], frames, fits, method
-    if best is None:
-        raise KitError("there is nothing to tune: name at least one kind of score and one tuning method")
-    row, frames, fits, method = best
-    tuning = fits.described(method)
-    tuned = Tuned(tuning.config, row.mean, row.low, row.high)
-    return Validation(tuple(rows), row, tuned, frames, tuning)
+    with _study(truth, predictions, min(folds, len(truth)), seed) as study:
+        if len(set(study.fold)) < _MIN_FOLDS:
+            return _on_the_same_images(study, methods)
+        rows = [study.judge("untuned", lambda _: study.start).row]
+        best: tuple[Row, _Fits, TuningMethod] | None = None
+        for kind in kinds:
+            fits = _Fits(study, kind, methods)
+            for method in methods:
+                rows.append(fits.row(method))
+                if best is None or rows[-1].mean > best[0].mean:
+                    best = rows[-1], fits, method
+        if best is None:
+            raise KitError("there is nothing to tune: name at least one kind of score and one tuning method")
+        row, fits, method = best
+        frames = study.judge(row.name, lambda fold: fits.without(fold).methods[method]).frames
+        tuning = fits.described(method)
+        tuned = Tuned(tuning.config, row.mean, row.low, row.high)
+        return Validation(tuple(rows), row, tuned, frames, tuning)
 
 
 def _on_the_same_images(study: _Study, methods: Sequence[TuningMethod]) -> Validation:
     """Thresholds by type, or the score threshold if only that is asked for; no image is left to judge on."""
     tuning = _Fits(study, "box", methods).without(None).tuning
     method = "thresholds by type" if set(methods) & set(THRESHOLD_METHODS) else "score threshold"
-    frames = study.judge(lambda _: tuning.config)
-    untuned = _row("untuned", study.truth, study.judge(lambda _: study.start))
-    row = _row(f"{method}, tuned on these images", study.truth, frames)
+    untuned = study.judge("untuned", lambda _: study.start).row
+    row, frames = study.judge(f"{method}, tuned on these images", lambda _: tuning.config)
     return Validation((untuned, row), row, Tuned(tuning.config, row.mean, row.low, row.high), frames, tuning)
 
 
-def _row(name: str, truth: Sequence[Frame], frames: Sequence[Frame]) -> Row:
-    score = metric.score(truth, frames)
-    return Row(name, score.mean, *interval(list(score.by_image.values())), score.by_category)
+class _Judged(NamedTuple):
+    """A row, and the post-processed frames that it judges."""
+
+    row: Row
+    frames: list[Frame]
+
+
+@contextmanager
+def _study(
+    truth: Sequence[Frame], predictions: thresholds.Predictions, folds: int, seed: int
+) -> Iterator[_Study]:
+    """The frames of a study; the processes that share them end with the block."""
+    pairs = list(zip(truth, search.match(truth, predictions), strict=True))
+    fold = splits.assign(truth, folds, seed) if folds > 1 else {f.id: 0 for f in truth}
+    with shared(pairs) as shares:
+        yield _Study(truth, [fold[f.id] for f in truth], shares, seed)
 
 
 class _Study:
     """Validation frames in folds, what was predicted in them, and the trees learned without some folds."""
 
-    def __init__(
-        self, truth: Sequence[Frame], predictions: thresholds.Predictions, folds: int, seed: int
-    ) -> None:
-        matched = search.match(truth, predictions)
-        self.truth, self.seed = truth, seed
-        self.fold = splits.assign(truth, folds, seed) if folds > 1 else {f.id: 0 for f in truth}
-        self.found = {f.id: found for f, found in zip(truth, matched, strict=True)}
-        self._forests: dict[frozenset[int], Forest] = {}
+    def __init__(self, truth: Sequence[Frame], fold: Sequence[int], shares: Shares, seed: int) -> None:
+        self.truth, self.fold, self.shares, self.seed = truth, fold, shares, seed
+        self.types = [f.category or "unknown" for f in truth]
         # A wrong guess costs nothing in an image with cells, and all in one without.
         self.start = PostConfig(keep_best=all(f.cells for f in truth))
 
-    def forest(self, without: frozenset[int]) -> Forest:
-        """Trees that were fitted without some folds."""
-        if without not in self._forests:
-            others = [f for f in self.truth if self.fold[f.id] not in without]
-            found = [next(iter(self.found[f.id].values())) for f in others]
-            self._forests[without] = learn(others, found, self.seed)
-        return self._forests[without]
-
-    def judge(self, config_without: Callable[[int], PostConfig]) -> list[Frame]:
-        """Each frame post-processed with what was tuned without its fold."""
-        configs = {fold: config_without(fold) for fold in sorted(set(self.fold.values()))}
-        return [
-            thresholds.apply(thresholds.at_mask_threshold(self.found[f.id], config), config)
-            for f in self.truth
-            for config in [configs[self.fold[f.id]]]
+    @cached_property
+    def forests(self) -> dict[frozenset[int], Forest]:
+        """Trees that were fitted without no fold, each fold, and each two of them."""
+        found = self.shares.samples()
+        folds = sorted(set(self.fold))
+        without = [frozenset(some) for count in (0, 1, 2) for some in combinations(folds, count)]
+        chosen = [
+            choose([part for part, fold in zip(found, self.fold, strict=True) if fold not in some], self.seed)
+            for some in without
         ]
+        return dict(zip(without, self.shares.grow(chosen, self.seed), strict=True))
+
+    def judge(self, name: str, config_without: Callable[[int], PostConfig]) -> _Judged:
+        """A row of this name, of each frame post-processed with what was tuned without its fold."""
+        configs = {fold: config_without(fold) for fold in sorted(set(self.fold))}
+        judged = self.shares.judge([configs[fold] for fold in self.fold])
+        return _Judged(self.row(name, [each.score for each in judged]), [each.frame for each in judged])
+
+    def row(self, name: str, scores: Sequence[float]) -> Row:
+        """A row of this name, from the score of each frame."""
+        by_category = metric.means_by_category(self.types, np.array(scores))
+        return Row(name, float(np.mean(scores)), *interval(scores), by_category)
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """What tuning found: its curves, and the configuration of each method that was asked for."""
+    """What tuning without a fold found.
+
+    Attributes:
+        tuning: its curves.
+        methods: the configuration of each method that was asked for.
+        held_out: for each of them the scores of the fold's frames, in their order.
+    """
 
     tuning: Tuning
     methods: dict[TuningMethod, PostConfig]
+    held_out: dict[TuningMethod, list[float]]
 
 
 class _Fits:
@@ -178,50 +204,54 @@ class _Fits:
     def __init__(self, study: _Study, kind: ScoreKind, methods: Sequence[TuningMethod]) -> None:
         self.study, self.kind, self.methods = study, kind, frozenset(methods)
         self._fits: dict[int | None, _Fit] = {}
-        self._scorers: dict[str, FrameScorer] = {}
+        self._shared: list[SharedScorer] = []
 
     def without(self, fold: int | None) -> _Fit:
         """The fit to all frames but those of a fold; None for all."""
         if fold not in self._fits:
-            scorers = [self._scorer(f, fold) for f in self.study.truth if self.study.fold[f.id] != fold]
-            self._fits[fold] = self._fit(scorers, self._start(fold))
+            if self.kind == "learned" or not self._shared:
+                self._shared = self._scorers(fold)
+            places = list(zip(self._shared, self.study.fold, strict=True))
+            used, held_out = ([f for f, its in places if (its == fold) is of_it] for of_it in (False, True))
+            tuning, methods = self._fit(used, self._start(fold))
+            scores = {name: search.frame_scores(held_out, config) for name, config in methods.items()}
+            self._fits[fold] = _Fit(tuning, methods, scores)
         return self._fits[fold]
 
-    def judge(self, method: TuningMethod) -> list[Frame]:
-        """Each frame post-processed by a method that was tuned without its fold."""
-        return self.study.judge(lambda fold: self.without(fold).methods[method])
+    def row(self, method: TuningMethod) -> Row:
+        """The row of a method, each frame judged with what was tuned without its fold."""
+        scores = {fold: iter(self.without(fold).held_out[method]) for fold in sorted(set(self.study.fold))}
+        return self.study.row(f"{method}, {self.kind} score", [next(scores[f]) for f in self.study.fold])
 
     def described(self, method: TuningMethod) -> Tuning:
         """What a method that was tuned on all frames gives on them."""
-        scorers = [self._scorer(frame, None) for frame in self.study.truth]
-        return search.described(scorers, self._start(None), self.without(None).methods[method])
+        # Another kind of score may have ranked the frames since.
+        self._shared = self._scorers(None)
+        return search.described(self._shared, self._start(None), self.without(None).methods[method])
 
-    def _fit(self, scorers: Sequence[FrameScorer], start: PostConfig) -> _Fit:
+    def _fit(
+        self, scorers: Sequence[SharedScorer], start: PostConfig
+    ) -> tuple[Tuning, dict[TuningMethod, PostConfig]]:
         """Every method fitted to these frames; those that take minutes only if one is asked for."""
         if self.methods.isdisjoint(THRESHOLD_METHODS):
             tuning = search.tune_score_threshold(scorers, start)
-            return _Fit(tuning, {"score threshold": tuning.config})
+            return tuning, {"score threshold": tuning.config}
         tuning = search.tune_by_category(scorers, start)
         shared = replace(tuning.config, **tables({"default": tuning.config.for_category(None)}))
         found = (shared, tuning.config, search.calibrated(scorers, tuning.config))
         configs: dict[TuningMethod, PostConfig] = dict(zip(THRESHOLD_METHODS, found, strict=True))
         if "score threshold" in self.methods:
             configs["score threshold"] = search.tune_score_threshold(scorers, start).config
-        return _Fit(tuning, configs)
+        return tuning, configs
 
-    def _scorer(self, frame: Frame, without: int | None) -> FrameScorer:
-        """The frame's scorer; its learned scores, other ones for each fold, are from trees that were fitted
-        without that fold and without the frame's own."""
-        found = self.study.found[frame.id]
-        if self.kind == "learned":
-            return FrameScorer(frame, found, self._start(without, self.study.fold[frame.id]))
-        if frame.id not in self._scorers:
-            self._scorers[frame.id] = FrameScorer(frame, found, self._start())
-        return self._scorers[frame.id]
+    def _scorers(self, without: int | None) -> list[SharedScorer]:
+        """A scorer of each frame; its learned scores, other ones for each fold, are from trees that were
+        fitted without that fold and without the frame's own."""
+        return self.study.shares.rank([self._start(without, fold) for fold in self.study.fold])
 
     def _start(self, *without: int | None) -> PostConfig:
         """The configuration that tuning starts from; the learned score's trees were fitted without folds."""
         if self.kind != "learned":
             return replace(self.study.start, score_kind=self.kind)
-        forest = self.study.forest(frozenset(fold for fold in without if fold is not None))
+        forest = self.study.forests[frozenset(fold for fold in without if fold is not None)]
         return replace(self.study.start, score_kind=self.kind, forest=forest)

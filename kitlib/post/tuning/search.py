@@ -14,11 +14,15 @@ from kitlib.errors import KitError
 from kitlib.post.calibration import Calibration, calibrate
 from kitlib.post.config import CategoryConfig, PostConfig, tables
 from kitlib.post.thresholds import Predictions, by_mask_threshold, nearest
-from kitlib.post.tuning.frame import FrameScorer
+from kitlib.post.tuning.frame import FrameScorer, ScoreCurve
+from kitlib.post.tuning.masks import FrameMasks
+from kitlib.post.tuning.shares import SharedScorer, load
 from kitlib.records import Frame
 
 SCORE_THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.025), 3).tolist())
 MIN_AREAS = (0, 20, 40, 60, 80, 100, 150)
+#: A frame's scorer, in this process or another one.
+Scorer = FrameScorer | SharedScorer
 #: What is tried of the other fields, one after another; of the mask threshold, those at which masks were cut.
 CHOICES: dict[str, Sequence[Any]] = {
     "fill_holes": (False, True),
@@ -80,7 +84,8 @@ def tune(truth: Sequence[Frame], predictions: Predictions, start: PostConfig | N
 
 def scorers(truth: Sequence[Frame], predictions: Predictions, start: PostConfig) -> list[FrameScorer]:
     """A scorer of each validation frame. Arguments and errors as for ``tune``."""
-    return [FrameScorer(f, found, start) for f, found in zip(truth, match(truth, predictions), strict=True)]
+    pairs = zip(truth, match(truth, predictions), strict=True)
+    return [FrameScorer(FrameMasks(frame, found), start) for frame, found in pairs]
 
 
 def match(truth: Sequence[Frame], predictions: Predictions) -> list[dict[float, Frame]]:
@@ -101,7 +106,7 @@ def match(truth: Sequence[Frame], predictions: Predictions) -> list[dict[float, 
     ]
 
 
-def tune_by_category(frames: Sequence[FrameScorer], start: PostConfig) -> Tuning:
+def tune_by_category(frames: Sequence[Scorer], start: PostConfig) -> Tuning:
     """``tune``, with scorers that may serve several times."""
     # The default is for types that are not among these frames.
     found = {"default": _score_and_area(frames, _available(frames, start.for_category(None)))}
@@ -110,7 +115,7 @@ def tune_by_category(frames: Sequence[FrameScorer], start: PostConfig) -> Tuning
     return _tuning(frames, start, found)
 
 
-def tune_score_threshold(frames: Sequence[FrameScorer], start: PostConfig) -> Tuning:
+def tune_score_threshold(frames: Sequence[Scorer], start: PostConfig) -> Tuning:
     """One score threshold for all types, the middle of its plateau, and nothing else: masks are cut at 0.5
     and made disjoint, whatever their size and shape."""
     config = _available(frames, _DISJOINT)
@@ -118,12 +123,12 @@ def tune_score_threshold(frames: Sequence[FrameScorer], start: PostConfig) -> Tu
     return _tuning(frames, start, {"default": replace(config, score_threshold=best)})
 
 
-def _tuning(frames: Sequence[FrameScorer], start: PostConfig, found: Mapping[str, CategoryConfig]) -> Tuning:
+def _tuning(frames: Sequence[Scorer], start: PostConfig, found: Mapping[str, CategoryConfig]) -> Tuning:
     """What tuning found, from the configuration of each type; other types have the default's."""
     return described(frames, start, replace(start, **tables(found)))
 
 
-def described(frames: Sequence[FrameScorer], start: PostConfig, config: PostConfig) -> Tuning:
+def described(frames: Sequence[Scorer], start: PostConfig, config: PostConfig) -> Tuning:
     """What a configuration gives on these frames.
 
     Args:
@@ -143,33 +148,51 @@ def described(frames: Sequence[FrameScorer], start: PostConfig, config: PostConf
     )
 
 
-def _curve(frames: Sequence[FrameScorer], config: PostConfig) -> tuple[float, ...]:
+def _curve(frames: Sequence[Scorer], config: PostConfig) -> tuple[float, ...]:
     """The frames' mean score at each of ``SCORE_THRESHOLDS``."""
-    curves = [f.curve(config.for_category(f.category)).at(SCORE_THRESHOLDS) for f in frames]
+    curves = [found.at(SCORE_THRESHOLDS) for found in _curves(frames, config)]
     return tuple(np.mean(curves, axis=0).tolist())
 
 
-def _by_category(frames: Sequence[FrameScorer]) -> dict[str, list[FrameScorer]]:
+def _by_category(frames: Sequence[Scorer]) -> dict[str, list[Scorer]]:
     """The frames by predicted type, and all of them as ``default``."""
     names = sorted({f.category for f in frames if f.category})
     return {"default": list(frames)} | {name: [f for f in frames if f.category == name] for name in names}
 
 
-def mean_score(frames: Sequence[FrameScorer], config: PostConfig) -> float:
+def mean_score(frames: Sequence[Scorer], config: PostConfig) -> float:
     """The competition score of the frames under a configuration."""
-    types = {f.category for f in frames}
-    rules = {c: (config.for_category(c), config.calibration(c)) for c in types}
-    return float(np.mean([_score(f, *rules[f.category]) for f in frames]))
+    return float(np.mean(frame_scores(frames, config)))
 
 
-def calibrated(frames: Sequence[FrameScorer], config: PostConfig) -> PostConfig:
+def frame_scores(frames: Sequence[Scorer], config: PostConfig) -> list[float]:
+    """The competition score of each frame under a configuration."""
+    calibrations = {f.category: config.calibration(f.category) for f in frames}
+    thresholds = {f.category: config.for_category(f.category).score_threshold for f in frames}
+    return [
+        float(
+            curve.value[calibration.number(curve.scores)] if calibration else curve.at(thresholds[f.category])
+        )
+        for f, curve in zip(frames, _curves(frames, config), strict=True)
+        for calibration in [calibrations[f.category]]
+    ]
+
+
+def _curves(frames: Sequence[Scorer], config: PostConfig) -> list[ScoreCurve]:
+    """The curve of each frame, under the configuration of its type."""
+    by_type = {f.category: config.for_category(f.category) for f in frames}
+    load((f, by_type[f.category]) for f in frames)
+    return [f.curve(by_type[f.category]) for f in frames]
+
+
+def calibrated(frames: Sequence[Scorer], config: PostConfig) -> PostConfig:
     """The configuration with calibrations in place of its score thresholds.
 
     A type with too few instances takes the calibration of all together.
     """
     calibrations: dict[str, Calibration] = {}
     for name, group in _by_category(frames).items():
-        curves = [f.curve(config.for_category(f.category)) for f in group]
+        curves = _curves(group, config)
         scores = np.concatenate([c.scores for c in curves])
         best_iou = np.concatenate([c.best_iou for c in curves])
         if len(scores) >= (_FEW if calibrations else 1):
@@ -178,19 +201,18 @@ def calibrated(frames: Sequence[FrameScorer], config: PostConfig) -> PostConfig:
     return replace(config, calibrations=calibrations)
 
 
-def _score(frame: FrameScorer, config: CategoryConfig, calibration: Calibration | None) -> float:
-    curve = frame.curve(config)
-    return float(
-        curve.value[calibration.number(curve.scores)] if calibration else curve.at(config.score_threshold)
-    )
-
-
-def curve(frames: Sequence[FrameScorer], config: CategoryConfig) -> NDArray[np.float64]:
+def curve(frames: Sequence[Scorer], config: CategoryConfig) -> NDArray[np.float64]:
     """The mean score of the frames at each of ``SCORE_THRESHOLDS``, the other fields as they are."""
-    return np.mean([f.curve(config).at(SCORE_THRESHOLDS) for f in frames], axis=0)
+    return _mean_curves(frames, [config])[0]
 
 
-def _search(frames: Sequence[FrameScorer], start: CategoryConfig) -> CategoryConfig:
+def _mean_curves(frames: Sequence[Scorer], configs: Sequence[CategoryConfig]) -> list[NDArray[np.float64]]:
+    """``curve`` for each of some configurations, calculated together."""
+    load((f, config) for config in configs for f in frames)
+    return [np.mean([f.curve(config).at(SCORE_THRESHOLDS) for f in frames], axis=0) for config in configs]
+
+
+def _search(frames: Sequence[Scorer], start: CategoryConfig) -> CategoryConfig:
     """The best post-processing of frames of one type: score threshold and least area together, then each
     other field."""
     config = first = _score_and_area(frames, _available(frames, start))
@@ -211,14 +233,14 @@ def plateau_centre(curve: NDArray[np.float64], tolerance: float = _TOLERANCE) ->
     return (first + last) // 2
 
 
-def _available(frames: Sequence[FrameScorer], config: CategoryConfig) -> CategoryConfig:
+def _available(frames: Sequence[Scorer], config: CategoryConfig) -> CategoryConfig:
     """The configuration with a mask threshold at which masks were cut, as the submission's will be."""
     return replace(config, mask_threshold=nearest(frames[0].mask_thresholds, config.mask_threshold))
 
 
-def _score_and_area(frames: Sequence[FrameScorer], config: CategoryConfig) -> CategoryConfig:
+def _score_and_area(frames: Sequence[Scorer], config: CategoryConfig) -> CategoryConfig:
     """The best score threshold and least area together; of equally good areas the smallest."""
-    curves = [curve(frames, replace(config, min_area=area)) for area in MIN_AREAS]
+    curves = _mean_curves(frames, [replace(config, min_area=area) for area in MIN_AREAS])
     peaks = np.array([c.max() for c in curves])
     if peaks.max() == 0:
         return config
@@ -228,13 +250,13 @@ def _score_and_area(frames: Sequence[FrameScorer], config: CategoryConfig) -> Ca
 
 
 def _best_choice(
-    frames: Sequence[FrameScorer], config: CategoryConfig, name: str, choices: Sequence[Any]
+    frames: Sequence[Scorer], config: CategoryConfig, name: str, choices: Sequence[Any]
 ) -> CategoryConfig:
     """The configuration with the best choice of one field and a score threshold for it; unchanged unless the
     choice is clearly better."""
     options = [replace(config, **{name: choice}) for choice in choices]
-    curves = [curve(frames, option) for option in options]
+    *curves, present = _mean_curves(frames, [*options, config])
     winner = int(np.argmax([c.max() for c in curves]))
-    if curves[winner].max() <= curve(frames, config).max() * (1 + _TOLERANCE / 2):
+    if curves[winner].max() <= present.max() * (1 + _TOLERANCE / 2):
         return config
     return replace(options[winner], score_threshold=SCORE_THRESHOLDS[plateau_centre(curves[winner])])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kitlib.forecast import cards
 from kitlib.forecast.job import Figures
-from kitlib.runtime import gpus, launch
+from kitlib.runtime import engine, gpus, launch
 from kitlib.stages.dry_run.result import StageForecast
 from kitlib.stages.dry_run.work import StageWork
 from kitlib.stages.notebooks import STAGES
@@ -34,6 +34,14 @@ class Machine:
     def processes(self) -> int:
         return max(self.devices, 1)
 
+    def at_once(self, w: StageWork) -> int:
+        """How many of a stage's trainings run side by side."""
+        return engine.possible_at_once(w.asked_at_once, max(w.trainings, 1), self.devices)
+
+    def processes_of(self, w: StageWork) -> int:
+        """Processes that share a batch of a training."""
+        return max(self.devices // self.at_once(w), 1)
+
     def described(self) -> str:
         """The device that is here, in words."""
         found = gpus.survey().gpus
@@ -51,32 +59,40 @@ class Machine:
             row_bytes: of an instance in predictions.csv.
             json_bytes: of LIVECell's annotations.
         """
-        batch, prepared = w.training.images_per_batch, self._prepared(w, f)
-        iteration = max(f.step_seconds, batch / prepared)
+        at_once, batch, prepared = self.at_once(w), w.training.images_per_batch, self._prepared(w, f)
+        step = f.step_seconds * self._slower(w)
+        iteration = max(step, batch / prepared)
+        training_seconds = math.ceil(w.trainings / at_once) * w.iterations * iteration
         predicting = w.predictions * f.frame_seconds / self.processes
         trains = w.trainings > 0
         disk = w.frames * instances * row_bytes + w.trainings * _training_bytes(w, f)
         disk += _FRAMES_OF_JSON * json_bytes if w.stage == STAGES[1] else 0.0
         workers = w.training.workers if trains else 0
+        training_gib = at_once * self.processes_of(w) * (f.process_gib + workers * f.worker_gib)
         memory = [gib for gib in (f.step_gib if trains else None, f.frame_gib) if gib is not None]
         return StageForecast(
             w.stage,
-            _trained(w),
+            _trained(w, at_once),
             w.predictions,
-            (w.trainings * w.iterations * iteration + predicting) / 3600,
+            (training_seconds + predicting) / 3600,
             max(memory, default=None),
-            self.processes * (f.process_gib + workers * f.worker_gib),
+            max(training_gib, self.processes * f.process_gib),
             disk / 1e9 + _PAGES_GB,
-            batch / iteration if trains else self.processes / f.frame_seconds,
-            "loading" if trains and iteration > f.step_seconds else "GPU" if self.devices else "CPU",
-            batch / iteration / f.images_per_core_second if trains else 0.0,
+            at_once * batch / iteration if trains else self.processes / f.frame_seconds,
+            "loading" if trains and iteration > step else "GPU" if self.devices else "CPU",
+            at_once * batch / iteration / f.images_per_core_second if trains else 0.0,
             tuple(self._advice(w, f, prepared)),
         )
 
+    def _slower(self, w: StageWork) -> int:
+        """How many times as long a step takes beside others as alone: on the CPU they share the cores."""
+        return 1 if self.devices else self.at_once(w)
+
     def _prepared(self, w: StageWork, f: Figures) -> float:
-        """Images that all workers prepare in a second; another machine is taken to have a core for each."""
-        workers = max(w.training.workers, 1) * self.processes
-        return f.images_per_core_second * (workers if self.card else min(workers, launch.cores()))
+        """Images that a training's workers prepare in a second; another machine has a core for each."""
+        workers = max(w.training.workers, 1) * self.processes_of(w)
+        cores = workers if self.card else min(workers, launch.cores() / self.at_once(w))
+        return f.images_per_core_second * cores
 
     def _advice(self, w: StageWork, f: Figures, prepared: float) -> list[str]:
         texts = (self._step_advice(w, f), self._frame_advice(w, f), self._loading_advice(w, f, prepared))
@@ -88,7 +104,7 @@ class Machine:
         if not w.trainings or f.step_gib is None or f.step_gib <= there:
             return ""
         number, said = w.stage[:2], f"{w.stage}: a step takes {f.step_gib:.0f} GiB of {there:.0f}"
-        each = w.training.images_per_process(self.processes)
+        each = w.training.images_per_process(self.processes_of(w))
         at_once = each // w.training.accumulate
         least = f.least_gib or f.step_gib
         an_image = (f.step_gib - least) / max(at_once - 1, 1)
@@ -119,16 +135,17 @@ class Machine:
         wanted = w.training.images_per_batch / f.step_seconds
         if not w.trainings or wanted <= prepared or not self.devices:
             return ""
-        workers = math.ceil(wanted / f.images_per_core_second / self.processes)
+        workers = math.ceil(wanted / f.images_per_core_second / self.processes_of(w))
         return (
             f"{w.stage}: {w.training.workers} workers prepare {prepared:.1f} images/s of {wanted:.1f}; "
             f"--set {w.stage[:2]}.workers={workers}"
         )
 
 
-def _trained(w: StageWork) -> str:
+def _trained(w: StageWork, at_once: int) -> str:
     times = f"{w.trainings} x " if w.trainings > 1 else ""
-    return f"{times}{w.iterations:,} x {w.training.images_per_batch}" if w.trainings else ""
+    beside = f", {at_once} at once" if at_once > 1 else ""
+    return f"{times}{w.iterations:,} x {w.training.images_per_batch}{beside}" if w.trainings else ""
 
 
 def _training_bytes(w: StageWork, f: Figures) -> float:

@@ -15,9 +15,9 @@ from kitlib.stages.record import aligned
 WIDTH = 98
 _HEAD = ("stage", "time", "trains", "predicts", "GPU", "host", "disk", "images/s", "limit", "cores")
 _LEGEND = (
-    "trains: trainings x iterations x images; predicts: frames x models; GPU: GiB of each; "
-    "host: GiB of all processes at most; disk: GB that it leaves; limit: what it waits for; "
-    "cores: busy with images"
+    "trains: trainings x iterations x images, and how many trainings run at once; "
+    "predicts: frames x models; GPU: GiB of each; host: GiB of all processes at most; "
+    "disk: GB that it leaves; limit: what it waits for; cores: busy with images"
 )
 _MEASURED = "Measured here: a step and a prediction with random weights, the loader on one core, memory."
 _LEFT_OUT = (

@@ -26,7 +26,8 @@ class StageForecast:
 
     Attributes:
         stage: "03_train".
-        trained: trainings x iterations x images of a batch; "" where it does not train.
+        trained: trainings x iterations x images of a batch, and how many trainings run side by side; "" where
+            it does not train.
         predicted: predictions of a frame by a model.
         hours: of the stage.
         gpu_gib: of each GPU's memory at its highest, None without one.

@@ -114,7 +114,8 @@ def _figures(
     frames = str(records.write_frames(folder / "frames.npz", list(sample)))
     detections = {w.stage: _instances(w, sample) for w in works}
     asked = {w.stage: w.training for w in works}
-    given = job.Forecast(frames, detections, machine.card, max(machine.devices, 1))
+    processes = {w.stage: machine.processes_of(w) for w in works}
+    given = job.Forecast(frames, detections, processes, machine.card)
     try:
         return job.run(given, asked, folder, gpus=1 if machine.devices and not machine.card else 0), []
     except KitError as error:

@@ -23,6 +23,7 @@ class StageWork:
         stage: "03_train".
         training: how it trains, and how its model, or the one that it is given, predicts.
         trainings: how many trainings; 0 where it predicts alone.
+        asked_at_once: how many of them are to run side by side.
         iterations: of each training.
         predictions: frames times the models that predict each of them.
         frames: frames whose predictions are written.
@@ -31,6 +32,7 @@ class StageWork:
     stage: str
     training: TrainConfig
     trainings: int
+    asked_at_once: int
     iterations: int
     predictions: int
     frames: int
@@ -59,7 +61,7 @@ def of_stages(
     folds = first.folds if first.fold < 0 else 1
     held_out = -(-len(data.labelled) // first.folds)
     works = [
-        _validated("03_train", trained, folds, first.max_iter, held_out),
+        _validated("03_train", trained, folds, first.folds_at_once, first.max_iter, held_out),
         _predicting("04_pseudolabel", trained, first, read["04_pseudolabel"], len(data.unlabelled), folds),
         _predicting("06_submit", trained, first, read["06_submit"], len(data.test), folds),
     ]
@@ -67,7 +69,8 @@ def of_stages(
         works.append(_pretraining(read["02_pretrain_livecell"]))
     if data.unlabelled:
         repeats, iterations = folds if again.fold < 0 else 1, again.max_iter + again.finetune_iter
-        works.append(_validated("05_retrain", retrained, repeats, iterations, held_out))
+        at_once = again.folds_at_once
+        works.append(_validated("05_retrain", retrained, repeats, at_once, iterations, held_out))
     chosen = [work for work in works if work.stage in stages and work.iterations + work.predictions]
     return sorted(chosen, key=lambda work: work.stage)
 
@@ -88,20 +91,20 @@ def _predicting(
     """Frames that are predicted by the weights that are named, or by those of all folds."""
     models = len(given.weights) or folds
     training = replace(trained, predict=parameters.predict_config_after(first, given))
-    return StageWork(stage, training, 0, 0, models * frames, frames)
+    return StageWork(stage, training, 0, 1, 0, models * frames, frames)
 
 
 def _pretraining(given: Any) -> StageWork:
     common = {"out": "", "train": "", "categories": (LIVECELL,), "model": given.model(1)}
     training = TrainConfig(**{**parameters.training_settings(given), **common})
-    return StageWork("02_pretrain_livecell", training, 1, given.max_iter, 0, 0)
+    return StageWork("02_pretrain_livecell", training, 1, 1, given.max_iter, 0, 0)
 
 
 def _validated(
-    stage: str, training: TrainConfig, trainings: int, iterations: int, held_out: int
+    stage: str, training: TrainConfig, trainings: int, at_once: int, iterations: int, held_out: int
 ) -> StageWork:
     """A training whose validation frames are predicted at each evaluation, and once more to tune on."""
     every = training.eval_every or iterations
     evaluations = -(-iterations // every)
     written = trainings * held_out
-    return StageWork(stage, training, trainings, iterations, (evaluations + 1) * written, written)
+    return StageWork(stage, training, trainings, at_once, iterations, (evaluations + 1) * written, written)

@@ -70,7 +70,11 @@ class Base:
         words = ["kit", "run", "--profile", self.profile, "--data", str(self.data)]
         words += ["--out", str(self.out / "best"), "--from", first, "--to", "03"]
         words += [word for text in (*self.settings, *settings) for word in ("--set", text)]
-        words += [word for name, value in self.common.items() for word in (f"--{name}", str(value))]
+        words += [
+            word
+            for name, value in self.common.items()
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
         return shlex.join(words)
 
 
@@ -284,7 +288,9 @@ class _Search:
             weights=given.weights,
         )
         jobs = trainings.by_fold(self.frames, given, config)
-        results = train.run_all(list(jobs.values()), given.gpus, on_row=_reports_to(trial))
+        results = train.run_all(
+            list(jobs.values()), given.gpus, at_once=given.folds_at_once, on_row=_reports_to(trial)
+        )
         return validation.validate(
             {name: (done.best, Path(jobs[name].val)) for name, done in zip(jobs, results, strict=True)},
             own.folder,

@@ -10,6 +10,7 @@ from kitlib.errors import KitError
 from kitlib.masks import rle
 from kitlib.post import thresholds
 from kitlib.post.config import Tuned
+from kitlib.post.tuning import shares
 from kitlib.post.tuning.cross_validation import cross_validate
 from kitlib.records import Cell, Frame
 
@@ -52,6 +53,12 @@ def test_a_row_for_each_way_with_its_interval(validation):
         assert row.low <= row.mean <= row.high
         assert set(row.by_category) == {"astro", "cort", "own"}
         assert np.mean(list(row.by_category.values())) == pytest.approx(row.mean)  # types are equally many
+
+
+def test_processes_that_share_the_frames_find_the_same(validation, monkeypatch):
+    monkeypatch.setattr(shares, "_INSTANCES", 50)
+    monkeypatch.setattr(shares.launch, "cores", lambda: 2)
+    assert cross_validate(*held_out(), folds=3) == validation
 
 
 def test_the_best_way_is_the_one_kept(validation):

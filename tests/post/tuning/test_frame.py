@@ -12,6 +12,7 @@ from kitlib.masks import rle
 from kitlib.post import thresholds
 from kitlib.post.config import CategoryConfig, PostConfig, tables
 from kitlib.post.tuning.frame import FrameScorer
+from kitlib.post.tuning.masks import FrameMasks
 from kitlib.records import Cell, Frame
 
 SIZE = 60, 80
@@ -55,7 +56,7 @@ configs = st.builds(
 @given(st.integers(0, 20), st.lists(configs, min_size=1, max_size=4), st.booleans())
 def test_scores_as_post_processed(seed, several, keep_best):
     truth, found = frames(seed)
-    scorer = FrameScorer(truth, found, PostConfig(keep_best=keep_best))
+    scorer = FrameScorer(FrameMasks(truth, found), PostConfig(keep_best=keep_best))
     # One after another, so that what is remembered serves the right ones only.
     for each in several:
         config = PostConfig(**tables({"default": each}), keep_best=keep_best)
@@ -70,7 +71,7 @@ def test_value_and_best_iou_of_each_rank():
     truth = Frame("a", None, *SIZE, tuple(Cell(m, "cort") for m in solid[:1] + solid[2:3]))
     scored = zip((solid[0], solid[1], solid[3]), (0.9, 0.8, 0.3), strict=True)
     found = replace(truth, cells=tuple(Cell(m, "cort", s) for m, s in scored))
-    curve = FrameScorer(truth, {0.5: found}, PostConfig()).curve(CategoryConfig())
+    curve = FrameScorer(FrameMasks(truth, {0.5: found}), PostConfig()).curve(CategoryConfig())
     assert curve.scores.tolist() == [0.9, 0.8, 0.3]
     assert curve.best_iou == pytest.approx([1, 0, 2 / 3])
     assert curve.value == pytest.approx([1 / 2, 1 / 2, 1 / 3, 0.4 * 2 / 3 + 0.6 * 1 / 4])
@@ -80,8 +81,8 @@ def test_value_and_best_iou_of_each_rank():
 def test_a_frame_in_which_nothing_was_found():
     truth, found = frames(0)
     nothing = replace(found[0.5], cells=(), category=None)
-    scorer = FrameScorer(truth, {0.5: nothing}, PostConfig())
+    scorer = FrameScorer(FrameMasks(truth, {0.5: nothing}), PostConfig())
     assert scorer.category is None
     assert scorer.curve(CategoryConfig()).at(0.5) == 0
     bare = replace(truth, cells=())
-    assert FrameScorer(bare, {0.5: bare}, PostConfig()).curve(CategoryConfig()).at(0.5) == 1
+    assert FrameScorer(FrameMasks(bare, {0.5: bare}), PostConfig()).curve(CategoryConfig()).at(0.5) == 1

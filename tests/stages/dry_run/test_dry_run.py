@@ -87,6 +87,42 @@ def test_a_stage_takes_its_steps_and_its_predictions(data: Path) -> None:
     assert found.advice == ()
 
 
+@pytest.mark.parametrize(
+    ("devices", "asked", "rounds", "at_once", "processes"),
+    [
+        # Five folds on 8 GPUs each, one after the other; two on 4 each; all, and three GPUs idle.
+        (8, 1, 5, 1, 8),
+        (8, 2, 3, 2, 4),
+        (8, 9, 1, 5, 1),
+        # Of four GPUs one each; the fifth fold comes afterwards.
+        (4, 5, 2, 4, 1),
+    ],
+)
+def test_folds_side_by_side_take_fewer_rounds(
+    data: Path, devices: int, asked: int, rounds: int, at_once: int, processes: int
+) -> None:
+    """The step is what the forecast has for as many processes, here one second for all."""
+    w, here = works_of(data, "gold", f"03.folds_at_once={asked}")["03_train"], machine(devices)
+    found = here.stage(w, FIGURES, 100, 50.0, 0.0)
+    assert (here.at_once(w), here.processes_of(w)) == (at_once, processes)
+    iteration = max(1.0, w.training.images_per_batch / (10 * w.training.workers * processes))
+    assert found.hours == pytest.approx((rounds * 10_000 * iteration + 110 * 0.5 / devices) / 3600)
+    assert found.images_per_second == pytest.approx(at_once * w.training.images_per_batch / iteration)
+    workers = at_once * processes
+    assert found.host_gib == pytest.approx(max(workers * (2 + 0.2 * w.training.workers), devices * 2))
+    assert found.trained.endswith(f", {at_once} at once") == (at_once > 1)
+
+
+def test_folds_side_by_side_share_the_cores(data: Path) -> None:
+    """On the CPU no time is gained; the last of three rounds has one training, on its share of the cores."""
+    first, second = (works_of(data, "gold", f"03.folds_at_once={n}")["03_train"] for n in (1, 2))
+    one, two = (machine(0, "").stage(w, FIGURES, 100, 50.0, 0.0) for w in (first, second))
+    predicting = 110 * 0.5 / 3600
+    assert two.hours - predicting == pytest.approx(6 / 5 * (one.hours - predicting))
+    assert two.host_gib == 2 * one.host_gib
+    assert two.cores == pytest.approx(one.cores)
+
+
 def test_slow_loading_is_the_limit_and_says_how_many_workers_help(data: Path) -> None:
     """32 workers prepare 9.6 images/s of the 16 that the GPUs take; 7 a process would do."""
     w = works_of(data, "paper")["03_train"]
