@@ -79,7 +79,7 @@ def problem(text: str, height: int, width: int) -> str | None:
                 "write 'start length' pairs separated by blanks"
             )
         if len(token.lstrip(b"-0")) > _DIGITS:
-            return f"a number of {len(token)} digits; pixels are numbered from 1 to {height * width}"
+            return f"a number of {len(token)} digits leaves the {width} x {height} frame's pixels"
     if len(tokens) % 2:
         return f"{len(tokens)} numbers, an odd count; every start needs a length"
     last_end = 1
