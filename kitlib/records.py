@@ -257,11 +257,8 @@ class _FrameFile:
         self._frames, self.categories = index["frames"], index["categories"]
         self.bounds, self.kinds = arrays["bounds"], arrays["kinds"]
         self.scores, self.counts = arrays["scores"], arrays["counts"]
-        if len(self.kinds) and not 0 <= self.kinds.min() <= self.kinds.max() < len(self.categories):
-            raise ValueError("a cell's category is not among the categories")
-        if len(self.bounds) != len(self.kinds) + 1 or (np.diff(self.bounds, prepend=0) < 0).any():
-            raise ValueError("the bounds of masks are not in order")
-        if self.bounds[-1] > len(self.counts) or len(self.scores) not in (0, len(self.kinds)):
+        whole = len(self.bounds) == len(self.kinds) + 1 and self.bounds[-1] <= len(self.counts)
+        if not whole or len(self.scores) not in (0, len(self.kinds)):
             raise ValueError("masks or scores are missing")
 
     def __reduce__(self) -> tuple:
@@ -322,6 +319,9 @@ class _StoredCells(Sequence[Cell]):
         names = file.categories
         kinds = file.kinds[first:last].tolist()
         bounds = file.bounds[first : last + 1].tolist()
+        # Of these cells alone: to look at all would bring the whole file into each process's memory.
+        if bounds[0] < 0 or bounds != sorted(bounds) or not all(0 <= kind < len(names) for kind in kinds):
+            raise KitError(f"{file.path} is damaged; run the stage that writes it again")
         counts = file.counts[bounds[0] : bounds[-1]].tobytes()
         scores: list[Sequence[float | None]]
         if len(file.scores):
