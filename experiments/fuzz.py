@@ -232,7 +232,7 @@ def _watch(name: str, first: int, folder: Path, seconds: float) -> tuple[Outcome
 
 def _start(name: str, first: int, folder: Path, stderr: IO[str]) -> subprocess.Popen:
     code = "import sys, fuzz; fuzz.read_for_ever(sys.argv[1], int(sys.argv[2]), sys.argv[3])"
-    paths = [str(Path(__file__).parent), str(robustness.ROOT), os.environ.get("PYTHONPATH", "")]
+    paths = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parent), str(robustness.ROOT)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", code, name, str(first), str(folder)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from roifile import ImagejRoi
 
-from kitlib import config, records, scoring
+from kitlib import config, files, offline, records, scoring
 from kitlib.data import coco, competition, corrections, planes, tables
 from kitlib.data.cellpose import read_seg
 from kitlib.data.config import Findings, ReadingConfig
@@ -27,12 +27,14 @@ from kitlib.data.labels import read_labels
 from kitlib.data.rois import read_rois
 from kitlib.data.tiff import pixel_size
 from kitlib.errors import KitError
+from kitlib.kaggle import bundle
 from kitlib.masks import rle
 from kitlib.model import checkpoint
 from kitlib.model.presets import ModelConfig
 from kitlib.post.config import PostConfig, Tuned
 from kitlib.records import Cell, Frame
-from kitlib.stages import profiles, results
+from kitlib.stages import profiles, record, results
+from kitlib.stages.report import runs
 from kitlib.submission import checker
 from kitlib.train import TrainConfig, events
 
@@ -207,6 +209,21 @@ def _read_metrics(path: Path) -> None:
     results.weights(path.parent, "03_train")
 
 
+def _read_record(path: Path) -> None:
+    folder = path.parent / "03_train"
+    folder.mkdir(exist_ok=True)
+    (folder / path.name).write_bytes(path.read_bytes())
+    runs.read(path.parent)
+
+
+def _read_bundle(path: Path) -> None:
+    if not (path.parent / offline.MANIFEST).exists():
+        _make_bundle(path.parent)
+        # The damaged list must not be mended from its copy.
+        (path.parent / (offline.COPY + offline.SUMS)).unlink()
+    bundle.read(path.parent, say=str)
+
+
 def _read_events(path: Path) -> None:
     events.curves(path.parent)
 
@@ -219,6 +236,18 @@ def _job(path: Path) -> None:
     config.save(
         TrainConfig(out="x", train="t.npz", categories=("a",), model=ModelConfig(num_classes=1)), path
     )
+
+
+def _record(path: Path) -> None:
+    record.Record("k", True, 9.5, {"data": "x", "max_iter": 3}, machine={"CPU": "x"}).save(path.parent)
+
+
+def _make_bundle(folder: Path) -> None:
+    manifest = {"stage": "03_train", "weights": ["weights.pth"], "post": "post.yaml", "wheels": []}
+    files.write_json(folder / offline.MANIFEST, manifest)
+    for name in ("weights.pth", "post.yaml"):
+        (folder / name).write_text(name)
+    offline.write_sums(folder)
 
 
 def _rows(path: Path) -> None:
@@ -282,6 +311,10 @@ FORMATS: dict[str, Format] = {
     "stage's result": Format(
         "metrics.json", b'{"map": 0.3, "weights": ["fold_0/weights_best.pth"]}', _read_metrics, text=True
     ),
+    "bundle's sums": Format(
+        offline.SUMS, _written(lambda path: _make_bundle(path.parent), offline.SUMS), _read_bundle, text=True
+    ),
+    "stage's record": Format("stage.json", _written(_record, "stage.json"), _read_record, text=True),
     "training's rows": Format("metrics.jsonl", _written(_rows, "metrics.jsonl"), _read_events, text=True),
 }
 

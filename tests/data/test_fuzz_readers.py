@@ -26,8 +26,13 @@ from kitlib.errors import KitError
 
 FILES = int(os.environ.get("KIT_FUZZ", "100"))
 # Numbers of files that a reader once failed on: pixels of size 0, a million rows made up by Pillow, LZW
-# streams on which imagecodecs crashes, a polygon that leads so far away that drawing it takes all memory.
-FOUND = {"ome-tiff": (9747,), "tiff": (1931,), "compressed tiff": (2321, 8737), "coco": (315,)}
+# streams on which imagecodecs crashes, a polygon that leads so far away that drawing it takes all memory,
+# names of columns, ids and scores of thousands of digits, versions that zipfile does not know.
+FOUND = {
+    **{"ome-tiff": (9747,), "tiff": (1931,), "compressed tiff": (2321, 8737), "coco": (315,)},
+    **{"train.csv": (447, 1129), "predictions": (365, 1637), "corrections": (447, 3169)},
+    **{"frames": (133, 2553)},
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
