@@ -11,12 +11,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import click
+
 from kitlib import files
 from kitlib.runtime.machine import memory_gib
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "robustness"
 PAGE = ROOT / "docs" / "robustness.md"
+_SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 _FAULTS = ("traceback", "message", "hang", "crash", "memory")
 
 Values = Mapping[str, Any]
@@ -77,6 +80,50 @@ def _fuzz_row(name: str, tallies: Sequence[Values]) -> Sequence[str]:
     return (name, *(f"{count:,}" for count in counts))
 
 
+def kills_table(values: Values) -> str:
+    """A row for each command and kind of process that was hit."""
+    by_target: dict[tuple[str, str], list[Values]] = {}
+    for kill in values["kills"]:
+        by_target.setdefault((kill["command"], kill["process"]), []).append(kill)
+    header = ("command", "process", *_SIGNALS, "in the stages", "until all had ended", "faults")
+    rows = [_kills_row(*target, by_target[target]) for target in sorted(by_target)]
+    count, faults = len(values["kills"]), len(values["faults"])
+    text = f"{count} kills in {values['chains']} chains, seed {values['seed']}; faults: {faults}"
+    found = "".join(f"\n- {fault}" for fault in values["faults"])
+    return f"{_markdown([header, *rows])}\n\n{text}; {_circumstances(values)}{found}"
+
+
+def _kills_row(command: str, process: str, kills: Sequence[Values]) -> Sequence[str]:
+    counts = [str(sum(kill["signal"] == signal for kill in kills)) for signal in _SIGNALS]
+    stages = ", ".join(sorted({kill["stage"][:2] for kill in kills if kill["stage"]}))
+    longest = max(kill["seconds"] for kill in kills)
+    faults = sum(bool(kill["fault"]) for kill in kills)
+    return (command, process, *counts, stages, f"at most {longest:.0f} s", str(faults))
+
+
+def full_disk_table(values: Values) -> str:
+    """A row for each stage and each room that the disk had left."""
+    header = ("step", "room", "the last line", "faults")
+    rows = [
+        (one["step"], f"{one['room_kib']} KiB", one["sentence"], "; ".join(one["faults"]) or "0")
+        for one in values["steps"]
+    ]
+    return f"{_markdown([header, *rows])}\n\n{_circumstances(values)}"
+
+
+def faults_table(values: Values) -> str:
+    """A row for each fault of kit rehearse --faults."""
+    header = ("fault", "as it should", "what came of it", "seconds", "peak memory")
+    rows = [
+        (
+            *(one["fault"], "yes" if one["as_expected"] else "no", one["result"]),
+            *(f"{one['seconds']:.0f}", f"{one['peak_bytes'] / 2**30:.1f} GiB"),
+        )
+        for one in values["faults"]
+    ]
+    return f"{_markdown([header, *rows])}\n\n{_circumstances(values)}"
+
+
 def _circumstances(values: Values) -> str:
     machine = values["machine"]
     return f"{values['date']}, {machine['cpus']} cores, {machine['memory_gib']:g} GiB of memory."
@@ -90,8 +137,22 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 
 
 #: What writes the table of each file in ``RESULTS``.
-TABLES: dict[str, Callable[[Values], str]] = {"fuzz": fuzz_table}
+TABLES: dict[str, Callable[[Values], str]] = {
+    "fuzz": fuzz_table,
+    "kills": kills_table,
+    "full_disk": full_disk_table,
+    "faults": faults_table,
+}
+
+
+@click.command(help=__doc__)
+@click.argument("rehearsal", required=False, type=click.Path(path_type=Path))
+def main(rehearsal: Path | None) -> None:
+    """Write the page; with REHEARSAL, the rehearsal.json of a run, with its faults."""
+    if rehearsal:
+        keep("faults", {**circumstances(), "faults": files.read_json(rehearsal)["faults"]}, None)
+    write()
 
 
 if __name__ == "__main__":
-    write()
+    main()
