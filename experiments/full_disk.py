@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 import robustness
-from kills import commands
+from kills import run_options
 
 from kitlib import files
 from kitlib.data import synthetic
@@ -127,9 +127,10 @@ def main(rooms: Sequence[int], out: Path | None) -> None:
 
 
 def _fill_all(data: Path, disk: Path, room_kib: int) -> list[Filled]:
-    lines = commands(data, disk / "run")
-    steps = {stage: ["run", *lines["kit run"], "--from", stage[:2], "--to", stage[:2]] for stage in STAGES}
-    steps["kit bundle"] = ["bundle", *lines["kit bundle"]]
+    run = disk / "run"
+    options = run_options(data, run)
+    steps = {stage: ["run", *options, "--from", stage[:2], "--to", stage[:2]] for stage in STAGES}
+    steps["kit bundle"] = ["bundle", str(run)]
     found = []
     for step, command in steps.items():
         found.append(fill(step, command, disk, room_kib))

@@ -2,7 +2,7 @@
 
 python experiments/kills.py [--chains 3] [--minutes 15] [--seed 0] [--out FILE.json]
 
-A chain is a run of all stages with the smallest model on the smallest cells, its bundle and its rehearsal.
+A chain is a run from 02 to 06 with the smallest model on the smallest cells, its bundle and its rehearsal.
 One of its processes gets SIGKILL, SIGTERM or SIGINT, the command is given again, and so on until it comes to
 its end. Then losses, tables and submission must be those of an undisturbed chain, byte for byte; after each
 kill no process may be left, and at the end no half file. Without --out the results replace those in
@@ -39,7 +39,7 @@ _MODEL = {
 _TRAININGS = ("02", "03", "05")
 _SETTINGS = (
     *(f"{stage}.model_options={json.dumps(_MODEL)}" for stage in ("02", "03")),
-    *(f"{stage}.max_iter=6" for stage in _TRAININGS),
+    *(f"{stage}.max_iter=4" for stage in _TRAININGS),
     *(f"{stage}.checkpoint_every=1" for stage in _TRAININGS),
     *(f"{stage}.workers=1" for stage in _TRAININGS),
     *(f"{stage}.augment.crop=[96, 96]" for stage in _TRAININGS),
@@ -153,7 +153,7 @@ class Command:
         text = self.log.read_text(errors="replace")
         if "Traceback (most recent call last)" in text:
             fault = fault or "a traceback: " + text.strip().splitlines()[-1][:160]
-        status = self.process.wait()
+        status = int(self.process.wait())
         took = time.monotonic() - sent
         return Kill(self.name, stage, role, number.name, round(second, 1), status, round(took, 1), fault)
 
@@ -190,12 +190,16 @@ def _role(process: psutil.Process, kit: psutil.Process) -> str:
 # -------------------------------------------------------------------------------- a chain
 
 
-def commands(data: Path, run: Path) -> dict[str, list[str]]:
-    """The arguments of each command of a chain."""
+def run_options(data: Path, run: Path) -> list[str]:
+    """The options of ``kit run`` for a run of seconds a stage."""
     settings = [part for setting in _SETTINGS for part in ("--set", setting)]
-    options = ["--profile", "demo", "--data", str(data), "--out", str(run), "--gpus", "0", *settings]
+    return ["--profile", "demo", "--data", str(data), "--out", str(run), "--gpus", "0", *settings]
+
+
+def _commands(data: Path, run: Path) -> dict[str, list[str]]:
+    """The arguments of each command of a chain."""
     return {
-        "kit run": options,
+        "kit run": [*run_options(data, run), "--from", "02"],
         "kit bundle": [str(run)],
         "kit rehearse": [str(run), "--layout", "new", "--images", "1"],
     }
@@ -207,7 +211,7 @@ def undisturbed(data: Path, run: Path, folder: Path) -> dict[str, str]:
     Raises:
         click.ClickException: a command fails.
     """
-    for name, arguments in commands(data, run).items():
+    for name, arguments in _commands(data, run).items():
         command = Command(name, arguments, folder)
         if command.process.wait():
             raise click.ClickException(f"{name} fails: {command.log.read_text()[-500:]}")
@@ -220,12 +224,12 @@ def chain(data: Path, run: Path, folder: Path, rng: random.Random, deadline: flo
     Raises:
         click.ClickException: a command fails that nothing was done to.
     """
-    for name, arguments in commands(data, run).items():
+    for name, arguments in _commands(data, run).items():
         roles = list(_PLANS[name])
         rng.shuffle(roles)
         while True:
             command = Command(name, arguments, folder)
-            role, number = (roles or [""])[0], rng.choice(_SIGNALS)
+            role, number = (roles or [""])[0], _SIGNALS[len(roles) % len(_SIGNALS)]
             wait = rng.uniform(0, _SPANS.get(role, 0) / (5 if name == "kit bundle" else 1))
             kill = None
             if role and time.monotonic() < deadline:
