@@ -8,6 +8,7 @@ from typing import Any
 
 from kitlib.data.proposals import Proposal
 from kitlib.inputs.config import AugmentConfig
+from kitlib.model.presets import PHASE_CONTRAST_STD, PRESETS
 from kitlib.stages.parameters import Training
 
 #: By stage, the parameters in whose place the data decide, or 03 for 05.
@@ -59,13 +60,14 @@ def _left(given: Mapping[str, Any], fitted: Mapping[str, tuple[tuple[str, str], 
     ]
 
 
-def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Training, dict[str, str]]:
+def fitted(given: Training, proposal: Proposal, start: str) -> tuple[Training, dict[str, str]]:
     """The parameters of 03 with what the data decide in their place, see ``Training.from_data``.
 
     Args:
         given: the parameters.
         proposal: what suits the data.
-        from_random: the training starts from random weights; other weights have grey levels of their own.
+        start: what the training starts from: "" for random weights, "imagenet", or other weights, which have
+            grey levels of their own.
 
     Returns:
         The parameters, and by name what was decided and why, for the user to read.
@@ -86,13 +88,23 @@ def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Trai
         elif name == "anchors":
             options["anchor_sizes"] = [list(sizes) for sizes in proposal.anchor_sizes]
             decided["model_options.anchor_sizes"] = f"{options['anchor_sizes']}: {proposal.reasons[name]}"
-        elif name == "grey_levels" and from_random:
-            options |= {"pixel_mean": proposal.pixel_mean, "pixel_std": proposal.pixel_std}
-            decided["model_options.pixel_mean, pixel_std"] = (
-                f"{proposal.pixel_mean}, {proposal.pixel_std}: {proposal.reasons[name]}"
-            )
+        elif name == "grey_levels" and (factor := _pixel_std_factor(given, start)):
+            mean, std = proposal.pixel_mean, round(factor * proposal.pixel_std, 1)
+            options |= {"pixel_mean": mean, "pixel_std": std}
+            decided["model_options.pixel_mean, pixel_std"] = f"{mean}, {std}: {proposal.reasons[name]}"
     changed = replace(given, augment=augment, predict_config=predict, model_options=options)
     return changed, decided
+
+
+def _pixel_std_factor(given: Training, start: str) -> float:
+    """How many standard deviations of the images ``pixel_std`` is to be; 0 where it has to stay as it is.
+
+    A preset that names its ``pixel_std`` for phase contrast takes other images that are scaled in proportion.
+    """
+    of_preset = PRESETS[given.preset].pixel_std
+    if start and (start != "imagenet" or of_preset is None):
+        return 0.0
+    return of_preset / PHASE_CONTRAST_STD if isinstance(of_preset, float) else 1.0
 
 
 def as_before(augment: AugmentConfig, earlier: AugmentConfig, names: Sequence[str]) -> AugmentConfig:

@@ -93,7 +93,7 @@ class _LiveCell(_Computing):
 @configuration
 class _Network:
     preset: str = "tiny"
-    """The network: tiny, r50 or x152 (the paper's); the same in 02 and 03."""
+    """The network: tiny, lite0, r50 or x152 (the paper's); the same in 02 and 03."""
     mask_stages: MaskStages = "all"
     """A mask branch at each cascade stage ("all") or at the last one ("last")."""
     model_options: Annotated[dict[str, Any], Part(Architecture)] = Field(

@@ -96,8 +96,8 @@ class Stage(StageData):
         """
         if not self.is_own or not given.from_data:
             return given
-        starts = given.weights or self.start("02_pretrain_livecell")
-        changed, decided = fitting.fitted(given, proposals.propose(frames), from_random=not starts)
+        start = given.weights or self.start("02_pretrain_livecell")
+        changed, decided = fitting.fitted(given, proposals.propose(frames), start)
         for name, reason in decided.items():
             print(f"from the data: {name} = {reason}")
         return changed

@@ -54,8 +54,9 @@ def of_stages(
     read = {stage: parameters.read(stage, values) for stage, values in plan.parameters.items()}
     first, again = read["03_train"], read["05_retrain"]
     if deciding:
-        starts = first.weights or livecell
-        first, _ = fitting.fitted(first, proposals.propose(deciding), from_random=not starts)
+        pretraining = "02_pretrain_livecell"
+        start = first.weights or (pretraining if livecell else read[pretraining].weights)
+        first, _ = fitting.fitted(first, proposals.propose(deciding), start)
         again = replace(again, augment=fitting.as_before(again.augment, first.augment, again.from_data))
     trained, retrained = _trained(first, data.categories), _retrained(first, again, data.categories)
     folds = first.folds if first.fold < 0 else 1
