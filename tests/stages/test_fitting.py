@@ -60,9 +60,19 @@ def test_weights_that_were_trained_before_keep_their_grey_levels():
     assert not any("pixel" in name for name in decided)
 
 
+def test_phases_have_what_the_cells_decided():
+    phases = [{"max_iter": 5, "augment": {"scale": [1, 2], "crop": [64, 64], "blur": 1.0}}]
+    found, _ = fitting.fitted(training(phases=phases, from_data=["scales"]), PROPOSAL, "")
+    assert found.phases[0].max_iter == 5
+    assert found.phases[0].augment == {"crop": (64, 64), "blur": 1.0}
+    again = parameters.read("05_retrain", {"phases": phases})
+    assert fitting.as_before(again, AugmentConfig()).phases[0].augment == {"blur": 1.0}
+
+
 @pytest.mark.parametrize(
     ("chosen", "left"),
     [
+        ({"phases": [{"max_iter": 3}, {"augment": {"scale": [1, 2]}}]}, ["crop", "anchors", "grey_levels"]),
         ({}, ["scales", "crop", "anchors", "grey_levels"]),
         ({"augment": {"scale": [1, 2]}}, ["crop", "anchors", "grey_levels"]),
         ({"predict_config": {"scales": [2]}, "augment": {"flip": False}}, ["crop", "anchors", "grey_levels"]),
@@ -93,4 +103,4 @@ def test_a_retraining_augments_as_03_but_for_what_the_user_set(chosen, expected)
     earlier = AugmentConfig(scale=(0.3, 0.6), crop=(512, 512))
     left = fitting.left_to_data({"05_retrain": chosen}).get("05_retrain", {})
     given = parameters.read("05_retrain", {**chosen, **left})
-    assert fitting.as_before(given.augment, earlier, given.from_data) == expected
+    assert fitting.as_before(given, earlier).augment == expected

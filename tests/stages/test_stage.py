@@ -334,7 +334,7 @@ def test_the_competition_s_images_decide_nothing(train: stage.Stage) -> None:
     given = parameters.read("03_train", {})
     assert train.fit(given, []) == given
     retraining = parameters.read("05_retrain", {"augment": {"crop": [64, 64]}})
-    assert train.views_of(retraining, AugmentConfig()) == retraining.augment
+    assert train.refit(retraining, AugmentConfig()) == retraining
 
 
 def test_a_run_remembers_whether_its_images_are_the_user_s_own(own: Path, tmp_path: Path) -> None:
