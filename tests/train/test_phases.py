@@ -114,23 +114,27 @@ def test_what_phases_cannot_be_is_said_with_its_key(values: dict[str, Any], said
 def test_each_phase_begins_with_the_weights_of_the_one_before(
     run: Callable[..., dict[str, trainings.Trained]], make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    """Two folds; the iterations of reported rows go on, and the last phase's weights are first."""
-    jobs = {
-        name: make_config(out=str(tmp_path / name), val="", seed=seed) for seed, name in enumerate(("a", "b"))
-    }
-    reported: list[int] = []
-    done = run(jobs, training(ensemble_phases=2), on_row=lambda row: reported.append(row["iteration"]))
-    for name, trained in done.items():
-        assert [result.iteration for result in trained.phases] == [2, 2]
-        config = checkpoint.load(tmp_path / name / "phase_1" / "checkpoints" / "last.pth").training["config"]
-        assert config["weights"] == str(tmp_path / name / "phase_0" / "weights_last.pth")
-    assert trainings.weights(done, tmp_path) == [
-        f"{name}/phase_{number}/weights_last.pth" for number in (1, 0) for name in "ab"
-    ]
+    config, reported = make_config(out=str(tmp_path / "a"), val=""), []
+    trained = run({"a": config}, training(), on_row=lambda row: reported.append(row["iteration"]))["a"]
+    assert [result.iteration for result in trained.phases] == [2, 2]
     assert set(reported) == {1, 2, 3, 4}
+    last = checkpoint.load(tmp_path / "a" / "phase_1" / "checkpoints" / "last.pth")
+    assert last.training is not None
+    assert last.training["config"]["weights"] == str(tmp_path / "a" / "phase_0" / "weights_last.pth")
     curves = trainings.curves(tmp_path / "a")
     assert curves["iteration"].tolist() == [1, 2, 3, 4]
-    assert curves["lr"].tolist() == pytest.approx(trainings.rates(jobs["a"], training()))
+    assert curves["lr"].tolist() == pytest.approx(trainings.rates(config, training()))
+
+
+def test_the_last_phases_of_all_folds_come_first() -> None:
+    """Where time is short, the first models predict alone."""
+    done = {
+        name: trainings.Trained(tuple(left(f"{name}/phase_{n}/weights_best.pth") for n in range(3)), 2)
+        for name in ("fold_0", "fold_1")
+    }
+    assert trainings.weights(done, Path()) == [
+        f"fold_{fold}/phase_{phase}/weights_best.pth" for phase in (2, 1) for fold in (0, 1)
+    ]
 
 
 def test_a_phase_that_was_interrupted_goes_on_and_a_finished_one_stays(
@@ -168,9 +172,13 @@ def test_a_phase_that_was_interrupted_goes_on_and_a_finished_one_stays(
 
 
 def test_a_fine_tuning_joins_the_ensemble_as_its_last_phase() -> None:
-    phases = tuple(SimpleNamespace(best=Path(name), metrics=Path(name)) for name in ("p0", "p1"))
-    trained = trainings.Trained(phases, 2).and_then(SimpleNamespace(best=Path("tuned")))  # type: ignore[arg-type]
-    assert trained.weights == (Path("tuned"), Path("p1"))
+    trained = trainings.Trained((left("phase_0"), left("phase_1")), 2).and_then(left("finetune"))
+    assert trained.weights == (Path("finetune"), Path("phase_1"))
+
+
+def left(best: str) -> Any:
+    """A result of a training with these weights."""
+    return SimpleNamespace(best=Path(best))
 
 
 def test_curves_of_phases_are_one_table() -> None:
