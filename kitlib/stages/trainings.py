@@ -14,7 +14,7 @@ from kitlib.records import Frame
 from kitlib.runtime.progress import Row
 from kitlib.stages.parameters import Retraining, Training
 from kitlib.train import Result, events
-from kitlib.train.config import TrainConfig
+from kitlib.train.config import TrainConfig, in_phases
 
 _PHASE = "phase_"
 
@@ -71,16 +71,11 @@ def by_fold(frames: Sequence[Frame], given: Training, config: TrainConfig) -> di
     return jobs
 
 
-def phases(config: TrainConfig, given: Training | Retraining) -> list[TrainConfig]:
-    """What each phase of a training trains with, one without phases; all with the places of ``config``."""
-    return [phase.within(config) for phase in given.phases] or [config]
-
-
 def rates(config: TrainConfig, given: Training | Retraining) -> list[float]:
     """The learning rate of every iteration through all phases, for a plot."""
     return [
         rate
-        for phase in phases(config, given)
+        for phase in in_phases(config, given.phases)
         for rate in train.schedule.curve(phase.schedule, phase.max_iter)
     ]
 
@@ -109,7 +104,7 @@ def run(
     found = {name: Trained((), given.ensemble_phases) for name in jobs}
     begun = 0
     for number in range(max(len(given.phases), 1)):
-        configs = [phases(job, given)[number] for job in jobs.values()]
+        configs = [in_phases(job, given.phases)[number] for job in jobs.values()]
         if given.phases:
             print(f"phase {number}: {configs[0].max_iter:,} iterations")
             pairs = zip(configs, found.values(), strict=True)

@@ -4,7 +4,7 @@
 import torch.
 """
 
-from kitlib.train.config import OptimConfig, Phase, TrainConfig, TrainingSettings
+from kitlib.train.config import OptimConfig, Phase, TrainConfig, TrainingSettings, in_phases
 from kitlib.train.events import curves
 from kitlib.train.job import Result, run, run_all
 from kitlib.train.sampler import SamplerConfig
@@ -19,6 +19,7 @@ __all__ = [
     "TrainConfig",
     "TrainingSettings",
     "curves",
+    "in_phases",
     "run",
     "run_all",
 ]

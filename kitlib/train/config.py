@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, replace
 from typing import Annotated, Any, Literal
 
@@ -173,3 +174,8 @@ class Phase:
     def within(self, config: TrainConfig) -> TrainConfig:
         """The training of this phase, where ``config`` is what all phases have in common."""
         return replace(config, **self.settings(config))
+
+
+def in_phases(config: TrainConfig, phases: Sequence[Phase]) -> list[TrainConfig]:
+    """What each phase of a training trains with; the training itself where there are none."""
+    return [phase.within(config) for phase in phases] or [config]

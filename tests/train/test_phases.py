@@ -16,7 +16,7 @@ from kitlib import files
 from kitlib.errors import KitError
 from kitlib.model import checkpoint
 from kitlib.stages import parameters, trainings
-from kitlib.train import Phase, TrainConfig, events, job
+from kitlib.train import Phase, TrainConfig, events, in_phases, job
 from kitlib.train.build import build
 from kitlib.train.processes import Processes
 from kitlib.train.schedule import lr_at
@@ -54,12 +54,12 @@ def run(monkeypatch: pytest.MonkeyPatch, alone: Processes) -> Callable[..., dict
 
 def test_a_phase_changes_what_it_names_and_nothing_else(make_config: Callable[..., TrainConfig]) -> None:
     config = make_config()
-    first, second = trainings.phases(config, training())
+    first, second = in_phases(config, training().phases)
     assert first == replace(config, max_iter=2, schedule=replace(config.schedule, warmup_iters=0))
     assert second.schedule == replace(config.schedule, max_lr=1e-3)
     assert (second.max_iter, second.sampler.balance) == (2, 1.0)
     assert second.augment == replace(config.augment, scale=(1.5, 2.0))
-    assert trainings.phases(config, training(phases=[])) == [config]
+    assert in_phases(config, []) == [config]
 
 
 def test_scales_of_a_type_are_laid_over_those_of_other_types(make_config: Callable[..., TrainConfig]) -> None:
@@ -72,7 +72,7 @@ def test_scales_of_a_type_are_laid_over_those_of_other_types(make_config: Callab
 def test_rates_go_through_all_phases(make_config: Callable[..., TrainConfig]) -> None:
     """Each phase has a whole cosine of its own length."""
     config = make_config()
-    first, second = trainings.phases(config, training())
+    first, second = in_phases(config, training().phases)
     expected = [lr_at(first.schedule, t, 2) for t in range(2)] + [
         lr_at(second.schedule, t, 2) for t in range(2)
     ]

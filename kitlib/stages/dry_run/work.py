@@ -10,9 +10,9 @@ from kitlib.data import proposals
 from kitlib.data.dataset import Dataset
 from kitlib.data.livecell import CATEGORY as LIVECELL
 from kitlib.records import Frame
-from kitlib.stages import fitting, parameters, trainings
+from kitlib.stages import fitting, parameters
 from kitlib.stages.profiles import Plan
-from kitlib.train.config import TrainConfig
+from kitlib.train.config import TrainConfig, in_phases
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _validated(
         held_out: validation frames of each.
         finetuned: iterations that follow the last phase.
     """
-    works, phases = [], trainings.phases(training, given)
+    works, phases = [], in_phases(training, given.phases)
     for number, phase in enumerate(phases):
         last = number == len(phases) - 1
         iterations = phase.max_iter + (finetuned if last else 0)
