@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -129,20 +130,31 @@ def largest_piece(left: NDArray, wanted: NDArray, width: int) -> NDArray | None:
         wanted: those that it had.
         width: of the frame.
     """
-    pieces = _pieces(left, width)
-    count = pieces.max()
-    if count == 1 or count <= _pieces(wanted, width).max():
+    count, labels, places = _pieces(left, width)
+    if count == 1 or count <= _pieces(wanted, width)[0]:
         return None
+    pieces = labels[places]
     return left[pieces == np.bincount(pieces)[1:].argmax() + 1]
 
 
-def _pieces(pixels: NDArray, width: int) -> NDArray:
-    """For each pixel the number, from 1, of its 8-connected piece."""
-    y, x = pixels // width, pixels % width
-    y, x = y - y[0], x - x.min()
+class _Pieces(NamedTuple):
+    """The number of 8-connected pieces, the flattened map of them, from 1, and each pixel's place in it."""
+
+    count: int
+    labels: NDArray[np.int32]
+    places: NDArray[np.integer]
+
+
+def _pieces(pixels: NDArray, width: int) -> _Pieces:
+    """The pieces of flat pixel indices, ascending, of a frame of this width."""
+    y, x = np.divmod(pixels, pixels.dtype.type(width))
+    y -= y[0]
+    x -= x.min()
     canvas = np.zeros((y[-1] + 1, x.max() + 1), np.uint8)
-    canvas[y, x] = 1
-    return cv2.connectedComponents(canvas, connectivity=8)[1][y, x]
+    places = y * canvas.shape[1] + x
+    canvas.ravel()[places] = 1
+    count, labels = cv2.connectedComponents(canvas, connectivity=8)
+    return _Pieces(count - 1, labels.ravel(), places)
 
 
 def _from_pixels(pixels: NDArray, height: int, width: int) -> RLE:

@@ -13,7 +13,7 @@ from kitlib.masks import rle
 from kitlib.metric.matching import Pairs, of_matrix
 from kitlib.post import scores, thresholds
 from kitlib.post.config import CategoryConfig
-from kitlib.post.tuning.parts import MaskParts, Part, atoms
+from kitlib.post.tuning.parts import Atoms, MaskParts, Part
 from kitlib.records import Cell, Frame
 
 
@@ -118,19 +118,16 @@ class Masks:
         return self._alike[iou]
 
     @cached_property
-    def _parts(self) -> list[MaskParts]:
-        """The parts of each mask."""
-        pixels = [each.astype(np.int32) for each in rle.pixels(self._masks)]
-        atom_of = atoms(pixels, self._height, self._width)
-        number = int(atom_of.max()) + 1
-        true_pixels = rle.pixels(self._true_masks)
-        in_true = [np.bincount(atom_of[each], minlength=number) for each in true_pixels]
-        areas = np.array([len(each) for each in true_pixels], np.int64)
-        near = [np.flatnonzero(iou) for iou in self._iou_with_true.T]
-        return [
-            MaskParts(mine, self._width, atom_of, [in_true[t] for t in true], areas[true])
-            for mine, true in zip(pixels, near, strict=True)
-        ]
+    def _parts(self) -> dict[int, MaskParts]:
+        """The parts of each mask that has pixels."""
+        pixels, true_pixels = rle.pixels(self._masks), rle.pixels(self._true_masks)
+        frame = Atoms([*pixels, *true_pixels], self._height, self._width)
+        true_cells = [(frame.of(cell), len(cell)) for cell in true_pixels]
+        return {
+            mask: MaskParts(mine.astype(np.int32), frame, [true_cells[t] for t in np.flatnonzero(iou)])
+            for mask, (mine, iou) in enumerate(zip(pixels, self._iou_with_true.T, strict=True))
+            if len(mine)
+        }
 
     def resolve(self, order: NDArray[np.int64], config: CategoryConfig) -> Disjoint:
         """What is left of some masks without overlap.
@@ -143,11 +140,11 @@ class Masks:
         left: dict[int, Part] = {}
         for mask in self._suppress(order.tolist(), config.mask_nms):
             parts = self._parts[mask]
-            clipped = parts.bits & taken
-            part = parts.part(parts.bits ^ clipped).under(config) if clipped else parts.whole
+            clipped = (taken >> parts.first) & parts.whole.atoms
+            part = parts.without(clipped).under(config) if clipped else parts.whole
             if part is not None:
                 left[mask] = part
-                taken |= part.bits
+                taken |= part.atoms << parts.first
         members = np.fromiter(left, np.int64, len(left))
         areas = np.array([part.area for part in left.values()], np.int64)
         return Disjoint(members, areas, np.array([part.best_iou for part in left.values()], np.float64))

@@ -1,8 +1,8 @@
 """The parts of predicted masks that better ones leave, as sets of atoms: each is cut out and measured once.
 
-An atom of some masks is an 8-connected set of pixels that the same of these masks cover. What greedy clipping
-leaves of a mask, and each piece of that, is a union of atoms. Sets of atoms are the bits of an integer, so that
-clipping a mask takes a single operation instead of one for each pixel.
+An atom of a frame is an 8-connected set of pixels that the same masks cover. What greedy clipping leaves of a
+mask, and each piece of that, is a union of atoms. A set of atoms is an integer with a bit for each, so that
+clipping a mask takes one operation instead of one for each pixel.
 """
 
 from __future__ import annotations
@@ -18,30 +18,52 @@ from kitlib.post import overlap
 from kitlib.post.config import CategoryConfig
 
 
-def atoms(pixels: Sequence[NDArray[np.integer]], height: int, width: int) -> NDArray[np.int32]:
-    """The number, from 1, of each pixel's atom in the flattened frame; 0 where no mask is.
+class Atoms:
+    """The atoms of some masks of a frame, numbered from 1 as their first pixels come.
 
     Args:
-        pixels: the flat indices of each mask in the frame.
+        masks: the flat indices of each mask's pixels in the frame.
         height: of the frame.
         width: of the frame.
+
+    Attributes:
+        width: of the frame.
+        numbers: the atom of each pixel of the flattened frame, 0 where no mask is.
+        digits: for each binary digit of the atoms' numbers of pixels the atoms that have it, the ones first.
     """
-    # Each mask divides every set of pixels into those inside and those outside of it.
-    found = np.zeros(height * width, np.int32)
-    number = 0
-    for of_mask in pixels:
-        before = found[of_mask]
-        divided = np.flatnonzero(np.bincount(before))
-        new = np.zeros(number + 1, np.int32)
-        new[divided] = np.arange(number + 1, number + 1 + len(divided))
-        found[of_mask] = new[before]
-        number += len(divided)
-    return measure.label(found.reshape(height, width), connectivity=2).ravel().astype(np.int32)
+
+    def __init__(self, masks: Sequence[NDArray[np.integer]], height: int, width: int) -> None:
+        self.width = width
+        # Each mask divides every set of pixels into those inside and those outside of it.
+        sets = np.zeros(height * width, np.int32)
+        count = 0
+        for pixels in masks:
+            before = sets[pixels]
+            divided = np.flatnonzero(np.bincount(before))
+            inside = np.zeros(count + 1, np.int32)
+            inside[divided] = np.arange(count + 1, count + 1 + len(divided))
+            sets[pixels] = inside[before]
+            count += len(divided)
+        labels = measure.label(sets.reshape(height, width), connectivity=2)
+        self.numbers = labels.ravel().astype(np.int32)
+        sizes = np.bincount(self.numbers)
+        # The sizes in binary: of each digit the atoms that have it.
+        places = range(int(sizes[1:].max(initial=0)).bit_length())
+        self.digits = [_from_flags((sizes >> place) & 1) for place in places]
+
+    def of(self, pixels: NDArray[np.integer]) -> int:
+        """The atoms of one of the masks."""
+        return _to_bits(self.numbers[pixels])
 
 
-def _to_bits(atoms: NDArray[np.integer]) -> int:
-    flags = np.zeros(int(atoms.max(initial=0)) + 1, bool)
-    flags[atoms] = True
+def _to_bits(numbers: NDArray[np.integer]) -> int:
+    """The set of these numbers."""
+    flags = np.zeros(int(numbers.max(initial=0)) + 1, bool)
+    flags[numbers] = True
+    return _from_flags(flags)
+
+
+def _from_flags(flags: NDArray) -> int:
     return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
 
 
@@ -50,20 +72,21 @@ class Part:
 
     Args:
         mask: the parts of that mask, of which this is one.
-        bits: the atoms.
+        atoms: their set, numbered as ``MaskParts`` does.
+        area: their pixels.
 
     Attributes:
-        area: its pixels.
+        atoms: as given.
+        area: as given.
     """
 
-    def __init__(self, mask: MaskParts, bits: int) -> None:
-        self._mask, self.bits = mask, bits
-        self.area = mask.area(bits)
+    def __init__(self, mask: MaskParts, atoms: int, area: int) -> None:
+        self._mask, self.atoms, self.area = mask, atoms, area
 
     @cached_property
     def best_iou(self) -> float:
         """The best IoU with any true cell."""
-        return self._mask.best_iou(self.bits)
+        return self._mask.best_iou(self)
 
     @cached_property
     def _largest(self) -> Part:
@@ -72,7 +95,7 @@ class Part:
 
     def under(self, config: CategoryConfig) -> Part | None:
         """What ``max_clipped`` and ``split`` leave of it, None for nothing; as in ``overlap.disjoint``."""
-        most, wanted = config.max_clipped, self._mask.whole.area
+        most, wanted = config.max_clipped, self._mask.area
         if not overlap.stays(self.area, wanted, most):
             return None
         if self.area == wanted or config.split == "keep_all" or self._largest is self:
@@ -82,68 +105,60 @@ class Part:
 
 
 class MaskParts:
-    """The parts of one predicted mask.
+    """The parts of one predicted mask. Its atoms are numbered from its first one.
 
     Args:
-        pixels: the mask's flat indices in the frame, ascending, (P,).
-        width: of the frame.
-        atom_of: the atom of each pixel of the flattened frame.
-        in_true: for each true cell that overlaps the mask its pixels by atom of the frame, (T, A).
-        true_areas: the pixels of each of them, (T,).
+        pixels: the mask's flat indices in the frame, ascending, (P,) with P > 0.
+        frame: the atoms of all masks, true and predicted.
+        true_cells: of each true cell that overlaps the mask its atoms in the frame, and its area.
 
     Attributes:
-        bits: all atoms of the mask.
-        whole: the part with all of them.
+        first: the number of the mask's first atom in the frame.
+        area: the pixels of the whole mask.
+        whole: the part with all of its atoms.
     """
 
     def __init__(
-        self,
-        pixels: NDArray[np.integer],
-        width: int,
-        atom_of: NDArray[np.int32],
-        in_true: Sequence[NDArray[np.int64]],
-        true_areas: NDArray[np.int64],
+        self, pixels: NDArray[np.integer], frame: Atoms, true_cells: Sequence[tuple[int, int]]
     ) -> None:
-        self._pixels, self._width, self._true_areas = pixels, width, true_areas
-        self._atom_of_pixel = atom_of[pixels]
-        sizes = np.bincount(self._atom_of_pixel)
-        self._atoms = np.flatnonzero(sizes)
-        self._sizes = sizes[self._atoms]
-        self._in_true = np.array([by_atom[self._atoms] for by_atom in in_true], np.int32)
-        self.bits = _to_bits(self._atoms)
-        self._parts: dict[int, Part] = {}
-        self.whole = self.part(self.bits)
+        self._pixels, self._width, self.area = pixels, frame.width, len(pixels)
+        numbers = frame.numbers[pixels]
+        self.first = int(numbers.min())
+        self._atom_of_pixel = numbers - self.first
+        atoms = _to_bits(self._atom_of_pixel)
+        self._digits = [(digit >> self.first) & atoms for digit in frame.digits]
+        self._true_cells = [((cell >> self.first) & atoms, area) for cell, area in true_cells]
+        self.whole = Part(self, atoms, self.area)
+        self._parts = {atoms: self.whole}
 
-    def part(self, bits: int) -> Part:
-        """The part with these atoms; the same object for the same ones."""
-        part = self._parts.get(bits)
-        if part is None:
-            part = self._parts[bits] = Part(self, bits)
-        return part
+    def without(self, atoms: int) -> Part:
+        """The part without some of the mask's atoms; the same object for the same ones."""
+        return self._part(self.whole.atoms ^ atoms)
 
-    def area(self, bits: int) -> int:
-        """The pixels of a part."""
-        return int(self._sizes[self._inside(bits)].sum())
-
-    def best_iou(self, bits: int) -> float:
+    def best_iou(self, part: Part) -> float:
         """The best IoU of a part with any true cell."""
-        if not len(self._in_true):
-            return 0.0
-        inside = self._inside(bits)
-        common = self._in_true[:, inside].sum(axis=1)
-        return float((common / (self._true_areas + self._sizes[inside].sum() - common)).max())
+        best = 0.0
+        for cell, area in self._true_cells:
+            common = self._count(part.atoms & cell)
+            best = max(best, common / (area + part.area - common))
+        return best
 
     def largest(self, part: Part) -> Part:
         """The largest piece of a part where the mask was broken up; else the part itself."""
-        inside = np.zeros(self._atoms[-1] + 1, bool)
-        inside[self._atoms[self._inside(part.bits)]] = True
-        left = self._pixels[inside[self._atom_of_pixel]]
+        text = part.atoms.to_bytes(self.whole.atoms.bit_length() // 8 + 1, "little")
+        inside = np.unpackbits(np.frombuffer(text, np.uint8), bitorder="little")
+        left = self._pixels[inside[self._atom_of_pixel].view(bool)]
         largest = overlap.largest_piece(left, self._pixels, self._width)
         if largest is None:
             return part
-        return self.part(_to_bits(self._atom_of_pixel[self._pixels.searchsorted(largest)]))
+        return self._part(_to_bits(self._atom_of_pixel[self._pixels.searchsorted(largest)]))
 
-    def _inside(self, bits: int) -> NDArray[np.bool_]:
-        """Which of the mask's atoms these bits say."""
-        text = bits.to_bytes(int(self._atoms[-1]) // 8 + 1, "little")
-        return np.unpackbits(np.frombuffer(text, np.uint8), bitorder="little")[self._atoms].astype(bool)
+    def _part(self, atoms: int) -> Part:
+        part = self._parts.get(atoms)
+        if part is None:
+            part = self._parts[atoms] = Part(self, atoms, self._count(atoms))
+        return part
+
+    def _count(self, atoms: int) -> int:
+        """The pixels of some of the mask's atoms."""
+        return sum((atoms & digit).bit_count() << place for place, digit in enumerate(self._digits))
