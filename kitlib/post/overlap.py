@@ -68,7 +68,9 @@ def disjoint(
     """
     taken: NDArray[np.bool_] = np.zeros(height * width, bool)
     result = {}
-    for (number, cell), wanted in zip(cells.items(), rle.pixels([c.mask for c in cells.values()]), strict=True):
+    for (number, cell), wanted in zip(
+        cells.items(), rle.pixels([c.mask for c in cells.values()]), strict=True
+    ):
         left = _left(wanted, ~taken[wanted], width, max_clipped, split)
         taken[left] = True
         if len(left):
@@ -83,7 +85,9 @@ def stays(number: int, wanted: int, max_clipped: float) -> bool:
     return number > 0 and wanted - number <= max_clipped * wanted
 
 
-def _left(wanted: NDArray, free: NDArray, width: int, max_clipped: float, split: Split) -> NDArray[np.integer]:
+def _left(
+    wanted: NDArray, free: NDArray, width: int, max_clipped: float, split: Split
+) -> NDArray[np.integer]:
     """The pixels that an instance keeps, none where it is dropped.
 
     Args:

@@ -204,7 +204,7 @@ def test_on_a_cluster_each_training_has_all_gpus_that_it_asks_for(make_config, t
 def test_an_error_says_which_of_several_trainings_it_stopped(
     make_config, tmp_path, monkeypatch, last, at_once, name
 ):
-    """``last`` is the folder in the fold's own; with None a single training runs, and its error is left alone."""
+    """``last`` lies in the fold's folder; None: a single training runs, and its error is left alone."""
 
     def fail_in_the_second(module, args, out, *, place, **_):
         if "fold_1" in str(out):

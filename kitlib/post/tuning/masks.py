@@ -86,7 +86,6 @@ class Masks:
     def __init__(self, cells: Sequence[Cell], truth: Frame) -> None:
         self._masks = [cell.mask for cell in cells]
         self._true_masks = [cell.mask for cell in truth.cells]
-        self._height, self._width = truth.height, truth.width
         self.areas = rle.areas(self._masks)
         self.texts = [mask["counts"] for mask in self._masks]
         self._alike: dict[float, dict[int, list[int]]] = {}
@@ -120,13 +119,15 @@ class Masks:
     @cached_property
     def _parts(self) -> dict[int, MaskParts]:
         """The parts of each mask that has pixels."""
-        pixels, true_pixels = rle.pixels(self._masks), rle.pixels(self._true_masks)
-        frame = Atoms([*pixels, *true_pixels], self._height, self._width)
-        true_cells = [(frame.of(cell), len(cell)) for cell in true_pixels]
+        filled = np.flatnonzero(self.areas).tolist()
+        true_filled = np.flatnonzero(rle.areas(self._true_masks)).tolist()
+        frame = Atoms([self._masks[i] for i in filled] + [self._true_masks[i] for i in true_filled])
+        true_cells = dict(zip(true_filled, frame.of_mask[len(filled) :], strict=True))
         return {
-            mask: MaskParts(mine.astype(np.int32), frame, [true_cells[t] for t in np.flatnonzero(iou)])
-            for mask, (mine, iou) in enumerate(zip(pixels, self._iou_with_true.T, strict=True))
-            if len(mine)
+            mask: MaskParts(
+                atoms, frame, [true_cells[i] for i in np.flatnonzero(self._iou_with_true[:, mask])]
+            )
+            for mask, atoms in zip(filled, frame.of_mask[: len(filled)], strict=True)
         }
 
     def resolve(self, order: NDArray[np.int64], config: CategoryConfig) -> Disjoint:

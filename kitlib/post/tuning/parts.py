@@ -7,63 +7,91 @@ clipping a mask takes one operation instead of one for each pixel.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
+from kitlib.masks import rle
 from kitlib.post import overlap
 from kitlib.post.config import CategoryConfig
+
+_INT64 = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+class MaskAtoms(NamedTuple):
+    """The atoms of a mask.
+
+    Attributes:
+        pixels: the mask's flat indices in the frame, ascending, (P,).
+        first: the number of its first atom in the frame.
+        atom: of each pixel, counted from the first one, (P,).
+        bits: bit ``i`` is atom ``i``, counted from the first one.
+    """
+
+    pixels: NDArray[np.int32]
+    first: int
+    atom: NDArray[np.int32]
+    bits: int
 
 
 class Atoms:
     """The atoms of some masks of a frame, numbered from 1 as their first pixels come.
 
     Args:
-        masks: the flat indices of each mask's pixels in the frame.
-        height: of the frame.
-        width: of the frame.
+        masks: none of them empty, at least one.
 
     Attributes:
         width: of the frame.
-        numbers: the atom of each pixel of the flattened frame, 0 where no mask is.
-        digits: for each binary digit of the atoms' numbers of pixels the atoms that have it, the ones first.
+        of_mask: those of each mask.
+        digits: for each binary digit of the atoms' numbers of pixels, the ones first, the atoms that have it:
+            bit ``i`` is atom ``i``.
     """
 
-    def __init__(self, masks: Sequence[NDArray[np.integer]], height: int, width: int) -> None:
-        self.width = width
-        # Each mask divides every set of pixels into those inside and those outside of it.
-        sets = np.zeros(height * width, np.int32)
-        count = 0
-        for pixels in masks:
-            before = sets[pixels]
-            divided = np.flatnonzero(np.bincount(before))
-            inside = np.zeros(count + 1, np.int32)
-            inside[divided] = np.arange(count + 1, count + 1 + len(divided))
-            sets[pixels] = inside[before]
-            count += len(divided)
-        labels = measure.label(sets.reshape(height, width), connectivity=2)
-        self.numbers = labels.ravel().astype(np.int32)
-        sizes = np.bincount(self.numbers)
-        # The sizes in binary: of each digit the atoms that have it.
-        places = range(int(sizes[1:].max(initial=0)).bit_length())
+    def __init__(self, masks: Sequence[rle.RLE]) -> None:
+        pixels = [each.astype(np.int32) for each in rle.pixels(masks)]
+        height, self.width = rle.height_width(masks[0])
+        # A sum of random numbers, one for each mask that covers the pixel, tells which masks these are: two
+        # neighbours that differ have the same sum with a probability of 2 to the -64.
+        sums = np.zeros(height * self.width, np.int64)
+        for of_mask, drawn in zip(
+            pixels, np.random.default_rng(0).integers(*_INT64, len(masks)), strict=True
+        ):
+            sums[of_mask] += drawn
+        numbers = measure.label(sums.reshape(height, self.width), connectivity=2).ravel()
+        self.of_mask = _of_each(pixels, numbers)
+        sizes = np.bincount(numbers)
+        places = range(int(sizes[1:].max()).bit_length())
         self.digits = [_from_flags((sizes >> place) & 1) for place in places]
 
-    def of(self, pixels: NDArray[np.integer]) -> int:
-        """The atoms of one of the masks."""
-        return _to_bits(self.numbers[pixels])
 
+def _of_each(masks: Sequence[NDArray[np.int32]], numbers: NDArray[np.int64]) -> list[MaskAtoms]:
+    """The atoms of masks, found for all of them at once.
 
-def _to_bits(numbers: NDArray[np.integer]) -> int:
-    """The set of these numbers."""
-    flags = np.zeros(int(numbers.max(initial=0)) + 1, bool)
-    flags[numbers] = True
-    return _from_flags(flags)
+    Args:
+        masks: the flat indices of each mask's pixels.
+        numbers: the atom of each pixel of the flattened frame.
+    """
+    lengths = np.array([len(pixels) for pixels in masks])
+    number = numbers[np.concatenate(masks)].astype(np.int32)
+    begins = np.cumsum(lengths) - lengths
+    firsts, lasts = np.minimum.reduceat(number, begins), np.maximum.reduceat(number, begins)
+    number -= np.repeat(firsts, lengths)
+    # The flags of each mask begin with a byte of their own.
+    bounds = np.concatenate([[0], np.cumsum((lasts - firsts) // 8 + 1)])
+    flags = np.zeros(8 * bounds[-1], bool)
+    flags[number + np.repeat(8 * bounds[:-1], lengths)] = True
+    packed = np.packbits(flags, bitorder="little").tobytes()
+    bits = [int.from_bytes(packed[a:b], "little") for a, b in itertools.pairwise(bounds.tolist())]
+    return list(map(MaskAtoms, masks, firsts.tolist(), np.split(number, begins[1:]), bits))
 
 
 def _from_flags(flags: NDArray) -> int:
+    """Flags as the bits of an integer."""
     return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
 
 
@@ -108,9 +136,9 @@ class MaskParts:
     """The parts of one predicted mask. Its atoms are numbered from its first one.
 
     Args:
-        pixels: the mask's flat indices in the frame, ascending, (P,) with P > 0.
-        frame: the atoms of all masks, true and predicted.
-        true_cells: of each true cell that overlaps the mask its atoms in the frame, and its area.
+        mask: its atoms.
+        frame: those of all masks, true and predicted.
+        true_cells: those of each true cell that overlaps it.
 
     Attributes:
         first: the number of the mask's first atom in the frame.
@@ -118,18 +146,15 @@ class MaskParts:
         whole: the part with all of its atoms.
     """
 
-    def __init__(
-        self, pixels: NDArray[np.integer], frame: Atoms, true_cells: Sequence[tuple[int, int]]
-    ) -> None:
-        self._pixels, self._width, self.area = pixels, frame.width, len(pixels)
-        numbers = frame.numbers[pixels]
-        self.first = int(numbers.min())
-        self._atom_of_pixel = numbers - self.first
-        atoms = _to_bits(self._atom_of_pixel)
-        self._digits = [(digit >> self.first) & atoms for digit in frame.digits]
-        self._true_cells = [((cell >> self.first) & atoms, area) for cell, area in true_cells]
-        self.whole = Part(self, atoms, self.area)
-        self._parts = {atoms: self.whole}
+    def __init__(self, mask: MaskAtoms, frame: Atoms, true_cells: Sequence[MaskAtoms]) -> None:
+        self._mask, self._width = mask, frame.width
+        self.first, self.area = mask.first, len(mask.pixels)
+        self._digits = [(digit >> mask.first) & mask.bits for digit in frame.digits]
+        self._true_cells = [
+            (((cell.bits << cell.first) >> mask.first) & mask.bits, len(cell.pixels)) for cell in true_cells
+        ]
+        self.whole = Part(self, mask.bits, self.area)
+        self._parts = {mask.bits: self.whole}
 
     def without(self, atoms: int) -> Part:
         """The part without some of the mask's atoms; the same object for the same ones."""
@@ -145,13 +170,15 @@ class MaskParts:
 
     def largest(self, part: Part) -> Part:
         """The largest piece of a part where the mask was broken up; else the part itself."""
-        text = part.atoms.to_bytes(self.whole.atoms.bit_length() // 8 + 1, "little")
-        inside = np.unpackbits(np.frombuffer(text, np.uint8), bitorder="little")
-        left = self._pixels[inside[self._atom_of_pixel].view(bool)]
-        largest = overlap.largest_piece(left, self._pixels, self._width)
+        pixels, atom = self._mask.pixels, self._mask.atom
+        text = part.atoms.to_bytes(self._mask.bits.bit_length() // 8 + 1, "little")
+        inside = np.unpackbits(np.frombuffer(text, np.uint8), bitorder="little").view(bool)
+        largest = overlap.largest_piece(pixels[inside[atom]], pixels, self._width)
         if largest is None:
             return part
-        return self._part(_to_bits(self._atom_of_pixel[self._pixels.searchsorted(largest)]))
+        flags = np.zeros(len(inside), bool)
+        flags[atom[pixels.searchsorted(largest)]] = True
+        return self._part(_from_flags(flags))
 
     def _part(self, atoms: int) -> Part:
         part = self._parts.get(atoms)
