@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -82,8 +83,8 @@ def run_all(
     it has room for.
 
     Args:
-        configs: trainings with folders of their own, by whose names notes and progress call them, and the
-            same number of images a batch.
+        configs: trainings with folders of their own, by whose names notes, progress and errors call them,
+            and the same number of images a batch.
         gpus: as for ``run``; trainings side by side get an equal share of them each.
         at_once: how many run side by side here, and no more than there are GPUs; without GPUs each gets a
             share of the cores.
@@ -92,7 +93,7 @@ def run_all(
         on_row: is called with each row of the first training.
 
     Raises:
-        KitError: what stopped one of the trainings, and what to do; the others are stopped, too.
+        KitError: what stopped one of the trainings, which one, and what to do; the others are stopped, too.
     """
     folders = [files.make_folder(config.out) for config in configs]
     if force:
@@ -124,6 +125,7 @@ def run_all(
                     out,
                     events.METRICS,
                     partial(show, out),
+                    name=names[out] if len(folders) > 1 else "",
                 )
                 for config, out in zip(configs, folders, strict=True)
             ],
@@ -135,11 +137,10 @@ def run_all(
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """What to call trainings: by their folders' names; where two are the same, with the folder above."""
-    names = {out: out.name for out in folders}
-    if len(set(names.values())) < len(names):
-        names = {out: f"{out.parent.name}/{out.name}" for out in folders}
-    return names
+    """The end of each folder's path in which it differs from the others: fold_0/finetune."""
+    paths = [out.resolve() for out in folders]
+    common = os.path.commonpath([path.parent for path in paths])
+    return {out: path.relative_to(common).as_posix() for out, path in zip(folders, paths, strict=True)}
 
 
 def _result(out: Path | str) -> Result:
