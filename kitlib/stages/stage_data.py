@@ -18,6 +18,7 @@ from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
 from kitlib.records import Frame
 from kitlib.stages import fitting, results
+from kitlib.stages.data_files import CACHE
 from kitlib.stages.notebooks import ROOT, named_file, whole_path
 from kitlib.stages.parameters import Retraining
 
@@ -46,7 +47,7 @@ class StageData:
     @property
     def cache(self) -> Path:
         """Files that spare a second reading of the data; the folder may be removed at any time."""
-        return self.out / "cache"
+        return self.out / CACHE
 
     @property
     def is_own(self) -> bool:
