@@ -10,7 +10,6 @@ five times over. A tool's are one of its runner's settings and the lowest score 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -82,16 +81,20 @@ def of_tool(folder: Path, truth: Sequence[Frame]) -> dict[str, Any]:
         points.append(
             _point(truth, scores, by_setting[chosen[0]], reached, setting, found["seconds_an_image"])
         )
-    return {"versions": trained["versions"], "points": points}
+    return _result(truth, trained["versions"], points)
 
 
 def _frames(rows: Sequence[Mapping[str, Any]], truth: Sequence[Frame]) -> list[Frame]:
-    cells: dict[str, list[Cell]] = {frame.id: [] for frame in truth}
+    of_image: dict[str, list[Mapping[str, Any]]] = {frame.id: [] for frame in truth}
     for row in rows:
-        code = row["segmentation"]
-        mask = rle.from_coco(rle.RLE(size=code["size"], counts=code["counts"].encode("ascii")))
-        cells[row["image_id"]].append(Cell(mask, UNTYPED, row["score"]))
-    return [replace(frame, cells=tuple(cells[frame.id])) for frame in truth]
+        of_image[row["image_id"]].append(row)
+    return [replace(frame, cells=tuple(_cells(of_image[frame.id]))) for frame in truth]
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    codes = [row["segmentation"] for row in rows]
+    masks = rle.from_coco_all([rle.RLE(size=c["size"], counts=c["counts"].encode("ascii")) for c in codes])
+    return [Cell(mask, UNTYPED, row["score"]) for mask, row in zip(masks, rows, strict=True)]
 
 
 def choose(
@@ -156,6 +159,11 @@ def _point(
     )
 
 
+def _result(truth: Sequence[Frame], versions: Mapping[str, str], points: Sequence[Point]) -> dict[str, Any]:
+    of_points = [asdict(point) for point in points]
+    return {"validation_images": len(truth), "versions": dict(versions), "points": of_points}
+
+
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in values.items()}
 
@@ -178,7 +186,7 @@ def of_kit(runs: Sequence[Path], truth: Sequence[Frame]) -> dict[str, Any]:
         seconds = _seconds_an_image(stage, truth) if run == runs[-1] else None
         setting = "chosen by cross-validation in 03_train"
         points.append(_point(truth, scores, instances, spent(run), setting, seconds))
-    return {"versions": machine.describe(), "points": points}
+    return _result(truth, machine.describe(), points)
 
 
 def _of_ids(table: Path, truth: Sequence[Frame]) -> list[Frame]:
@@ -211,16 +219,17 @@ def _seconds_an_image(stage: Path, truth: Sequence[Frame]) -> float:
 # ------------------------------------------------------------------------------------------ all
 
 
-def results(work: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Data set, tool and results of all that ``measure.py`` has finished."""
+def results(work: Path) -> Iterator[dict[str, Any]]:
+    """The results of each data set and tool that ``measure.py`` has finished."""
     for data in sorted(work.glob("*/data/validation.npz")):
         truth, folder = records.read_frames(data), data.parents[1]
         for tool in TOOLS:
             if (folder / tool / "training.json").is_file():
-                yield folder.name, tool, of_tool(folder / tool, truth)
+                yield {"data": folder.name, "tool": tool, **of_tool(folder / tool, truth)}
         runs = [run.parents[1] for run in folder.glob("kitlib-*/03_train/metrics.json")]
         if runs:
-            yield folder.name, "kitlib", of_kit(sorted(runs, key=lambda run: spent(run)["steps"]), truth)
+            by_length = sorted(runs, key=lambda run: spent(run)["steps"])
+            yield {"data": folder.name, "tool": "kitlib", **of_kit(by_length, truth)}
 
 
 def main() -> None:
@@ -228,10 +237,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("work", type=Path, nargs="?")
     given = options.parse_args()
-    for data, tool, found in results(given.work) if given.work else ():
-        found["points"] = [asdict(point) for point in found["points"]]
-        files.write_json(page.RESULTS / f"{data}-{tool}.json", {"data": data, "tool": tool, **found})
-        print(data, tool, json.dumps(found["points"][-1]))
+    for found in results(given.work) if given.work else ():
+        files.write_json(page.RESULTS / f"{found['data']}-{found['tool']}.json", found)
+        print(found["data"], found["tool"], found["points"][-1])
     page.write()
 
 

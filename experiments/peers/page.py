@@ -26,7 +26,6 @@ STYLES = {
     "torchvision": ("torchvision", "#cc79a7", "D"),
     "detectron2": ("detectron2", "#666666", "v"),
 }
-DATA = {"nuclei": "nuclei, 97 validation images", "sartorius": "Sartorius, 7 validation images"}
 
 
 def read(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -53,7 +52,7 @@ def _row(result: dict[str, Any]) -> list[str]:
     by_type = ", ".join(f"{name} {value:.3f}" for name, value in point["by_type"].items())
     seconds = point["seconds_an_image"]
     return [
-        DATA.get(result["data"], result["data"]),
+        f"{result['data']}, {result['validation_images']} validation images",
         STYLES[result["tool"]][0],
         f"{point['cpu_minutes']:.0f}",
         f"{point['score']:.3f} ({point['low']:.3f} to {point['high']:.3f})",
@@ -71,9 +70,9 @@ def _versions(found: dict[str, str]) -> str:
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Score over CPU minutes, a panel for each data set, with 90 % intervals at the end of each curve."""
-    sets = sorted({result["data"] for result in results})
+    sets = {result["data"]: result["validation_images"] for result in results}
     figure, axes = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 3.6), squeeze=False)
-    for ax, name in zip(axes[0], sets, strict=True):
+    for ax, (name, count) in zip(axes[0], sets.items(), strict=True):
         for number, result in enumerate(each for each in results if each["data"] == name):
             label, colour, marker = STYLES[result["tool"]]
             points, last = result["points"], result["points"][-1]
@@ -82,10 +81,13 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             # Beside one another, where several trainings end at the same time.
             place = last["cpu_minutes"] * (1 + 0.012 * number)
             ax.plot([place, place], [last["low"], last["high"]], color=colour, alpha=0.4, linewidth=2)
-        ax.set(title=DATA.get(name, name), xlabel="CPU minutes of training", ylim=(0, None), xlim=(0, None))
+        ax.set(title=f"{name}, {count} validation images", xlabel="CPU minutes of training")
+        ax.set(xlim=(0, None), ylim=(0, None))
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("score on validation images")
-    axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    lines = {line.get_label(): line for ax in axes[0] for line in ax.get_legend_handles_labels()[0]}
+    shown = [name for name, _, _ in STYLES.values() if name in lines]
+    axes[0, -1].legend([lines[name] for name in shown], shown, frameon=False, bbox_to_anchor=(1.0, 1.0))
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight", facecolor="white")
     plt.close(figure)

@@ -27,12 +27,12 @@ MOST_CELLS = 800
 
 
 def network(training: Sequence[Image]) -> MaskRCNN:
-    """ResNet-18 with FPN, one class: with ResNet-50, half as many steps fit into the time."""
+    """ResNet-50 with FPN, one class."""
     torch.set_num_threads(1)
     norm = partial(nn.GroupNorm, 32)
     mean, deviation = crops.grey_levels(training)
     return MaskRCNN(
-        resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=norm, trainable_layers=5),
+        resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=norm, trainable_layers=5),
         num_classes=2,
         rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in ANCHORS), ((0.5, 1.0, 2.0),) * 5),
         rpn_post_nms_top_n_train=1000,

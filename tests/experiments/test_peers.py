@@ -101,8 +101,8 @@ def test_a_runner_leaves_a_checkpoint_for_each_time_and_does_nothing_twice(
     assert list(reached) == ["1", "2"]
     assert all(point["cpu_minutes"] >= float(name) for name, point in reached.items())
     truth = [frame(name, square(3, 4)) for name in "vw"]
-    (point, _) = compare.of_tool(out, truth)["points"]
-    assert (point.score, point.coco_ap, point.setting) == (1.0, 1.0, "default, score 0.05")
+    point, _ = compare.of_tool(out, truth)["points"]
+    assert (point["score"], point["coco_ap"], point["setting"]) == (1.0, 1.0, "default, score 0.05")
 
 
 def prepared(folder: Path) -> Path:
@@ -130,7 +130,15 @@ def test_trainings_of_the_kit_are_shortened() -> None:
 def test_the_page_has_a_row_for_each_tool() -> None:
     point = {"cpu_minutes": 30.2, "steps": 9, "score": 0.5, "low": 0.4, "high": 0.61234, "coco_ap": 0.3}
     point |= {"by_type": {"a": 0.1, "b": 0.9}, "coco_ap_by_type": {}, "setting": "NMS 0.3, score 0.4"}
-    result = {"data": "cells", "tool": "stardist", "versions": {"stardist": "0.9.2", "memory": "8 GiB"}}
+    result = {
+        "data": "cells",
+        "validation_images": 7,
+        "tool": "stardist",
+        "versions": {"stardist": "0.9.2", "memory": "8 GiB"},
+    }
     text = page.render([{**result, "points": [{**point, "seconds_an_image": 1.26}]}])
-    assert "| cells | StarDist | 30 | 0.500 (0.400 to 0.612) | a 0.100, b 0.900 | 0.300 | 1.3 |" in text
+    assert (
+        "| cells, 7 validation images | StarDist | 30 | 0.500 (0.400 to 0.612) | a 0.100, b 0.900 | 0.300 | 1.3 |"
+        in text
+    )
     assert "- StarDist: stardist 0.9.2.\n" in text
