@@ -18,7 +18,7 @@ from kitlib.analysis.oracle import Cost
 from kitlib.analysis.steps import Removal
 from kitlib.analysis.suspects import Suspect
 from kitlib.data import tables
-from kitlib.metric import Score
+from kitlib.metric import Score, average_precision
 from kitlib.post import thresholds
 from kitlib.post.config import ScoreKind, TuningMethod
 from kitlib.post.tuning import cross_validation
@@ -57,6 +57,24 @@ class ValidationResult:
     def score(self) -> Score:
         """The metric of ``final``."""
         return metric.score(self.truth, self.final)
+
+    @cached_property
+    def coco_ap(self) -> dict[str, float]:
+        """COCO's AP of ``instances`` by type, and under "all" the mean over the types.
+
+        It is that of the instances before post-processing, for it judges how scores rank them, and thresholds
+        and the removal of overlap only take recall from it.
+        """
+        values = average_precision.by_type(self.truth, self.instances)
+        mean = average_precision.mean_over_types(values)
+        return {name: value.mean for name, value in {**values, **({"all": mean} if mean else {})}.items()}
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row for each type and one for all: the metric of ``final`` and COCO's AP of ``instances``."""
+        metric_by_type = {**self.score.by_category, "all": self.score.mean}
+        found = pd.DataFrame({"metric": metric_by_type, "COCO AP": self.coco_ap}).round(3)
+        return found.reindex([*sorted(set(found.index) - {"all"}), "all"])
 
     @cached_property
     def rows(self) -> pd.DataFrame:
