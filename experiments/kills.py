@@ -4,7 +4,7 @@ python experiments/kills.py [--chains 3] [--minutes 15] [--seed 0] [--out FILE.j
 
 A chain is a run from 02 to 06 with the smallest model on the smallest cells, its bundle and its rehearsal.
 One of its processes gets SIGKILL, SIGTERM or SIGINT, the command is given again, and so on until it comes to
-its end. Then losses, tables and submission must be those of an undisturbed chain, byte for byte; after each
+its end. Then losses, tables and submission must be those of an undisturbed run, byte for byte; after each
 kill no process may be left, and at the end no half file. Without --out the results replace those in
 docs/robustness.md.
 """
@@ -206,15 +206,14 @@ def _commands(data: Path, run: Path) -> dict[str, list[str]]:
 
 
 def undisturbed(data: Path, run: Path, folder: Path) -> dict[str, str]:
-    """The results of a chain without kills.
+    """The results of a run without kills.
 
     Raises:
-        click.ClickException: a command fails.
+        click.ClickException: it fails.
     """
-    for name, arguments in _commands(data, run).items():
-        command = Command(name, arguments, folder)
-        if command.process.wait():
-            raise click.ClickException(f"{name} fails: {command.log.read_text()[-500:]}")
+    command = Command("kit run", _commands(data, run)["kit run"], folder)
+    if command.process.wait():
+        raise click.ClickException(f"kit run fails: {command.log.read_text()[-500:]}")
     return results(run)
 
 
@@ -273,7 +272,7 @@ def differences(run: Path, expected: Mapping[str, str]) -> list[str]:
 @click.option("--seed", default=0, show_default=True, help="Of moments, signals and their order.")
 @click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
 def main(chains: int, minutes: float, seed: int, out: Path | None) -> None:
-    """Run chains with kills, and compare each with an undisturbed one."""
+    """Run chains with kills, and compare each with an undisturbed run."""
     with tempfile.TemporaryDirectory(prefix="kit-kills-") as temporary:
         folder = Path(temporary)
         (folder / "tmp").mkdir()
