@@ -28,7 +28,7 @@ from kitlib.data import synthetic
 from kitlib.stages import STAGES
 
 _NAMESPACE = "KIT_FULL_DISK"
-_WIDE_KIB = 1 << 20
+_WIDE_KIB, _PAGE_KIB = 1 << 20, 4
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def _used_kib(disk: Path) -> int:
 
 
 def _resize(disk: Path, kib: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
+    # A size of 0 would mean no limit.
+    subprocess.run(["mount", "-o", f"remount,size={max(kib, _PAGE_KIB)}k", str(disk)], check=True)
 
 
 @click.command(help=__doc__)
@@ -118,8 +119,10 @@ def main(rooms: Sequence[int], out: Path | None) -> None:
         for room in rooms:
             disk = files.make_folder(Path(temporary) / f"disk-{room}")
             subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], check=True)
-            found += _fill_all(data, disk, room)
-            subprocess.run(["umount", str(disk)], check=True)
+            try:
+                found += _fill_all(data, disk, room)
+            finally:
+                subprocess.run(["umount", str(disk)], check=True)
     values = {**robustness.circumstances(), "steps": [asdict(one) for one in found]}
     robustness.keep("full_disk", values, out)
     click.echo(robustness.full_disk_table(values))
