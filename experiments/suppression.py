@@ -2,11 +2,12 @@
 
 python experiments/suppression.py DATA OUT MODEL [MODEL ...]
 
-DATA is that of ``nuclei.py``, which trained each MODEL, a checkpoint, with another ``--seed``. Of the images
-that it keeps aside, those up to 360 pixels wide are predicted in one view, by the first model and by all
-together. The score threshold of an image is the one that is best on the other folds. Writes
-OUT/suppression.json: the metric of each variant, and what it gains over the first one of its kind, with 90 %
-bootstrap intervals over images.
+DATA is a folder of images and label images. Each MODEL is a checkpoint of its fold 0 (``kit run --profile cpu
+--data DATA --to 03 --set 03.fold=0``), of runs that differ in ``03.max_iter``, say; not in ``03.seed``, which
+also draws the folds. Of the images that fold 0 held out, those up to 360 pixels wide are predicted in one
+view, by the first model and by all together. The score threshold of an image is the one that is best on the
+other folds. Writes OUT/suppression.json: the metric of each variant, and what it gains over the first one of
+its kind, with 90 % bootstrap intervals over images.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 from ablation import predicted
-from nuclei import split
 from numpy.typing import NDArray
 
 from kitlib import files, metric
 from kitlib.data import folds
+from kitlib.data.dataset import open_folder
 from kitlib.post import thresholds
 from kitlib.post.config import PostConfig
 from kitlib.predict import PredictConfig
@@ -54,7 +55,8 @@ def main() -> None:
     options.add_argument("out", type=Path)
     options.add_argument("models", nargs="+")
     given = options.parse_args()
-    truth, rows = [frame for frame in split(given.data)[1] if frame.width <= WIDEST], []
+    held_out = folds.split(open_folder(given.data).labelled, 0)[1]
+    truth, rows = [frame for frame in held_out if frame.width <= WIDEST], []
     for name, models, fuse in (
         ("one model", given.models[:1], "wbf"),
         ("all models", given.models, "wbf"),

@@ -319,10 +319,10 @@ def merge(rles: Sequence[RLE]) -> RLE:
 
 def from_coco(r: RLE) -> RLE:
     """The mask of a COCO file's compressed RLE (size [height, width], column-major)."""
-    return _from_coco_all([r])[0]
+    return from_coco_all([r])[0]
 
 
-def _from_coco_all(rles: Sequence[RLE]) -> list[RLE]:
+def from_coco_all(rles: Sequence[RLE]) -> list[RLE]:
     """``from_coco`` of many masks of one frame at once, some eight times faster than one by one."""
     return _transposed(rles)
 
@@ -343,7 +343,7 @@ def from_polygons(shapes: Sequence[Sequence[Sequence[float]]], height: int, widt
     """
     polygons = [list(polygon) for shape in shapes for polygon in shape]
     parts = iter(coco.frPyObjects(polygons, height, width) if polygons else ())
-    return _from_coco_all([_union([next(parts) for _ in shape], height, width) for shape in shapes])
+    return from_coco_all([_union([next(parts) for _ in shape], height, width) for shape in shapes])
 
 
 def _union(parts: list[RLE], height: int, width: int) -> RLE:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from kitlib.errors import KitError
-from kitlib.metric.average_precision import AveragePrecision, average_precision
+from kitlib.metric.average_precision import AveragePrecision, average_precision, mean_over_types
 from kitlib.metric.competition import paired
 from kitlib.metric.quality import Measured, Quality, measure, summarize
 from kitlib.records import Cell, Frame
@@ -141,6 +139,4 @@ def _precisions(
         parts = {"": [image.all for image in images], **groups}
         return {name: average_precision([m.detections for m in part]) for name, part in parts.items()}
     by_type = {name: average_precision([m.detections for m in _of_type(images, name)]) for name in types}
-    known = [value for value in by_type.values() if value is not None]
-    mean = AveragePrecision(*np.mean(known, axis=0).tolist()) if known else None
-    return {"": mean, **by_type}
+    return {"": mean_over_types(by_type), **by_type}

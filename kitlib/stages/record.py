@@ -94,23 +94,6 @@ def read(folder: Path) -> Record | None:
         raise KitError(f"{error}; or delete it, and the next run moves {folder} aside") from None
 
 
-def data_fingerprint(data: Path, out: Path) -> str:
-    """A fingerprint of a data folder from the names, sizes and times of its files, without reading them.
-
-    ``out``, where results go, may lie in it and does not count.
-    """
-    seen = []
-    for folder, below, names in os.walk(data):
-        below[:] = [name for name in below if Path(folder, name) != out]
-        for name in names:
-            path = Path(folder, name)
-            if not path.exists():  # a link that leads nowhere
-                continue
-            status = path.stat()
-            seen.append(f"{path.relative_to(data)} {status.st_size} {status.st_mtime_ns}")
-    return files.fingerprint(*sorted(seen))
-
-
 def set_aside(folder: Path, stays: str = "") -> Path | None:
     """Move a stage's former results to ``previous/<stage>-<n>`` beside it; returns where, or None.
 

@@ -12,7 +12,7 @@ from kitlib import config, files
 from kitlib.errors import KitError
 from kitlib.runtime import cluster, engine, gpus, lock, machine
 from kitlib.runtime.progress import for_bars
-from kitlib.stages import notebooks, parameters, record
+from kitlib.stages import data_files, notebooks, parameters, record
 from kitlib.stages.notebooks import NEEDS, STAGES, notebook
 from kitlib.stages.profiles import Plan
 from kitlib.stages.record import Row, row
@@ -50,9 +50,12 @@ def run(
     """
     chosen = chosen_stages(first, last)
     check_earlier(plan, out, chosen)
-    steps = [step for step in _steps(plan, data, out, STAGES.index(last) + 1, force) if step.stage in chosen]
+    found = data_files.read(data, out)
+    first_stages = _steps(plan, found.fingerprint, out, STAGES.index(last) + 1, force)
+    steps = [step for step in first_stages if step.stage in chosen]
     check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
+        found.remember(out)
         return [_take(step, say, after) for step in steps]
 
 
@@ -108,9 +111,9 @@ class _Step:
         return former.training == begun.training or may_go_on
 
 
-def _steps(plan: Plan, data: Path, out: Path, count: int, force: bool) -> Iterator[_Step]:
-    """The first ``count`` stages."""
-    upstream = record.data_fingerprint(data, out)
+def _steps(plan: Plan, data: str, out: Path, count: int, force: bool) -> Iterator[_Step]:
+    """The first ``count`` stages, on the data of this fingerprint."""
+    upstream = data
     for stage in STAGES[:count]:
         path, folder, values = notebook(stage, plan.notebooks), out / stage, plan.parameters[stage]
         base = files.fingerprint(notebooks.fingerprint(path), upstream)
@@ -252,7 +255,8 @@ def _images(plan: Plan, stage: str) -> int:
     """How many images a stage's trainings go through, a repeated image counted each time."""
     values = plan.parameters[stage]
     trainings = _trained_folds(plan, stage) + len(values.get("learning_curve", ()))
-    return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
+    iterations = parameters.iterations(parameters.read(stage, values))
+    return trainings * iterations * values.get("images_per_batch", 0)
 
 
 def _trained_folds(plan: Plan, stage: str) -> int:

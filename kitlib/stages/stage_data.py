@@ -18,6 +18,7 @@ from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
 from kitlib.records import Frame
 from kitlib.stages import fitting, results
+from kitlib.stages.data_files import CACHE
 from kitlib.stages.notebooks import ROOT, named_file, whole_path
 from kitlib.stages.parameters import Retraining
 
@@ -46,7 +47,7 @@ class StageData:
     @property
     def cache(self) -> Path:
         """Files that spare a second reading of the data; the folder may be removed at any time."""
-        return self.out / "cache"
+        return self.out / CACHE
 
     @property
     def is_own(self) -> bool:
@@ -116,14 +117,14 @@ class StageData:
         """Those of ``test`` whose cells are known, with them."""
         return self._as_trained.truth if self.is_own else competition.truth(self.data) or []
 
-    def views_of(self, given: Retraining, earlier: AugmentConfig) -> AugmentConfig:
-        """How 05 augments: the user's own images at the scales of 03, which their cells decided.
+    def refit(self, given: Retraining, earlier: AugmentConfig) -> Retraining:
+        """The parameters of 05 with the user's own images at the scales of 03, which their cells decided.
 
         Args:
-            given: the parameters of 05.
+            given: the parameters.
             earlier: how 03 augmented.
         """
-        return fitting.as_before(given.augment, earlier, given.from_data) if self.is_own else given.augment
+        return fitting.as_before(given, earlier) if self.is_own else given
 
     def export(self, frames: Sequence[Frame], images: Sequence[Frame], formats: Sequence[str]) -> None:
         """Write the cells of the user's own images into ``predictions/`` in some formats.

@@ -18,7 +18,7 @@ from kitlib.analysis.oracle import Cost
 from kitlib.analysis.steps import Removal
 from kitlib.analysis.suspects import Suspect
 from kitlib.data import tables
-from kitlib.metric import Score
+from kitlib.metric import Score, average_precision
 from kitlib.post import thresholds
 from kitlib.post.config import ScoreKind, TuningMethod
 from kitlib.post.tuning import cross_validation
@@ -57,6 +57,24 @@ class ValidationResult:
     def score(self) -> Score:
         """The metric of ``final``."""
         return metric.score(self.truth, self.final)
+
+    @cached_property
+    def coco_ap(self) -> dict[str, float]:
+        """COCO's AP of ``instances`` by type, and under "all" the mean over the types.
+
+        It is that of the instances before post-processing, for it judges how scores rank them, and thresholds
+        and the removal of overlap only take recall from it.
+        """
+        values = average_precision.by_type(self.truth, self.instances)
+        mean = average_precision.mean_over_types(values)
+        return {name: value.mean for name, value in {**values, **({"all": mean} if mean else {})}.items()}
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row for each type and one for all: the metric of ``final`` and COCO's AP of ``instances``."""
+        metric_by_type = {**self.score.by_category, "all": self.score.mean}
+        found = pd.DataFrame({"metric": metric_by_type, "COCO AP": self.coco_ap}).round(3)
+        return found.reindex([*sorted(set(found.index) - {"all"}), "all"])
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -112,7 +130,7 @@ class ValidationResult:
 
 
 def validate(
-    models: Mapping[str, tuple[Path, Path]],
+    models: Mapping[str, tuple[Sequence[Path], Path]],
     folder: Path,
     config: PredictConfig,
     gpus: int,
@@ -123,7 +141,8 @@ def validate(
     """Predict the validation images of each fold, tune post-processing and judge it by cross-validation.
 
     Args:
-        models: by fold, the weights and the validation frames, a file of ``records.write_frames``.
+        models: by fold, the files of weights, an ensemble if several, of which the first draws the masks in
+            true boxes, and the validation frames, a file of ``records.write_frames``.
         folder: where predictions.csv, each fold's and that of all, post.yaml and out_of_fold.csv go.
         config: how images are predicted.
         gpus: how many to use; 0 for the CPU, -1 for all there are.
@@ -137,7 +156,8 @@ def validate(
     for name, (weights, frames) in models.items():
         truth += records.read_frames(frames)
         table = folder / name / "predictions.csv"
-        job = predict.PredictJob((str(weights),), str(frames), str(table), config, in_true_boxes=True)
+        ensemble = tuple(map(str, weights))
+        job = predict.PredictJob(ensemble, str(frames), str(table), config, in_true_boxes=True)
         found = predict.run(job, predict.gpu_count(gpus))
         in_true_boxes += found.in_true_boxes
         for threshold, at_threshold in found.by_mask_threshold.items():

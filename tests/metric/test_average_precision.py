@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from kitlib.masks import rle
-from kitlib.metric.average_precision import average_precision, detections
+from kitlib.metric.average_precision import average_precision, by_type, detections, mean_over_types
 from kitlib.metric.comparison import compare
 from kitlib.metric.matching import pairs
 from kitlib.records import Cell, Frame
@@ -118,6 +118,21 @@ def test_without_types_it_is_that_of_pycocotools_without_categories(seed: int) -
     if ours.scored:
         expected = peer(truth, untyped, ["cell", "cort"], use_categories=False)
         assert ours.all.coco_ap == pytest.approx(mean(expected), abs=1e-9)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32 - 1))
+def test_by_type_it_is_that_of_pycocotools(seed: int) -> None:
+    types = ["astro", "cort", "shsy5y"]
+    truth, found = frames(np.random.default_rng(seed), ("astro", "cort"))
+    ours = by_type(truth, found[:-1])
+    expected = peer(truth, found[:-1], types, use_categories=True)
+    for number, name in enumerate(types):
+        value = mean(expected[..., number])
+        assert name not in ours if value is None else ours[name].mean == pytest.approx(value, abs=1e-9)
+    whole, theirs = mean_over_types(ours), mean(expected)
+    assert (whole is None) == (theirs is None)
+    assert whole is None or whole.mean == pytest.approx(theirs, abs=1e-9)
 
 
 def bars(*runs: tuple[int, int]) -> list[rle.RLE]:

@@ -140,6 +140,8 @@ def test_pseudo_labels_are_of_unlabelled_images_and_are_trained_on(run: Run) -> 
 def test_the_scores_are_in_the_table(run: Run) -> None:
     for stage in ("03_train", "05_retrain", "06_submit"):
         assert 0 <= run.metrics(stage)["map"] <= 1
+    for stage in ("03_train", "05_retrain"):
+        assert {"all", "cort"} <= run.metrics(stage)["coco_ap"].keys()
     lines = record.table(run.rows).splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(STAGES)
     assert f"{run.metrics('03_train')['map']:.3f}" in lines[4]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -35,42 +34,6 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -
         KitError, match=r"stage\.json is not whole JSON .*; or delete it, and the next run moves"
     ):
         record.read(tmp_path)
-
-
-def test_names_that_are_no_utf8_count_in_the_data_s_fingerprint(tmp_path: Path) -> None:
-    empty = record.data_fingerprint(tmp_path, tmp_path / "out")
-    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_text("1")
-    one = record.data_fingerprint(tmp_path, tmp_path / "out")
-    (tmp_path / os.fsdecode(b"caf\xe9.png")).rename(tmp_path / os.fsdecode(b"caf\xe8.png"))
-    assert len({empty, one, record.data_fingerprint(tmp_path, tmp_path / "out")}) == 3
-
-
-def test_the_data_s_fingerprint_changes_with_names_sizes_and_times(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
-    image = tmp_path / "train" / "a.png"
-    seen = [record.data_fingerprint(tmp_path, tmp_path / "out")]
-
-    def now_differs() -> bool:
-        seen.append(record.data_fingerprint(tmp_path, tmp_path / "out"))
-        return len(set(seen)) == len(seen) and record.data_fingerprint(tmp_path, tmp_path / "out") == seen[-1]
-
-    image.write_text("12")
-    assert now_differs()
-    os.utime(image, ns=(0, 5))
-    assert now_differs()
-    image.write_text("123")
-    os.utime(image, ns=(0, 5))
-    assert now_differs()
-    image = image.rename(tmp_path / "train" / "b.png")
-    assert now_differs()
-    image.rename(tmp_path / "b.png")
-    assert now_differs()
-
-
-def test_a_link_that_leads_nowhere_does_no_harm(tmp_path: Path) -> None:
-    empty = record.data_fingerprint(tmp_path, tmp_path / "out")
-    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
-    assert record.data_fingerprint(tmp_path, tmp_path / "out") == empty
 
 
 def test_former_results_are_kept_under_numbers(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kitlib.stages.report import page, runs, search
 from kitlib.stages.report.advice import Advice, advise, expected, gate_sentence
 from kitlib.stages.report.page import Card, Link, Page, Section, Table
 from kitlib.stages.report.parameters import differing, flat, shown
-from kitlib.stages.report.runs import Run
+from kitlib.stages.report.runs import Run, StageResults
 from kitlib.submission import checker
 
 _NAME = "report.html"
@@ -102,15 +102,26 @@ def _scores(run: Run) -> Section | None:
     found = [stage for name in _SCORED if (stage := run.stage(name)) and stage.score is not None]
     if not found:
         return None
-    types = sorted({name for stage in found for name in stage.metrics.get("by_type", {})})
-    rows = [["all images", *(f"{stage.score:.3f}" for stage in found)]]
-    for name in types:
-        values = [stage.metrics.get("by_type", {}).get(name) for stage in found]
-        rows.append([name, *("" if value is None else f"{value:.3f}" for value in values)])
-    titles = {"06_submit": "test images, 06_submit"}
-    head = ("", *(titles.get(stage.name, f"validation images, {stage.name}") for stage in found))
-    text = "The competition's metric, mean over images: 03_train before pseudo labels, 05_retrain after."
+    columns = [column for stage in found for column in _score_columns(stage)]
+    types = sorted({name for _, values in columns for name in values} - {"all"})
+    rows = [
+        (label, *("" if (value := values.get(name)) is None else f"{value:.3f}" for _, values in columns))
+        for name, label in [("all", "all images"), *((name, name) for name in types)]
+    ]
+    text = (
+        "The competition's metric, mean over images: 03_train before pseudo labels, 05_retrain after. "
+        "COCO's AP of masks is that of all instances before post-processing, at most 2,000 of an image."
+    )
+    head = ("", *(title for title, _ in columns))
     return Section("Scores by type", (text,), tables=(Table(head, page.rows(rows)),))
+
+
+def _score_columns(stage: StageResults) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """The head of each column of a stage's scores, and the score of each type and of "all"."""
+    where = "test images" if stage.name == "06_submit" else "validation images"
+    yield f"{where}, {stage.name}", {**stage.metrics.get("by_type", {}), "all": stage.score}
+    if "coco_ap" in stage.metrics:
+        yield f"COCO AP, {stage.name}", stage.metrics["coco_ap"]
 
 
 def _pseudo_labels(run: Run) -> Section | None:
