@@ -28,7 +28,7 @@ from kitlib.data import synthetic
 from kitlib.stages import STAGES
 
 _NAMESPACE = "KIT_FULL_DISK"
-_WIDE_KIB, _PAGE_KIB = 1 << 20, 4
+_WIDE_KIB, _PAGE_KIB = 4 << 20, 4
 
 
 @dataclass(frozen=True)
