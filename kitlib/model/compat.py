@@ -113,8 +113,8 @@ class _StandIn(ModuleType):
 class _WithoutCompiler(MetaPathFinder, Loader):
     """Loads torchvision's RoIAlign without torch's compiler, until one of its functions is called.
 
-    torchvision asks it in rare cases on a GPU whether it could be used. To import it takes a third of the time
-    in which a process that predicts starts.
+    torchvision asks it in rare cases on a GPU whether it could be used. A process that predicts would spend a
+    third of its start on importing it.
     """
 
     _importing, _compiler = "torchvision.ops.roi_align", "torch._dynamo.utils"
