@@ -10,9 +10,8 @@ import importlib.resources
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -38,7 +37,6 @@ def apply() -> None:
     - Imports stand-ins for ``pkg_resources``, which setuptools 82 removed, and ``detectron2._C``, which a
       pure Python build lacks, where they are not installed.
     - Hides warnings about detectron2's own code.
-    - Keeps torchvision from importing torch's compiler, see ``_WithoutCompiler``.
     """
     vars(PIL.Image).setdefault("LINEAR", PIL.Image.Resampling.BILINEAR)
     for python_type in (bool, int, float):
@@ -47,7 +45,6 @@ def apply() -> None:
         warnings.filterwarnings("ignore", message=message, category=category)
     if not any(isinstance(finder, _StandIns) for finder in sys.meta_path):
         sys.meta_path.append(_StandIns())
-        sys.meta_path.insert(0, _WithoutCompiler())
 
 
 class Absent(NamedTuple):
@@ -108,42 +105,3 @@ class _StandIn(ModuleType):
             raise AttributeError(name)
         # Callers that can do without the module catch ImportError.
         raise ImportError(f"{self.__name__}.{name} is missing: {ABSENT[self.__name__].remedy}")
-
-
-class _WithoutCompiler(MetaPathFinder, Loader):
-    """Loads torchvision's RoIAlign without torch's compiler, until one of its functions is called.
-
-    torchvision asks it in rare cases on a GPU whether it could be used. A process that predicts would spend a
-    third of its start on importing it.
-    """
-
-    _importing, _compiler = "torchvision.ops.roi_align", "torch._dynamo.utils"
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != self._importing or self._compiler in sys.modules:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            self._loader, spec.loader = spec.loader, self
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        sys.modules[self._compiler] = _Deferred(self._compiler)
-        try:
-            self._loader.exec_module(module)
-        finally:
-            del sys.modules[self._compiler]
-
-
-class _Deferred(ModuleType):
-    """A module whose functions import the real one once they are called."""
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *given, **named: getattr(import_module(self.__name__), name)(*given, **named)

@@ -33,12 +33,7 @@ torch.set_num_threads(1)
 model = kitlib.model.build("tiny").eval()
 with torch.no_grad():
     model([{"image": torch.zeros(3, 64, 64)}])
-compiler = "torch._dynamo" in sys.modules
-deferred = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
-from torch._dynamo.utils import is_compile_supported
 print(json.dumps({
-    "compiler": compiler,
-    "deferred": deferred == is_compile_supported("cpu"),
     "early": early,
     "config": detectron2.model_zoo.get_config_file("Base-RCNN-FPN.yaml"),
     "linear": detectron2.data.transforms.ExtentTransform((0, 0, 4, 4), (2, 2)).interp,
@@ -67,8 +62,6 @@ def test_a_fresh_interpreter_uses_detectron2_quietly() -> None:
     assert "Warning" not in done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen.pop("early") == []  # configurations are read without torch
-    assert not seen.pop("compiler")  # a prediction needs none
-    assert seen.pop("deferred")
     assert Path(seen.pop("config")).is_file()
     assert seen == {"linear": PIL.Image.BILINEAR, "square": 16, "nonempty": [True], "environment": True}
 
@@ -113,7 +106,7 @@ def test_names_that_are_there_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stand_in(name: str) -> ModuleType:
-    finder = next(f for f in sys.meta_path if isinstance(f, compat._StandIns))
+    finder = next(f for f in sys.meta_path if type(f).__module__ == compat.__name__)
     return importlib.util.module_from_spec(finder.find_spec(name, None))
 
 
