@@ -156,7 +156,7 @@ install() {
     [[ $build == default ]] || pip+=(--extra-index-url "https://download.pytorch.org/whl/$build")
     part "${pip[@]}" --upgrade pip
     "$venv/bin/python" -m kitlib.kaggle.detectron2_wheel "$venv/wheels" # says by itself what fails
-    part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,coco,own,ray,optuna,dev]"
+    part "${pip[@]}" --find-links "$venv/wheels" --editable ".[detectron2,coco,own,lite0,ray,optuna,dev]"
 }
 
 # In a subshell whose descriptor 9 holds a lock: it lasts until the last child is gone, so that two calls never work

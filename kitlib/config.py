@@ -395,6 +395,8 @@ def _follow(values: Any, place: Sequence[Any]) -> tuple[list[str], Any]:
 def _class_at(cls: Any, keys: Sequence[str]) -> Any:
     """The class of a nested configuration, or of which a part is given; None where there is none."""
     for key in keys:
+        if key.isdigit() and dataclasses.is_dataclass(cls):
+            continue  # the place in a list of configurations
         field = fields(cls).get(key)
         if field is None:
             return None

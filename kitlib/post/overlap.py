@@ -8,7 +8,7 @@ the others. Memory is that of the label map and of the cells' own pixels, whatev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -20,19 +20,6 @@ from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 from kitlib.post.config import Split
 from kitlib.records import Cell
-
-
-@dataclass(frozen=True)
-class Painted:
-    """The disjoint instances of a frame: ``labels`` is the flat label map (0: no cell), and ``pixels[k]`` are
-    the flat indices, ascending, of the instance with label ``k + 1``, which was number ``index[k]`` of those
-    given. ``broken`` says whether clipping broke one into more pieces, so that ``split`` decided; "keep_all"
-    does not look."""
-
-    labels: NDArray[np.int32]
-    index: list[int]
-    pixels: list[NDArray[np.integer]]
-    broken: bool
 
 
 def resolve(
@@ -79,15 +66,46 @@ def disjoint(
         cells: of one frame, best first.
         height, width, max_clipped, split: as for ``resolve``.
     """
-    numbers = list(cells)
-    given = rle.pixels([cell.mask for cell in cells.values()])
-    painted = paint(given, height, width, max_clipped, split)
+    taken: NDArray[np.bool_] = np.zeros(height * width, bool)
     result = {}
-    for i, pixels in zip(painted.index, painted.pixels, strict=True):
-        cell = cells[numbers[i]]
-        whole = len(pixels) == len(given[i])
-        result[numbers[i]] = cell if whole else replace(cell, mask=_from_pixels(pixels, height, width))
+    for (number, cell), wanted in zip(
+        cells.items(), rle.pixels([c.mask for c in cells.values()]), strict=True
+    ):
+        left = _left(wanted, ~taken[wanted], width, max_clipped, split)
+        taken[left] = True
+        if len(left):
+            whole = len(left) == len(wanted)
+            result[number] = cell if whole else replace(cell, mask=_from_pixels(left, height, width))
     return result
+
+
+def stays(number: int, wanted: int, max_clipped: float) -> bool:
+    """Whether an instance of ``wanted`` pixels of which ``number`` are left loses no larger share than
+    ``max_clipped``, and not all."""
+    return number > 0 and wanted - number <= max_clipped * wanted
+
+
+def _left(
+    wanted: NDArray, free: NDArray, width: int, max_clipped: float, split: Split
+) -> NDArray[np.integer]:
+    """The pixels that an instance keeps, none where it is dropped.
+
+    Args:
+        wanted: its flat pixel indices in the frame, ascending.
+        free: whether each of them is free.
+        width: of the frame.
+        max_clipped, split: as for ``resolve``.
+    """
+    nothing, left = wanted[:0], wanted[free]
+    if not stays(len(left), len(wanted), max_clipped):
+        return nothing
+    if len(left) == len(wanted) or split == "keep_all":
+        return left
+    largest = largest_piece(left, wanted, width)
+    if largest is None:
+        return left
+    fits = split == "keep_largest" and stays(len(largest), len(wanted), max_clipped)
+    return largest if fits else nothing
 
 
 def suppress(iou: NDArray[np.float64], highest: float) -> NDArray[np.bool_]:
@@ -108,60 +126,39 @@ def suppress(iou: NDArray[np.float64], highest: float) -> NDArray[np.bool_]:
     return stays
 
 
-def paint(
-    pixels: Sequence[NDArray[np.integer]], height: int, width: int, max_clipped: float, split: Split
-) -> Painted:
-    """Paint instances, given best first as flat pixel indices, on one label map. Arguments as for
-    ``resolve``."""
-    labels: NDArray[np.int32] = np.zeros(height * width, np.int32)
-    index: list[int] = []
-    parts: list[NDArray[np.integer]] = []
-    any_broken = False
-    for i, wanted in enumerate(pixels):
-        free = labels[wanted] == 0
-        number, clippable = np.count_nonzero(free), max_clipped * len(wanted)
-        if number == 0 or len(wanted) - number > clippable:
-            continue
-        mine = wanted
-        if number < len(wanted):
-            mine, broken = _clip(wanted, free, width, split)
-            any_broken |= broken
-        if len(mine) == 0 or len(wanted) - len(mine) > clippable:
-            continue
-        index.append(i)
-        parts.append(mine)
-        labels[mine] = len(index)
-    return Painted(labels, index, parts, any_broken)
+def largest_piece(left: NDArray, wanted: NDArray, width: int) -> NDArray | None:
+    """The largest of the 8-connected pieces into which clipping broke an instance; None where it did not.
+
+    Args:
+        left: the flat pixel indices, ascending, that are left of it; at least one.
+        wanted: those that it had.
+        width: of the frame.
+    """
+    count, labels, places = _pieces(left, width)
+    if count == 1 or count <= _pieces(wanted, width)[0]:
+        return None
+    pieces = labels[places]
+    return left[pieces == np.bincount(pieces)[1:].argmax() + 1]
 
 
-class _Clipped(NamedTuple):
-    """The pixels that are left of an instance, and whether more pieces than before were."""
+class _Pieces(NamedTuple):
+    """The number of 8-connected pieces, the flattened map of them, from 1, and each pixel's place in it."""
 
-    pixels: NDArray[np.integer]
-    broken: bool
-
-
-def _clip(wanted: NDArray, free: NDArray, width: int, split: Split) -> _Clipped:
-    """The free ones among the wanted pixels, if they hang together as ``split`` asks."""
-    left = wanted[free]
-    if split == "keep_all":
-        return _Clipped(left, False)
-    pieces = _pieces(left, width)
-    count = pieces.max()
-    if count == 1 or count <= _pieces(wanted, width).max():
-        return _Clipped(left, False)
-    if split == "drop":
-        return _Clipped(left[:0], True)
-    return _Clipped(left[pieces == np.bincount(pieces)[1:].argmax() + 1], True)
+    count: int
+    labels: NDArray[np.int32]
+    places: NDArray[np.integer]
 
 
-def _pieces(pixels: NDArray, width: int) -> NDArray:
-    """For each pixel the number, from 1, of its 8-connected piece."""
-    y, x = pixels // width, pixels % width
-    y, x = y - y[0], x - x.min()
+def _pieces(pixels: NDArray, width: int) -> _Pieces:
+    """The pieces of flat pixel indices, ascending, of a frame of this width."""
+    y, x = np.divmod(pixels, pixels.dtype.type(width))
+    y -= y[0]
+    x -= x.min()
     canvas = np.zeros((y[-1] + 1, x.max() + 1), np.uint8)
-    canvas[y, x] = 1
-    return cv2.connectedComponents(canvas, connectivity=8)[1][y, x]
+    places = y * canvas.shape[1] + x
+    canvas.ravel()[places] = 1
+    count, labels = cv2.connectedComponents(canvas, connectivity=8)
+    return _Pieces(count - 1, labels.ravel(), places)
 
 
 def _from_pixels(pixels: NDArray, height: int, width: int) -> RLE:

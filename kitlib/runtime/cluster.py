@@ -287,7 +287,7 @@ class _Run:
             self._lose()
         else:
             if error is not None:
-                raise error
+                raise self._job.named(error)
 
     def _lose(self) -> None:
         """A node was lost: other shares go on, anything else begins anew elsewhere."""

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from kitlib.errors import KitError
 from kitlib.runtime import cluster, launch, side_by_side
 from kitlib.runtime.progress import Row
 
@@ -31,6 +32,7 @@ class Job:
         is_shared_out: its processes do not talk to each other: each takes its share of the work, see
             ``launch.share``, and on a cluster every node has processes of their own launch.
         until: the time (``time.monotonic()``) at which it is stopped.
+        name: what its errors begin with, as "fold_0"; "" for a job that runs alone.
     """
 
     module: str
@@ -40,6 +42,11 @@ class Job:
     on_row: Callable[[Row], None]
     is_shared_out: bool = False
     until: float | None = None
+    name: str = ""
+
+    def named(self, error: KitError) -> KitError:
+        """An error of the job that says which job it is."""
+        return type(error)(f"{self.name}: {error}") if self.name else error
 
 
 def choose(engine: Engine, address: str = "") -> None:
@@ -97,16 +104,19 @@ def run(jobs: Sequence[Job], gpus: int = 0, processes: int | None = None, at_onc
 
 
 def _launch(job: Job, gpus: int, processes: int | None, place: launch.Place | None = None) -> None:
-    launch.launch(
-        job.module,
-        job.args,
-        job.out,
-        gpus=gpus,
-        processes=processes,
-        progress=job.progress,
-        on_row=job.on_row,
-        # What torchrun's variables say of further hosts is of use to processes that talk, and that are alone.
-        torchrun=None if job.is_shared_out or place else (),
-        until=job.until,
-        place=place,
-    )
+    try:
+        launch.launch(
+            job.module,
+            job.args,
+            job.out,
+            gpus=gpus,
+            processes=processes,
+            progress=job.progress,
+            on_row=job.on_row,
+            # What torchrun's variables say of further hosts is of use to processes that talk, and are alone.
+            torchrun=None if job.is_shared_out or place else (),
+            until=job.until,
+            place=place,
+        )
+    except KitError as error:
+        raise job.named(error) from error

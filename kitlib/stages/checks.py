@@ -74,6 +74,8 @@ def _tables_by_type(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name in ("score_threshold", "agreement", "min_area", "max_area", "ignore_threshold"):
         yield name, getattr(given, name, {})
     yield "augment.scale_by_type", given.augment.scale_by_type if hasattr(given, "augment") else {}
+    for number, phase in enumerate(getattr(given, "phases", ())):
+        yield f"phases.{number}.augment.scale_by_type", phase.augment.get("scale_by_type", {})
     predict = getattr(given, "predict_config", {})
     predict = predict if isinstance(predict, Mapping) else config.to_dict(predict)
     yield "predict_config.scales_by_type", predict.get("scales_by_type", {})

@@ -8,25 +8,25 @@ from typing import Any
 
 from kitlib.data.proposals import Proposal
 from kitlib.inputs.config import AugmentConfig
-from kitlib.stages.parameters import Training
+from kitlib.model.presets import PHASE_CONTRAST_STD, PRESETS
+from kitlib.stages.parameters import Retraining, Training
+from kitlib.train.config import Phase
 
+#: Of the random views, what the data decide.
+_OF_VIEWS = {"scales": ("scale", "scale_by_type"), "crop": ("crop",)}
 #: By stage, the parameters in whose place the data decide, or 03 for 05.
 _FITTED: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
     "03_train": {
         "scales": (
-            ("augment", "scale"),
-            ("augment", "scale_by_type"),
+            *(("augment", key) for key in _OF_VIEWS["scales"]),
             ("predict_config", "scales"),
             ("predict_config", "scales_by_type"),
         ),
-        "crop": (("augment", "crop"),),
+        "crop": tuple(("augment", key) for key in _OF_VIEWS["crop"]),
         "anchors": (("model_options", "anchor_sizes"),),
         "grey_levels": (("model_options", "pixel_mean"), ("model_options", "pixel_std")),
     },
-    "05_retrain": {
-        "scales": (("augment", "scale"), ("augment", "scale_by_type")),
-        "crop": (("augment", "crop"),),
-    },
+    "05_retrain": {name: tuple(("augment", key) for key in keys) for name, keys in _OF_VIEWS.items()},
 }
 
 
@@ -52,25 +52,30 @@ def left_to_data(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 def _left(given: Mapping[str, Any], fitted: Mapping[str, tuple[tuple[str, str], ...]]) -> list[str]:
     """The names of which no parameter was given."""
+    phases = given.get("phases")
+    # What is no mapping is refused later on.
+    places = [place for place in (given, *(phases or ())) if isinstance(place, Mapping)]
     return [
         name
         for name, paths in fitted.items()
-        if not any(key in (given.get(parameter) or {}) for parameter, key in paths)
+        if not any(key in (place.get(parameter) or {}) for place in places for parameter, key in paths)
     ]
 
 
-def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Training, dict[str, str]]:
+def fitted(given: Training, proposal: Proposal, start: str) -> tuple[Training, dict[str, str]]:
     """The parameters of 03 with what the data decide in their place, see ``Training.from_data``.
 
     Args:
         given: the parameters.
         proposal: what suits the data.
-        from_random: the training starts from random weights; other weights have grey levels of their own.
+        start: what the training starts from: "" for random weights, "imagenet", or other weights, which have
+            grey levels of their own.
 
     Returns:
         The parameters, and by name what was decided and why, for the user to read.
     """
     augment, predict, options = given.augment, given.predict_config, dict(given.model_options)
+    phases = _without_fitted(given.phases, given.from_data)
     decided: dict[str, str] = {}
     for name in given.from_data:
         if name == "scales":
@@ -86,23 +91,46 @@ def fitted(given: Training, proposal: Proposal, from_random: bool) -> tuple[Trai
         elif name == "anchors":
             options["anchor_sizes"] = [list(sizes) for sizes in proposal.anchor_sizes]
             decided["model_options.anchor_sizes"] = f"{options['anchor_sizes']}: {proposal.reasons[name]}"
-        elif name == "grey_levels" and from_random:
-            options |= {"pixel_mean": proposal.pixel_mean, "pixel_std": proposal.pixel_std}
-            decided["model_options.pixel_mean, pixel_std"] = (
-                f"{proposal.pixel_mean}, {proposal.pixel_std}: {proposal.reasons[name]}"
-            )
-    changed = replace(given, augment=augment, predict_config=predict, model_options=options)
+        elif name == "grey_levels" and (factor := _pixel_std_factor(given, start)):
+            mean, std = proposal.pixel_mean, round(factor * proposal.pixel_std, 1)
+            options |= {"pixel_mean": mean, "pixel_std": std}
+            decided["model_options.pixel_mean, pixel_std"] = f"{mean}, {std}: {proposal.reasons[name]}"
+    changed = replace(given, augment=augment, predict_config=predict, model_options=options, phases=phases)
     return changed, decided
 
 
-def as_before(augment: AugmentConfig, earlier: AugmentConfig, names: Sequence[str]) -> AugmentConfig:
-    """The random views of 05, in part as in an earlier training.
+def _without_fitted(phases: Sequence[Phase], names: Sequence[str]) -> tuple[Phase, ...]:
+    """Phases whose random views have what the data decided, and nothing else in its place.
 
     Args:
-        augment: as the parameters have them.
-        earlier: those of the earlier training.
-        names: what is taken from it, see ``Retraining.from_data``.
+        phases: as the parameters have them.
+        names: what the data decide, see ``Training.from_data``.
     """
-    if "scales" in names:
-        augment = replace(augment, scale=earlier.scale, scale_by_type=earlier.scale_by_type)
-    return replace(augment, crop=earlier.crop) if "crop" in names else augment
+    decided = {key for name, keys in _OF_VIEWS.items() if name in names for key in keys}
+    return tuple(
+        replace(phase, augment={key: value for key, value in phase.augment.items() if key not in decided})
+        for phase in phases
+    )
+
+
+def _pixel_std_factor(given: Training, start: str) -> float:
+    """How many standard deviations of the images ``pixel_std`` is to be; 0 where it has to stay as it is.
+
+    A preset that names its ``pixel_std`` for phase contrast takes other images that are scaled in proportion.
+    """
+    of_preset = PRESETS[given.preset].pixel_std
+    if start and (start != "imagenet" or of_preset is None):
+        return 0.0
+    return of_preset / PHASE_CONTRAST_STD if isinstance(of_preset, float) else 1.0
+
+
+def as_before(given: Retraining, earlier: AugmentConfig) -> Retraining:
+    """The parameters of 05 with random views that are in part those of an earlier training.
+
+    Args:
+        given: the parameters, whose ``from_data`` says what is taken from it.
+        earlier: the random views of that training.
+    """
+    taken = {key: getattr(earlier, key) for name in given.from_data for key in _OF_VIEWS[name]}
+    phases = _without_fitted(given.phases, given.from_data)
+    return replace(given, augment=replace(given.augment, **taken), phases=phases)

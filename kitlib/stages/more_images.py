@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kitlib import metric, predict, records, train
+from kitlib import metric, predict, records
 from kitlib.analysis import growth
 from kitlib.analysis.growth import Growth, Point
 from kitlib.data import folds
 from kitlib.post.tuning import cross_validation
 from kitlib.records import Frame
+from kitlib.stages import trainings
 from kitlib.stages.parameters import Training
 from kitlib.stages.validation import ValidationResult
 from kitlib.train import TrainConfig
@@ -46,15 +47,16 @@ def measure(given: Training, config: TrainConfig, fold: Path, validated: Validat
         folder = fold / f"{number}_images"
         frames = records.write_frames(folder / "train.npz", parts[number])
         job = replace(config, out=str(folder), train=str(frames), val=str(fold / "val.npz"))
-        points.append(_point(number, truth, _predicted(job, given.gpus), given))
+        points.append(_point(number, truth, _predicted(job, given), given))
     return growth.fit(points)
 
 
-def _predicted(job: TrainConfig, gpus: int) -> dict[float, list[Frame]]:
+def _predicted(job: TrainConfig, given: Training) -> dict[float, list[Frame]]:
     """The validation images by mask threshold, as the best weights of a training predict them."""
-    best, table = train.run(job, gpus).best, Path(job.out) / "predictions.csv"
+    (trained,) = trainings.run({Path(job.out).name: job}, given).values()
+    models, table = tuple(map(str, trained.weights)), Path(job.out) / "predictions.csv"
     found = predict.run(
-        predict.PredictJob((str(best),), job.val, str(table), job.predict), predict.gpu_count(gpus)
+        predict.PredictJob(models, job.val, str(table), job.predict), predict.gpu_count(given.gpus)
     )
     return found.by_mask_threshold
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 import types
 import typing
@@ -66,8 +67,8 @@ def rows(cls: type) -> Iterator[Row]:
 
 
 def _keys(cls: type, path: str, values: Any) -> Iterator[Row]:
-    """The keys of a parameter; ``values``: their defaults, some of them alone where it is a dictionary."""
-    known = values if isinstance(values, dict) else vars(values)
+    """The keys of a parameter; ``values``: their defaults, some alone in a dictionary, none in a list."""
+    known = values if isinstance(values, dict) else vars(values) if dataclasses.is_dataclass(values) else {}
     for name, field in config.fields(cls).items():
         shown = _shown(known[name]) if name in known else ""
         yield Row(f"{path}{name}", shown, "", _kind(field), config.description(cls, name))

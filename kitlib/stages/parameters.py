@@ -19,7 +19,7 @@ from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import Architecture, MaskStages, ModelConfig
 from kitlib.post.config import ScoreKind, TuningMethod
 from kitlib.predict.config import PredictConfig, PseudoConfig
-from kitlib.train.config import OptimConfig, TrainingSettings, ValidatedSettings
+from kitlib.train.config import OptimConfig, Phase, TrainingSettings, ValidatedSettings
 from kitlib.train.sampler import SamplerConfig
 from kitlib.train.schedule import ScheduleConfig
 
@@ -93,7 +93,7 @@ class _LiveCell(_Computing):
 @configuration
 class _Network:
     preset: str = "tiny"
-    """The network: tiny, r50 or x152 (the paper's); the same in 02 and 03."""
+    """The network: tiny, lite0, r50 or x152 (the paper's); the same in 02 and 03."""
     mask_stages: MaskStages = "all"
     """A mask branch at each cascade stage ("all") or at the last one ("last")."""
     model_options: Annotated[dict[str, Any], Part(Architecture)] = Field(
@@ -126,6 +126,10 @@ class Pretraining(TrainingSettings, _Network, _LiveCell):
 class _Tuned(ValidatedSettings):
     """A training that is followed by post-processing, tuned on validation images."""
 
+    phases: tuple[Phase, ...] = ()
+    """Trainings in a row, each with its own max_iter, schedule, augment or sampler; empty: one."""
+    ensemble_phases: Annotated[PositiveCount, Affects("after")] = 1
+    """How many of the last phases' weights of a fold predict together."""
     score_kinds: Annotated[tuple[ScoreKind, ...], Field(min_length=1), Affects("after")] = ("box", "product")
     """What may rank instances: box, mask, product, learned."""
     tuning_methods: Annotated[tuple[TuningMethod, ...], Field(min_length=1), Affects("after")] = (
@@ -142,6 +146,13 @@ class _Tuned(ValidatedSettings):
         if self.patience and not self.eval_every:
             raise KitError(
                 f"patience {self.patience} stops nothing while eval_every is 0; set both or neither"
+            )
+        for number, phase in enumerate(self.phases):
+            phase.settings(self, f"phases.{number}.")
+        if self.ensemble_phases > max(len(self.phases), 1):
+            raise KitError(
+                f"ensemble_phases {self.ensemble_phases} is more than the {len(self.phases)} of phases; "
+                "lower it, or give more phases"
             )
         by_type = sorted(set(predict.get("mask_threshold", {})) - {"default"})
         if by_type:
@@ -321,3 +332,10 @@ def training_settings(given: Any) -> dict[str, Any]:
     """The parameters of a stage that are settings of its training, by name."""
     names = config.fields(ValidatedSettings)
     return {name: getattr(given, name) for name in names if hasattr(given, name)}
+
+
+def iterations(given: Any) -> int:
+    """Of a training with a stage's parameters, through all phases; 0 where the stage does not train."""
+    common = getattr(given, "max_iter", 0)
+    phases = getattr(given, "phases", ())
+    return sum(phase.max_iter or common for phase in phases) if phases else common

@@ -82,7 +82,9 @@ def plan(
 
 
 def _without_types(section: Any) -> Any:
-    """The mappings of a profile without the competition's types of cells as keys."""
+    """The mappings of a profile, in lists as well, without the competition's types of cells as keys."""
+    if isinstance(section, list):
+        return [_without_types(value) for value in section]
     if not isinstance(section, Mapping):
         return section
     return {key: _without_types(value) for key, value in section.items() if key not in competition.CATEGORIES}

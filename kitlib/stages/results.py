@@ -41,7 +41,7 @@ def categories(run: Path) -> tuple[str, ...]:
 
 
 def weights(run: Path, stage: str) -> tuple[Path, ...]:
-    """The weights that a stage left, one file a training.
+    """The weights of a stage that predict together: of each fold one, or one of each of its last phases.
 
     Raises:
         KitError: the file of its results is missing or damaged, or names no weights.

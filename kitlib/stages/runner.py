@@ -55,6 +55,7 @@ def run(
     steps = [step for step in first_stages if step.stage in chosen]
     check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
+        files.remove_unfinished(out)
         found.remember(out)
         return [_take(step, say, after) for step in steps]
 
@@ -255,7 +256,8 @@ def _images(plan: Plan, stage: str) -> int:
     """How many images a stage's trainings go through, a repeated image counted each time."""
     values = plan.parameters[stage]
     trainings = _trained_folds(plan, stage) + len(values.get("learning_curve", ()))
-    return trainings * values.get("max_iter", 0) * values.get("images_per_batch", 0)
+    iterations = parameters.iterations(parameters.read(stage, values))
+    return trainings * iterations * values.get("images_per_batch", 0)
 
 
 def _trained_folds(plan: Plan, stage: str) -> int:

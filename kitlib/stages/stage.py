@@ -96,8 +96,8 @@ class Stage(StageData):
         """
         if not self.is_own or not given.from_data:
             return given
-        starts = given.weights or self.start("02_pretrain_livecell")
-        changed, decided = fitting.fitted(given, proposals.propose(frames), from_random=not starts)
+        start = given.weights or self.start("02_pretrain_livecell")
+        changed, decided = fitting.fitted(given, proposals.propose(frames), start)
         for name, reason in decided.items():
             print(f"from the data: {name} = {reason}")
         return changed
@@ -141,17 +141,21 @@ class Stage(StageData):
         return str(metrics["start"] if record.IDLE in metrics else self.weights(earlier)[0])
 
     def weights(self, earlier: str) -> tuple[Path, ...]:
-        """The weights that an earlier stage left, one file a training; it is run first where it was not."""
+        """The weights of an earlier stage that predict together; it is run first where it was not."""
         self.need(earlier)
         return results.weights(self.out, earlier)
 
     def folds(self, earlier: str, fold: int = -1) -> dict[str, Path]:
         """An earlier stage's weights by their validation fold ("fold_0"): of all, or of one if given.
 
+        Of several phases they are the last one's.
+
         Raises:
             KitError: it was not trained with that validation fold.
         """
-        trained = {path.relative_to(self.out / earlier).parts[0]: path for path in self.weights(earlier)}
+        trained: dict[str, Path] = {}
+        for path in self.weights(earlier):  # the last phase of each fold comes first
+            trained.setdefault(path.relative_to(self.out / earlier).parts[0], path)
         if fold < 0:
             return trained
         name = f"fold_{fold}"

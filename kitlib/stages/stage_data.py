@@ -117,14 +117,14 @@ class StageData:
         """Those of ``test`` whose cells are known, with them."""
         return self._as_trained.truth if self.is_own else competition.truth(self.data) or []
 
-    def views_of(self, given: Retraining, earlier: AugmentConfig) -> AugmentConfig:
-        """How 05 augments: the user's own images at the scales of 03, which their cells decided.
+    def refit(self, given: Retraining, earlier: AugmentConfig) -> Retraining:
+        """The parameters of 05 with the user's own images at the scales of 03, which their cells decided.
 
         Args:
-            given: the parameters of 05.
+            given: the parameters.
             earlier: how 03 augmented.
         """
-        return fitting.as_before(given.augment, earlier, given.from_data) if self.is_own else given.augment
+        return fitting.as_before(given, earlier) if self.is_own else given
 
     def export(self, frames: Sequence[Frame], images: Sequence[Frame], formats: Sequence[str]) -> None:
         """Write the cells of the user's own images into ``predictions/`` in some formats.

@@ -130,7 +130,7 @@ class ValidationResult:
 
 
 def validate(
-    models: Mapping[str, tuple[Path, Path]],
+    models: Mapping[str, tuple[Sequence[Path], Path]],
     folder: Path,
     config: PredictConfig,
     gpus: int,
@@ -141,7 +141,8 @@ def validate(
     """Predict the validation images of each fold, tune post-processing and judge it by cross-validation.
 
     Args:
-        models: by fold, the weights and the validation frames, a file of ``records.write_frames``.
+        models: by fold, the files of weights, an ensemble if several, of which the first draws the masks in
+            true boxes, and the validation frames, a file of ``records.write_frames``.
         folder: where predictions.csv, each fold's and that of all, post.yaml and out_of_fold.csv go.
         config: how images are predicted.
         gpus: how many to use; 0 for the CPU, -1 for all there are.
@@ -155,7 +156,8 @@ def validate(
     for name, (weights, frames) in models.items():
         truth += records.read_frames(frames)
         table = folder / name / "predictions.csv"
-        job = predict.PredictJob((str(weights),), str(frames), str(table), config, in_true_boxes=True)
+        ensemble = tuple(map(str, weights))
+        job = predict.PredictJob(ensemble, str(frames), str(table), config, in_true_boxes=True)
         found = predict.run(job, predict.gpu_count(gpus))
         in_true_boxes += found.in_true_boxes
         for threshold, at_threshold in found.by_mask_threshold.items():

@@ -4,7 +4,7 @@
 import torch.
 """
 
-from kitlib.train.config import OptimConfig, TrainConfig, TrainingSettings
+from kitlib.train.config import OptimConfig, Phase, TrainConfig, TrainingSettings, in_phases
 from kitlib.train.events import curves
 from kitlib.train.job import Result, run, run_all
 from kitlib.train.sampler import SamplerConfig
@@ -12,12 +12,14 @@ from kitlib.train.schedule import ScheduleConfig
 
 __all__ = [
     "OptimConfig",
+    "Phase",
     "Result",
     "SamplerConfig",
     "ScheduleConfig",
     "TrainConfig",
     "TrainingSettings",
     "curves",
+    "in_phases",
     "run",
     "run_all",
 ]

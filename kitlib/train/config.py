@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from kitlib.config import Affects, Count, Float, Int, PositiveCount, Precision, configuration
+from kitlib import config as configs
+from kitlib.config import Affects, Count, Float, Int, Part, PositiveCount, Precision, configuration
 from kitlib.errors import KitError
 from kitlib.inputs.config import AugmentConfig
 from kitlib.model.presets import ModelConfig
@@ -136,3 +138,44 @@ class TrainConfig(ValidatedSettings):
                 f"model.num_classes is {self.model.num_classes}, but there are {len(self.categories)} "
                 f"categories ({', '.join(self.categories)}); make them agree"
             )
+
+
+@configuration
+class Phase:
+    """What is different in one phase of a training; of a section, the keys that are given."""
+
+    max_iter: PositiveCount | None = None
+    """Training iterations of the phase."""
+    schedule: Annotated[dict[str, Any], Part(ScheduleConfig)] = Field(default_factory=dict)
+    """Learning rate, from the phase's first iteration on."""
+    augment: Annotated[dict[str, Any], Part(AugmentConfig)] = Field(default_factory=dict)
+    """Random views of the frames."""
+    sampler: Annotated[dict[str, Any], Part(SamplerConfig)] = Field(default_factory=dict)
+    """How often each image is seen."""
+
+    def settings(self, common: ValidatedSettings, where: str = "") -> dict[str, Any]:
+        """The settings that are different, by name, each whole.
+
+        Args:
+            common: the settings of all phases.
+            where: the beginning of messages.
+
+        Raises:
+            KitError: a value that does not go together with the others.
+        """
+        found: dict[str, Any] = {} if self.max_iter is None else {"max_iter": self.max_iter}
+        for name in ("schedule", "augment", "sampler"):
+            if part := getattr(self, name):
+                whole = getattr(common, name)
+                values = configs.overlay(configs.to_dict(whole), configs.to_plain(part))
+                found[name] = configs.from_dict(type(whole), values, f"{where}{name}")
+        return found
+
+    def within(self, config: TrainConfig) -> TrainConfig:
+        """The training of this phase, where ``config`` is what all phases have in common."""
+        return replace(config, **self.settings(config))
+
+
+def in_phases(config: TrainConfig, phases: Sequence[Phase]) -> list[TrainConfig]:
+    """What each phase of a training trains with; the training itself where there are none."""
+    return [phase.within(config) for phase in phases] or [config]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def curves(folder: Path | str) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=["iteration"])
     return pd.DataFrame(rows).groupby("iteration", as_index=False).first()
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The curves of trainings that followed each other as one table, whose iterations go on."""
+    found, begun = [], 0
+    for table in tables:
+        found.append(table.assign(iteration=table["iteration"] + begun))
+        begun = int(found[-1]["iteration"].max()) if len(table) else begun
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["iteration"])
 
 
 def _cut(path: Path, iteration: int) -> None:

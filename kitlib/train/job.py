@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -82,8 +83,8 @@ def run_all(
     it has room for.
 
     Args:
-        configs: trainings with folders of their own, by whose names notes and progress call them, and the
-            same number of images a batch.
+        configs: trainings with folders of their own, by whose names notes, progress and errors call them,
+            and the same number of images a batch.
         gpus: as for ``run``; trainings side by side get an equal share of them each.
         at_once: how many run side by side here, and no more than there are GPUs; without GPUs each gets a
             share of the cores.
@@ -92,7 +93,7 @@ def run_all(
         on_row: is called with each row of the first training.
 
     Raises:
-        KitError: what stopped one of the trainings, and what to do; the others are stopped, too.
+        KitError: what stopped one of the trainings, which one, and what to do; the others are stopped, too.
     """
     folders = [files.make_folder(config.out) for config in configs]
     if force:
@@ -104,14 +105,15 @@ def run_all(
     gpus = first.most_processes(present // at_once) if gpus < 0 else present // at_once
     if gpus * at_once < present:
         print(f"{gpus * at_once} of {present} GPUs: {gpus} share {first.images_per_batch} images a batch")
-    with Bar(sum(config.max_iter for config in configs), ", ".join(out.name for out in folders)) as bar:
+    names = _names(folders)
+    with Bar(sum(config.max_iter for config in configs), ", ".join(names.values())) as bar:
         reached: dict[Path, int] = {}
         shown = threading.Lock()
 
         def show(out: Path, row: Row) -> None:
             with shown:
                 reached[out] = row.get(bar.key, reached.get(out, 0))
-                bar({**row, bar.key: sum(reached.values())}, out.name if len(folders) > 1 else "")
+                bar({**row, bar.key: sum(reached.values())}, names[out] if len(folders) > 1 else "")
             if on_row is not None and out == folders[0]:
                 on_row(row)
 
@@ -123,6 +125,7 @@ def run_all(
                     out,
                     events.METRICS,
                     partial(show, out),
+                    name=names[out] if len(folders) > 1 else "",
                 )
                 for config, out in zip(configs, folders, strict=True)
             ],
@@ -131,6 +134,13 @@ def run_all(
             at_once,
         )
     return [_result(out) for out in folders]
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """The end of each folder's path in which it differs from the others: fold_0/finetune."""
+    paths = [out.resolve() for out in folders]
+    common = os.path.commonpath([path.parent for path in paths])
+    return {out: path.relative_to(common).as_posix() for out, path in zip(folders, paths, strict=True)}
 
 
 def _result(out: Path | str) -> Result:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
 
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kitlib.train import events
 from kitlib.viz import style
 
 
@@ -26,12 +28,15 @@ def schedule(rates: Sequence[float]) -> Figure:
 
 
 @style.styled
-def learning_curves(metrics: Path) -> Figure:
-    """Total loss, its parts and the validation score along the iterations, from a metrics.jsonl.
+def learning_curves(*metrics: Path) -> Figure:
+    """Total loss, its parts and the validation score along the iterations.
 
     A sentence below says what is normal; a single evaluation is shown as bars.
+
+    Args:
+        metrics: the metrics.jsonl of a training, or of each of its phases, which a line divides.
     """
-    table = pd.read_json(metrics, lines=True)
+    table, begins = _read(metrics)
     has_map = "map" in table and table["map"].notna().any()
     figure, axes = style.figure(10 if has_map else 8, 3, 1, 3 if has_map else 2)
     figure.supxlabel(
@@ -48,8 +53,10 @@ def learning_curves(metrics: Path) -> Figure:
     style.legend(axes[1], fontsize=8)
     for panel in axes:
         panel.set_xlabel("iteration")
+    _mark(axes[:2], begins)
     if has_map:
         rows = table[table["map"].notna()]
+        _mark(axes[2:] if len(rows) > 1 else [], begins)
         _maps(axes[2], rows) if len(rows) > 1 else _evaluation(axes[2], rows.iloc[0])
     return figure
 
@@ -61,9 +68,13 @@ _NORMAL = (
 
 
 @style.styled
-def mask_loss(metrics: Path) -> Figure:
-    """The mask loss along the iterations, a line for each cascade stage (the paper's figure 4a)."""
-    table = pd.read_json(metrics, lines=True)
+def mask_loss(*metrics: Path) -> Figure:
+    """The mask loss along the iterations, a line for each cascade stage (the paper's figure 4a).
+
+    Args:
+        metrics: as for ``learning_curves``.
+    """
+    table, begins = _read(metrics)
     figure, (axes,) = style.figure(6, 2.8)
     columns = sorted(c for c in table.columns if c.startswith("loss_mask"))
     for place, column in enumerate(columns):
@@ -71,6 +82,7 @@ def mask_loss(metrics: Path) -> Figure:
         _line(axes, table, column, label, [*style.COLORS.values(), *style.OTHERS][place % 8])
     axes.set_xlabel("iteration")
     axes.set_title("Mask loss")
+    _mark([axes], begins)
     style.legend(axes)
     return figure
 
@@ -93,6 +105,30 @@ def losses_of_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
         panel.set_xlabel("iteration")
         style.legend(panel)
     return figure
+
+
+def _read(metrics: Sequence[Path]) -> tuple[pd.DataFrame, list[int]]:
+    """The rows of a training's phases, their iterations counted through, and where each phase but the first
+    begins."""
+    tables = [pd.read_json(path, lines=True) for path in metrics]
+    lengths = [int(table["iteration"].max()) for table in tables]
+    return events.joined(tables), list(accumulate(lengths))[:-1]
+
+
+def _mark(panels: Iterable[Axes], begins: Sequence[int]) -> None:
+    """Draw a line where a phase begins."""
+    for panel in panels:
+        for place, iteration in enumerate(begins, 1):
+            panel.axvline(iteration, color=style.INK, lw=0.8, ls=":")
+            panel.annotate(
+                f" phase {place}",
+                (iteration, 1),
+                (0, -2),
+                ("data", "axes fraction"),
+                "offset points",
+                va="top",
+                fontsize=7,
+            )
 
 
 def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, color: str) -> None:

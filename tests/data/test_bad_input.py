@@ -271,7 +271,15 @@ ANNOTATIONS = {
         "a polygon has an odd count of numbers; give polygons",
     ),
     "words": (cell(segmentation=[["a", "b"] * 3]), "cannot be read as a mask"),
-    "not finite": (cell(segmentation=[[1, 1, 4, 1, 1e308, 1e308, 1e308, 4]]), "a number that is not finite"),
+    "not finite": (
+        cell(segmentation=[[1, 1, 4, 1, 1e308, 1e308, 1e308, 4]]),
+        "a polygon leads more than 1,000,000 pixels away; give",
+    ),
+    "far to the left": (
+        cell(segmentation=[-1_000_001, 1, 4, 1, 4, 4]),
+        "a polygon leads more than 1,000,000 pixels away; give",
+    ),
+    "far, and a word": (cell(segmentation=[[1, 1, 4, 2e6, "b", 4]]), "got `str`"),
     "another size": (
         cell(segmentation={"size": [8, 6], "counts": [48]}),
         "its size is [8, 6], the image's is [6, 8]",

@@ -40,9 +40,10 @@ def test_memory_is_what_lives_at_one_time() -> None:
         del view
 
 
-def test_a_model_of_tensors_without_numbers_is_as_large_as_the_real_one() -> None:
-    real = build("tiny", 3)
-    found = count.sizes(ModelConfig("tiny", 3))
+@pytest.mark.parametrize("preset", ["tiny", "lite0"])
+def test_a_model_of_tensors_without_numbers_is_as_large_as_the_real_one(preset: str) -> None:
+    real = build(preset, 3)
+    found = count.sizes(ModelConfig(preset, 3))
     assert found.weights == sum(tensor.nbytes for tensor in real.state_dict().values())
     assert found.trained == sum(p.nbytes for p in real.parameters() if p.requires_grad)
 

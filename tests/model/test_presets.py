@@ -44,6 +44,7 @@ def test_every_preset_has_room_for_a_thousand_cells(preset: str) -> None:
         ({"options": {"anchor_sizes": [8, 16, 32, 64, 128]}}, "anchor_sizes.0 must be a list"),
         ({"options": {"anchor_sizes": [[8], [16]]}}, "anchor_sizes must list 5 levels"),
         ({"options": {"anchor_sizes": [[8], [16], [32], [64], [128, 256]]}}, "equally many"),
+        ({"options": {"freeze_batch_norm": True}}, "freeze_batch_norm is of timm models"),
         ({"options": {"anchor_ratios": []}}, "anchor_ratios must not be empty"),
         ({"options": {"fpn_channels": 40}}, "multiple of 32"),
         ({"mask_stages": "first"}, "unknown value of mask_stages: 'first'"),

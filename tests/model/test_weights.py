@@ -313,7 +313,7 @@ def test_random_weights_are_advised_upon() -> None:
     report = weights.load(build("r50"), "")
     assert report.loaded == ()
     assert [sentence.split(":")[0] for sentence in report.advice] == [
-        "FrozenBN diverges on random weights",
+        "frozen batch norms diverge on random weights",
         "the first stages are frozen at random values",
     ]
     assert weights.load(build("tiny"), "").advice == ()

@@ -15,12 +15,13 @@ from PIL import Image
 from kitlib import config, stages, train
 from kitlib.data import competition, synthetic
 from kitlib.data.images import read_image
-from kitlib.stages import record
+from kitlib.stages import record, trainings
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
-    *("03.max_iter=3", "03.workers=0", "all.folds=3", "all.reading={channel: 1, folders_are: category}"),
+    *("03.phases=[{max_iter: 2}, {max_iter: 1}]", "03.ensemble_phases=2", "03.workers=0"),
+    *("all.folds=3", "all.reading={channel: 1, folders_are: category}"),
     '06.formats=["labels", "table"]',
 ]
 
@@ -67,6 +68,15 @@ def test_no_notebook_failed_or_warned(run) -> None:
         assert not [o for o in outputs if o.output_type == "error"]
         said = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
         assert "Warning" not in said, said
+
+
+def test_both_phases_predict_together_and_curves_show_both(run) -> None:
+    out, _ = run
+    weights = [f"fold_0/phase_{phase}/weights_best.pth" for phase in (1, 0)]
+    assert json.loads((out / "03_train" / "metrics.json").read_text())["weights"] == weights
+    submitted = json.loads((out / "06_submit" / "metrics.json").read_text())["weights"]
+    assert submitted == [str(out / "03_train" / name) for name in weights]
+    assert trainings.curves(out / "03_train" / "fold_0")["iteration"].tolist() == [1, 2, 3]
 
 
 def test_types_scales_and_grey_levels_are_those_of_the_images(run) -> None:

@@ -92,6 +92,11 @@ def test_every_stage_predicts_at_scales_that_were_trained(profile: str) -> None:
         ("05.tuning_methods=['gain']", "unknown value of 05_retrain.tuning_methods.0: 'gain'"),
         ("03.fold=7", "03_train: fold 7 of 5: fold must be 0 to folds - 1, or -1 for all"),
         ("03.amp=fp8", "unknown value of 03_train.amp: 'fp8'"),
+        ("03.phases=[{max_itr: 3}]", "unknown key in 03_train.phases.0 'max_itr': did you mean 'max_iter'"),
+        (
+            "05.phases=[{augment: {scale_by_type: {astros: [1, 2]}}}]",
+            "05_retrain: phases.0.augment.scale_by_type: unknown cell type 'astros'",
+        ),
         ("03.max_iter=0", "03_train.max_iter must be at least 1, not 0"),
         ("03.mask_stages=al", "unknown value of 03_train.mask_stages: 'al'"),
         (

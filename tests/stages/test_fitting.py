@@ -28,7 +28,7 @@ def test_the_cells_decide_all_that_is_left_to_them():
         augment={"scale_by_type": {"a": [1, 2]}, "crop": [32, 1000]},
         predict_config={"scales": [1.0, 2.0], "scales_by_type": {"a": [3.0]}},
     )
-    found, decided = fitting.fitted(given, PROPOSAL, from_random=True)
+    found, decided = fitting.fitted(given, PROPOSAL, "")
     assert found.augment == AugmentConfig(scale=(0.38, 0.67), crop=(64, 704))
     assert found.predict_config.scales == (0.42, 0.59)
     assert found.predict_config.scales_by_type == {}
@@ -40,20 +40,39 @@ def test_the_cells_decide_all_that_is_left_to_them():
 
 
 def test_a_training_on_whole_frames_stays_one():
-    found, _ = fitting.fitted(training(augment={"crop": None}), PROPOSAL, from_random=True)
+    found, _ = fitting.fitted(training(augment={"crop": None}), PROPOSAL, "")
     assert found.augment.crop is None
 
 
+def test_weights_of_photographs_get_grey_levels_of_half_the_spread():
+    """lite0 is made for a standard deviation of one half, tiny and what begins at random for one."""
+    given = training(preset="lite0")
+    found, _ = fitting.fitted(given, PROPOSAL, "imagenet")
+    assert (found.model_options["pixel_mean"], found.model_options["pixel_std"]) == (13.0, 30.0)
+    published, _ = fitting.fitted(training(preset="r50"), PROPOSAL, "imagenet")
+    assert "pixel_std" not in published.model_options
+
+
 def test_weights_that_were_trained_before_keep_their_grey_levels():
-    found, decided = fitting.fitted(training(), PROPOSAL, from_random=False)
+    found, decided = fitting.fitted(training(), PROPOSAL, "02/weights_last.pth")
     assert "pixel_mean" not in found.model_options
     assert "anchor_sizes" in found.model_options
     assert not any("pixel" in name for name in decided)
 
 
+def test_phases_have_what_the_cells_decided():
+    phases = [{"max_iter": 5, "augment": {"scale": [1, 2], "crop": [64, 64], "blur": 1.0}}]
+    found, _ = fitting.fitted(training(phases=phases, from_data=["scales"]), PROPOSAL, "")
+    assert found.phases[0].max_iter == 5
+    assert found.phases[0].augment == {"crop": (64, 64), "blur": 1.0}
+    again = parameters.read("05_retrain", {"phases": phases})
+    assert fitting.as_before(again, AugmentConfig()).phases[0].augment == {"blur": 1.0}
+
+
 @pytest.mark.parametrize(
     ("chosen", "left"),
     [
+        ({"phases": [{"max_iter": 3}, {"augment": {"scale": [1, 2]}}]}, ["crop", "anchors", "grey_levels"]),
         ({}, ["scales", "crop", "anchors", "grey_levels"]),
         ({"augment": {"scale": [1, 2]}}, ["crop", "anchors", "grey_levels"]),
         ({"predict_config": {"scales": [2]}, "augment": {"flip": False}}, ["crop", "anchors", "grey_levels"]),
@@ -84,4 +103,4 @@ def test_a_retraining_augments_as_03_but_for_what_the_user_set(chosen, expected)
     earlier = AugmentConfig(scale=(0.3, 0.6), crop=(512, 512))
     left = fitting.left_to_data({"05_retrain": chosen}).get("05_retrain", {})
     given = parameters.read("05_retrain", {**chosen, **left})
-    assert fitting.as_before(given.augment, earlier, given.from_data) == expected
+    assert fitting.as_before(given, earlier).augment == expected

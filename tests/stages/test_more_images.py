@@ -13,7 +13,7 @@ from kitlib import records
 from kitlib.masks import rle
 from kitlib.model.presets import ModelConfig
 from kitlib.records import Cell, Frame
-from kitlib.stages import more_images, parameters
+from kitlib.stages import more_images, parameters, trainings
 from kitlib.train import TrainConfig
 
 SIZE = (30, 40)
@@ -43,16 +43,16 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     an IoU of 80 / 120, which passes 4 of the 10 thresholds; one that trained on four, by one: 90 / 110, 7."""
     started: list[TrainConfig] = []
 
-    def train(job: TrainConfig, gpus: int) -> Any:
-        started.append(job)
-        return SimpleNamespace(best=Path(job.out) / "weights_last.pth")
+    def train(jobs: list[TrainConfig], gpus: int, **_: Any) -> Any:
+        started.extend(jobs)
+        return [SimpleNamespace(best=Path(job.out) / "weights_last.pth") for job in jobs]
 
     def predict(job: Any, gpus: int) -> Any:
         trained = len(records.read_frames(Path(job.weights[0]).with_name("train.npz")))
         assert job.frames.endswith("fold_0/val.npz")
         return SimpleNamespace(by_mask_threshold={0.5: frames("val", 4, {2: 2, 4: 1}[trained])})
 
-    monkeypatch.setattr(more_images.train, "run", train)
+    monkeypatch.setattr(trainings.train, "run_all", train)
     monkeypatch.setattr(more_images.predict, "run", predict)
     return started
 

@@ -25,8 +25,9 @@ def test_what_says_where_and_how_fast_counts_nowhere() -> None:
 
 def test_predictions_and_tuning_come_after_a_training() -> None:
     found = counted(TRAIN)
-    assert found.later - found.training == {"predict_config", "score_kinds", "tuning_methods"}
-    after = {"predict_config", "score_kinds", "tuning_methods", "margin", "confidence", "use_retrained"}
+    after = {"predict_config", "score_kinds", "tuning_methods", "ensemble_phases"}
+    assert found.later - found.training == after
+    after |= {"margin", "confidence", "use_retrained"}
     found = counted("05_retrain")
     assert found.everything - found.training == after
 
@@ -86,6 +87,11 @@ def test_numbers_and_words_get_the_types_of_their_fields() -> None:
         (TRAIN, ("augment.crop", "[192, 192]", "", "list of 2: whole number (> 0) or null", None)),
         (TRAIN, ("model_options.roi_batch", "64", "", "whole number", None)),
         (TRAIN, ("model_options.box_fcs", "", "", "whole number", None)),
+        (TRAIN, ("phases", "", "training", "keys, as below", None)),
+        (
+            TRAIN,
+            ("phases.max_iter", "", "", "whole number (>= 1) or null", "Training iterations of the phase."),
+        ),
         (TRAIN, ("workers", "2", "speed", "whole number (>= 0)", None)),
         (TRAIN, ("data", "''", "place", "text", None)),
         ("04_pseudolabel", ("max_area", "{default: null}", "results", "by type: whole number or null", None)),

@@ -196,6 +196,8 @@ def test_a_profile_s_values_by_type_are_of_the_competition_alone() -> None:
     plan = profiles.plan("cpu", own_data=True).parameters["03_train"]
     assert plan["augment"]["scale_by_type"] == plan["predict_config"]["scales_by_type"] == {}
     assert plan["from_data"] == ["scales", "crop", "anchors", "grey_levels"]
+    inside = [{"astro": [1, 2], "cell": [1, 2]}, {"augment": {"cort": [1, 2], "crop": [64, 64]}}]
+    assert profiles._without_types(inside) == [{"cell": [1, 2]}, {"augment": {"crop": [64, 64]}}]
     assert profiles.plan("cpu").parameters["03_train"]["augment"]["scale_by_type"].keys() == {
         "astro",
         "shsy5y",

@@ -149,6 +149,14 @@ def test_weights_by_the_fold_that_they_have_not_seen(train: stage.Stage) -> None
         train.folds("03_train", 2)
 
 
+def test_of_several_phases_a_fold_goes_on_from_the_last_one(train: stage.Stage) -> None:
+    names = [f"fold_{fold}/phase_{phase}/w.pth" for phase in (2, 1) for fold in (0, 1)]
+    folder = left(train.out, "03_train", weights=names)
+    assert list(train.folds("03_train").items()) == [
+        (f"fold_{k}", folder / f"fold_{k}" / "phase_2" / "w.pth") for k in (0, 1)
+    ]
+
+
 def test_retrained_weights_are_taken_only_if_they_passed_the_gate(train: stage.Stage) -> None:
     assert train.chosen() == "03_train"
     left(train.out, "03_train", map=0.25)
@@ -334,7 +342,7 @@ def test_the_competition_s_images_decide_nothing(train: stage.Stage) -> None:
     given = parameters.read("03_train", {})
     assert train.fit(given, []) == given
     retraining = parameters.read("05_retrain", {"augment": {"crop": [64, 64]}})
-    assert train.views_of(retraining, AugmentConfig()) == retraining.augment
+    assert train.refit(retraining, AugmentConfig()) == retraining
 
 
 def test_a_run_remembers_whether_its_images_are_the_user_s_own(own: Path, tmp_path: Path) -> None:

@@ -197,6 +197,28 @@ def test_on_a_cluster_each_training_has_all_gpus_that_it_asks_for(make_config, t
     assert seen == [(2, 8)]
 
 
+@pytest.mark.parametrize(
+    ("last", "at_once", "name"),
+    [("", 1, "fold_1"), ("", 2, "fold_1"), ("finetune", 1, "fold_1/finetune"), (None, 1, "")],
+)
+def test_an_error_says_which_of_several_trainings_it_stopped(
+    make_config, tmp_path, monkeypatch, last, at_once, name
+):
+    """``last`` lies in the fold's folder; None: a single training runs, and its error is left alone."""
+
+    def fail_in_the_second(module, args, out, *, place, **_):
+        if "fold_1" in str(out):
+            raise launch.Died("the weights are no longer finite at iteration 3")
+        assert place is None or place.stop.wait(20)
+
+    monkeypatch.setattr(launch, "launch", fail_in_the_second)
+    numbers = [1] if last is None else [0, 1]
+    jobs = [make_config(out=str(tmp_path / f"fold_{n}" / (last or ""))) for n in numbers]
+    with pytest.raises(launch.Died) as stopped:
+        train.run_all(jobs, at_once=at_once)
+    assert str(stopped.value) == f"{name}: the weights are no longer finite at iteration 3".removeprefix(": ")
+
+
 def test_force_leaves_what_is_not_the_trainings(make_config, tmp_path):
     out = tmp_path / "out"
     (out / "checkpoints").mkdir(parents=True)

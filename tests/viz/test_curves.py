@@ -50,6 +50,15 @@ def test_the_parts_of_the_loss_add_up_over_stages(drawn, metrics: Path) -> None:
     assert labelled(maps)["cort"].get_ydata()[-1] == pytest.approx(1 - np.exp(-400 / 150))
 
 
+def test_phases_follow_each_other_on_one_axis(drawn, metrics: Path) -> None:
+    total, _, maps = drawn(viz.learning_curves(metrics, metrics)).axes
+    assert labelled(total)["total loss"].get_xdata().tolist() == list(range(1, 801))
+    assert labelled(maps)["all"].get_xdata().tolist() == list(range(100, 801, 100))
+    marks = [line for line in total.lines if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in marks] == [400]
+    assert [text.get_text().strip() for text in total.texts] == ["phase 1"]
+
+
 def test_the_mask_loss_has_a_line_a_stage_and_all_are_in_view(drawn, metrics: Path) -> None:
     (axes,) = drawn(viz.mask_loss(metrics)).axes
     lines = labelled(axes)

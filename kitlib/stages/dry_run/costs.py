@@ -71,7 +71,7 @@ class Machine:
         training_gib = at_once * self.processes_of(w) * (f.process_gib + workers * f.worker_gib)
         memory = [gib for gib in (f.step_gib if trains else None, f.frame_gib) if gib is not None]
         return StageForecast(
-            w.stage,
+            w.name,
             _trained(w, at_once),
             w.predictions,
             (training_seconds + predicting) / 3600,
@@ -103,7 +103,7 @@ class Machine:
         there = cards.named(self.card).gib if self.card else math.inf
         if not w.trainings or f.step_gib is None or f.step_gib <= there:
             return ""
-        number, said = w.stage[:2], f"{w.stage}: a step takes {f.step_gib:.0f} GiB of {there:.0f}"
+        number, said = w.stage[:2], f"{w.name}: a step takes {f.step_gib:.0f} GiB of {there:.0f}"
         each = w.training.images_per_process(self.processes_of(w))
         at_once = each // w.training.accumulate
         least = f.least_gib or f.step_gib
@@ -125,7 +125,7 @@ class Machine:
         if not w.predictions or f.frame_gib is None or f.frame_gib <= there:
             return ""
         return (
-            f"{w.stage}: a prediction takes {f.frame_gib:.0f} GiB of {there:.0f}; lower "
+            f"{w.name}: a prediction takes {f.frame_gib:.0f} GiB of {there:.0f}; lower "
             "predict_config.batch, then model_options.rpn_post_nms_topk and "
             "predict_config.scales, or set predict_config.tile"
         )
@@ -137,7 +137,7 @@ class Machine:
             return ""
         workers = math.ceil(wanted / f.images_per_core_second / self.processes_of(w))
         return (
-            f"{w.stage}: {w.training.workers} workers prepare {prepared:.1f} images/s of {wanted:.1f}; "
+            f"{w.name}: {w.training.workers} workers prepare {prepared:.1f} images/s of {wanted:.1f}; "
             f"--set {w.stage[:2]}.workers={workers}"
         )
 

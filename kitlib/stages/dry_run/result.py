@@ -25,7 +25,7 @@ class StageForecast:
     """What a stage takes.
 
     Attributes:
-        stage: "03_train".
+        stage: "03_train", or one of its phases: "03_train phase 0".
         trained: trainings x iterations x images of a batch, and how many trainings run side by side; "" where
             it does not train.
         predicted: predictions of a frame by a model.

@@ -67,7 +67,7 @@ def forecast(
         machine = Machine(_device_count(plan, computing, card), card)
         figures, failures = _figures(works, sample, machine, Path(folder))
     size = _row_bytes(sample), sum(livecell.annotations_file(data, split).stat().st_size for split in splits)
-    done = tuple(machine.stage(w, figures[w.stage], _instances(w, sample), *size) for w in works if figures)
+    done = tuple(machine.stage(w, figures[w.name], _instances(w, sample), *size) for w in works if figures)
     return RunForecast(
         _title(plan, data, found, machine),
         (
@@ -112,9 +112,9 @@ def _figures(
     if not works:
         return {}, []
     frames = str(records.write_frames(folder / "frames.npz", list(sample)))
-    detections = {w.stage: _instances(w, sample) for w in works}
-    asked = {w.stage: w.training for w in works}
-    processes = {w.stage: machine.processes_of(w) for w in works}
+    detections = {w.name: _instances(w, sample) for w in works}
+    asked = {w.name: w.training for w in works}
+    processes = {w.name: machine.processes_of(w) for w in works}
     given = job.Forecast(frames, detections, processes, machine.card)
     try:
         return job.run(given, asked, folder, gpus=1 if machine.devices and not machine.card else 0), []

@@ -15,7 +15,7 @@ from kitlib import metric, records
 from kitlib.data import tables
 from kitlib.errors import KitError
 from kitlib.records import Frame
-from kitlib.stages import record
+from kitlib.stages import record, trainings
 from kitlib.stages.report import page, runs
 from kitlib.stages.report.page import Card, Page, Section, Table
 from kitlib.stages.report.parameters import differing
@@ -43,7 +43,7 @@ class _Judged:
 
     @property
     def folds(self) -> list[Path]:
-        return sorted(path.parent for path in self.stage.folder.glob("fold_*/curves.csv"))
+        return sorted(path for path in self.stage.folder.glob("fold_*") if path.is_dir())
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,8 @@ def _curves(judged: Sequence[_Judged]) -> Iterator[Section]:
     from kitlib.viz import curves as plots
 
     titles = {f"{each.label}, {each.stage.name}": each.folds[0] for each in judged if each.folds}
-    curves = {title: pd.read_csv(folder / "curves.csv") for title, folder in titles.items()}
-    if curves:
+    found = {title: trainings.curves(folder) for title, folder in titles.items()}
+    if curves := {title: table for title, table in found.items() if len(table)}:
         figure = plots.losses_of_runs(curves)
         text = "Of the first fold of each run; faint: each iteration, strong: the running median."
         yield Section("Losses", (text,), pictures=(page.drawn("total loss and mask loss", figure),))

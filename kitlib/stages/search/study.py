@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kitlib import files, train
+from kitlib import files
 from kitlib.data.dataset import Dataset
 from kitlib.errors import KitError
 from kitlib.records import Frame
@@ -288,11 +288,9 @@ class _Search:
             weights=given.weights,
         )
         jobs = trainings.by_fold(self.frames, given, config)
-        results = train.run_all(
-            list(jobs.values()), given.gpus, at_once=given.folds_at_once, on_row=_reports_to(trial)
-        )
+        results = trainings.run(jobs, given, on_row=_reports_to(trial))
         return validation.validate(
-            {name: (done.best, Path(jobs[name].val)) for name, done in zip(jobs, results, strict=True)},
+            {name: (trained.weights, Path(jobs[name].val)) for name, trained in results.items()},
             own.folder,
             config.predict,
             given.gpus,

@@ -51,6 +51,25 @@ def test_trainings_and_predictions_of_each_stage(data: Path) -> None:
     assert found["02_pretrain_livecell"].training.categories == ("cell",)
 
 
+def test_phases_are_works_of_their_own(data: Path) -> None:
+    """One fold of 2 images. Each phase is evaluated at its end, and after the last one two models predict."""
+    phases = "05.phases=[{max_iter: 9}, {max_iter: 5, augment: {crop: [64, 64]}}]"
+    settings = [phases, "05.ensemble_phases=2", "05.finetune_iter=3", "03.phases=[{}, {}]"]
+    plan = stages.plan("demo", settings)
+    found = work.of_stages(plan, dataset.open_folder(data), STAGES, (), livecell=False)
+    works = {one.name: one for one in found}
+    first, last = works["05_retrain phase 0"], works["05_retrain phase 1"]
+    assert (first.iterations, first.predictions, first.frames) == (9, 2, 0)
+    assert (last.iterations, last.predictions, last.frames) == (5 + 3, (1 + 2) * 2, 2)
+    assert (first.training.augment.crop, last.training.augment.crop) == ((192, 192), (64, 64))
+    assert works["03_train phase 1"].iterations == 320
+    evaluated = stages.plan("demo", [*settings, "05.eval_every=4"])
+    found = work.of_stages(evaluated, dataset.open_folder(data), ("05_retrain",), (), livecell=False)
+    assert [one.predictions for one in found] == [3 * 2, (2 + 2) * 2]
+    row = machine().stage(last, FIGURES, 100, 50.0, 0.0)
+    assert (row.stage, row.trained) == ("05_retrain phase 1", "8 x 2")
+
+
 def test_what_settings_change(data: Path) -> None:
     found = works_of(
         data, "paper", "05.finetune_iter=100", "03.eval_every=2000", "04.predict_config.tta=[none, flip_h]"
