@@ -44,7 +44,6 @@ def config(training: Sequence[Image]) -> CfgNode:
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = "", "cpu"
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [mean] * 3, [deviation] * 3
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[side] for side in ANCHORS]
-    cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 2000, 4000
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 128
     cfg.INPUT.MASK_FORMAT = "bitmask"

@@ -134,18 +134,18 @@ def largest_piece(left: NDArray, wanted: NDArray, width: int) -> NDArray | None:
         wanted: those that it had.
         width: of the frame.
     """
-    count, labels, places = _pieces(left, width)
-    if count == 1 or count <= _pieces(wanted, width)[0]:
+    found = _pieces(left, width)
+    if found.number == 1 or found.number <= _pieces(wanted, width).number:
         return None
-    pieces = labels[places]
+    pieces = found.labels[found.places]
     return left[pieces == np.bincount(pieces)[1:].argmax() + 1]
 
 
 class _Pieces(NamedTuple):
     """The number of 8-connected pieces, the flattened map of them, from 1, and each pixel's place in it."""
 
-    count: int
-    labels: NDArray[np.int32]
+    number: int
+    labels: NDArray[np.integer]
     places: NDArray[np.integer]
 
 
@@ -157,8 +157,9 @@ def _pieces(pixels: NDArray, width: int) -> _Pieces:
     canvas = np.zeros((y[-1] + 1, x.max() + 1), np.uint8)
     places = y * canvas.shape[1] + x
     canvas.ravel()[places] = 1
-    count, labels = cv2.connectedComponents(canvas, connectivity=8)
-    return _Pieces(count - 1, labels.ravel(), places)
+    number, labels = cv2.connectedComponents(canvas, connectivity=8)
+    # The background is counted, too.
+    return _Pieces(number - 1, labels.ravel().astype(np.int32, copy=False), places)
 
 
 def _from_pixels(pixels: NDArray, height: int, width: int) -> RLE:

@@ -238,7 +238,7 @@ def learned(ignore: bool) -> float:
     model = build("tiny", num_classes=1, mask_stages="last", rpn_batch=64, roi_batch=32)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     rng = np.random.default_rng(0)
-    for _ in range(80):
+    for _ in range(50):
         optimiser.zero_grad()
         sum(model([squares(rng, 2, ignore)]).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
