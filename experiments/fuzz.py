@@ -1,24 +1,22 @@
 """Damaged files of every format that the kit reads: each is read, or refused in one sentence.
 
-python experiments/fuzz.py [--minutes 30] [--out outputs/fuzz.json] [FORMAT ...]
+python experiments/fuzz.py [--minutes 30] [--out FILE.json] [FORMAT ...]
 
-Each format has a good file, which is damaged again and again: bytes are changed, pieces cut out, doubled or
-set to zero, and words of a text exchanged for others (numbers of thousands of digits, infinity, values of
-another type). A reader may raise a KitError of one line; anything else is a fault: another exception, a
-message of several lines or with much of the file in it, more than 20 seconds, the end of the process.
-Faults are written with the number that makes the file again.
+The good file of each format (``fuzz_formats.py``) is damaged again and again: bytes are changed, pieces cut
+out, doubled or set to zero, and words of a text exchanged for others (numbers of thousands of digits,
+infinity, values of another type). A reader may raise a KitError of one line; anything else is a fault, of one
+of five kinds: see ``FAULTS``. Each is written with the number that makes the file again.
+
+Each format is read in a process of its own, which is ended at 3 GiB of memory and started again at the next
+file. Without --out the results replace those in docs/robustness.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import io
 import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -26,49 +24,30 @@ import tempfile
 import time
 import traceback
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
-import numpy as np
-import tifffile
-import torch
-from PIL import Image
-from roifile import ImagejRoi
+import click
+import robustness
+from fuzz_formats import FORMATS, prepare
 
-from kitlib import config, files, records, scoring
-from kitlib.data import coco, competition, corrections, planes, tables
-from kitlib.data.cellpose import read_seg
-from kitlib.data.config import Findings, ReadingConfig
-from kitlib.data.images import read_image
-from kitlib.data.labels import read_labels
-from kitlib.data.rois import read_rois
-from kitlib.data.tiff import pixel_size
 from kitlib.errors import KitError
-from kitlib.masks import rle
-from kitlib.model import checkpoint
-from kitlib.model.presets import ModelConfig
-from kitlib.post.config import PostConfig, Tuned
-from kitlib.records import Cell, Frame
-from kitlib.stages import profiles, results
-from kitlib.submission import checker
-from kitlib.train import TrainConfig, events
 
-HEIGHT, WIDTH = 16, 24
-LABELS = np.kron(np.arange(6).reshape(2, 3), np.ones((8, 8), int))
-STACK = np.stack([LABELS] * 4).reshape(2, 2, *LABELS.shape).astype(np.uint16)
-CHOICE = ReadingConfig(channel=0, plane=0)
-CELLS = [
-    Cell(rle.from_mask(number == LABELS), category="cort", score=0.25 + number / 10) for number in range(1, 6)
-]
-TRUTH = [Frame(name * 12, Path("image.png"), HEIGHT, WIDTH, CELLS, "cort") for name in "ab"]
-#: The longest a reader may take for one small file, in seconds.
-LIMIT = 20
-#: The longest a message may be without the paths in it.
+#: What is a fault: an exception that is no KitError; a message of several lines or with much of the file in
+#: it; a file that takes more than ``_SECONDS``; the end of the process; more memory than ``_MEMORY``.
+FAULTS = ("traceback", "message", "hang", "crash", "memory")
+# The longest a reader may take for one small file, and the longest until a process is known to hang outside
+# of Python.
+_SECONDS, _HANGING_SECONDS = 20, 90
+_MEMORY = 3 << 30
+# The longest a message may be without the paths in it.
 _MESSAGE = 500
+_POLL_SECONDS = 0.05
+_OUTCOMES = "outcomes.jsonl"
 # Values of bytes at which a reader's arithmetic turns.
 _EDGES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 # What a word of a text becomes: values of another type, too large, not finite, not UTF-8.
@@ -81,237 +60,7 @@ _WORDS = (
 _WORD = re.compile(rb"[\w.+-]+")
 
 
-class Format(NamedTuple):
-    """A kind of file: its name, the content of a good one, and what reads it."""
-
-    file: str
-    content: bytes
-    read: Callable[[Path], object]
-    text: bool = False
-
-
-def _png(array: np.ndarray, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "png", **options)
-    return file.getvalue()
-
-
-def _jpeg() -> bytes:
-    file, exif = io.BytesIO(), Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(LABELS.astype(np.uint8)).save(file, "jpeg", exif=exif)
-    return file.getvalue()
-
-
-def _tiff(array: np.ndarray, **options: Any) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **{"photometric": "minisblack", **options})
-    return file.getvalue()
-
-
-def _seg() -> bytes:
-    file = io.BytesIO()
-    content = {"masks": LABELS.astype(np.uint16), "flows": [None, LABELS * 0.5], "filename": "a.png"}
-    np.save(file, np.array(content, object), allow_pickle=True)
-    return file.getvalue()
-
-
-def _roi() -> bytes:
-    return ImagejRoi.frompoints(np.array([[1, 2], [9, 2], [9.5, 7], [1, 7]]), name="cell").tobytes()
-
-
-def _roi_zip(compression: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        archive.writestr("a.roi", _roi())
-        archive.writestr("b.roi", ImagejRoi.frompoints([[1, 2], [9, 2], [9, 7]]).tobytes())
-    return file.getvalue()
-
-
-def _coco() -> bytes:
-    text = rle.to_coco(rle.from_mask(LABELS == 3))["counts"].decode()
-    shapes: tuple[dict[str, Any], ...] = (
-        {"category_id": 1, "iscrowd": 0, "segmentation": [[1, 1, 9, 1, 9, 9]]},
-        {"category_id": 1, "segmentation": {"size": [16, 24], "counts": [10, 20, 354]}},
-        {"category_id": "1", "segmentation": {"size": [16, 24], "counts": text}},
-    )
-    document = {
-        "images": [{"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH}],
-        "annotations": [{"id": n, "image_id": 1, **shape} for n, shape in enumerate(shapes)],
-        "categories": [{"id": 1, "name": "cell"}],
-    }
-    return json.dumps(document).encode()
-
-
-def _written(write: Callable[[Path], object], name: str) -> bytes:
-    """The content of a file that the kit writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / name)
-        return (Path(folder) / name).read_bytes()
-
-
-def _checkpoint(path: Path) -> None:
-    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.float16)}
-    model = ModelConfig("tiny", num_classes=2)
-    checkpoint.save(path, checkpoint.Checkpoint(model, ("astro", "cort"), 10, tensors, 0.3, {"lr": 0.1}))
-
-
-def _refuse(findings: Findings) -> None:
-    for finding in findings:
-        raise KitError(finding.fault)
-
-
-def read_coco(path: Path) -> None:
-    """Every frame of a COCO file; a finding is a refusal."""
-    findings = Findings(path.parent)
-    list(coco.CocoFile(path, path.parent, findings).frames())
-    _refuse(findings)
-
-
-def _read_coco_every_way(path: Path) -> None:
-    with suppress(KitError):
-        coco.read(path, path.parent)
-    with suppress(KitError):
-        coco.read_alone(path)
-    read_coco(path)
-
-
-def _read_tiff(path: Path) -> None:
-    pixel_size(path)
-    for reading in (CHOICE, ReadingConfig(projection="max", channel="grey")):
-        with suppress(KitError):
-            read_labels(path, reading)
-    with suppress(KitError):
-        read_image(path)
-    planes.size(path, CHOICE)
-    planes.read_frame(path, CHOICE)
-
-
-def _read_rois(path: Path) -> None:
-    findings = Findings(path.parent)
-    read_rois(path, HEIGHT, WIDTH, 0, findings)
-    _refuse(findings)
-
-
-def _read_train(path: Path) -> None:
-    folder = path.parent / "competition"
-    (folder / "train").mkdir(parents=True, exist_ok=True)
-    for frame in TRUTH:
-        if not (image := folder / "train" / f"{frame.id}.png").exists():
-            image.write_bytes(_png(LABELS.astype(np.uint8)))
-    (folder / "train.csv").write_bytes(path.read_bytes())
-    competition.labelled(folder)
-
-
-def _read_table(path: Path) -> None:
-    for frame in tables.read_cells(path, {frame.id: (HEIGHT, WIDTH) for frame in TRUTH}):
-        rle.areas([cell.mask for cell in frame.cells])
-    truth = path.parent / "truth.csv"
-    if not truth.exists():
-        tables.write_annotations(truth, TRUTH)
-    scoring.score(truth, path)
-
-
-def _read_submission(path: Path) -> None:
-    problems = checker.check(path, TRUTH)
-    if problems:
-        raise KitError(problems[0])
-
-
-def _corrections(path: Path) -> None:
-    corrections.save(path, {TRUTH[0].id: TRUTH[0]})
-
-
-def _read_corrections(path: Path) -> None:
-    corrections.apply(TRUTH, path)
-
-
-def _read_frames(path: Path) -> None:
-    for frame in records.read_frames(path):
-        rle.areas([cell.mask for cell in frame.cells])
-
-
-def _read_metrics(path: Path) -> None:
-    folder = path.parent / "03_train"
-    folder.mkdir(exist_ok=True)
-    (folder / path.name).write_bytes(path.read_bytes())
-    results.weights(path.parent, "03_train")
-
-
-def _read_events(path: Path) -> None:
-    events.curves(path.parent)
-
-
-def _profile(path: Path) -> None:
-    path.write_bytes((profiles.NOTEBOOKS / "profiles" / "cpu.yaml").read_bytes())
-
-
-def _job(path: Path) -> None:
-    config.save(
-        TrainConfig(out="x", train="t.npz", categories=("a",), model=ModelConfig(num_classes=1)), path
-    )
-
-
-def _rows(path: Path) -> None:
-    rows = ({"iteration": n, "total_loss": 3.5 / (n + 1), "lr": 1e-3, "map": 0.1 * n} for n in range(4))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-_submission = "id,predicted\n" + "".join(
-    f"{frame.id},{rle.to_text(cell.mask)}\n" for frame in TRUTH for cell in frame.cells
-)
-_predicted = _written(lambda path: tables.write_predictions(path, TRUTH), "a.csv")
-
-FORMATS: dict[str, Format] = {
-    "png": Format(
-        "a.png", _png(LABELS.astype(np.uint16)), lambda path: (read_labels(path), read_image(path))
-    ),
-    "jpeg": Format("a.jpg", _jpeg(), lambda path: planes.read_frame(path, CHOICE)),
-    "tiff": Format("a.tif", _tiff(STACK[0, 0]), _read_tiff),
-    "tiff of floats": Format("a.tif", _tiff(LABELS / 2, extratags=[(0x112, "H", 1, 6)]), _read_tiff),
-    "compressed tiff": Format("a.tif", _tiff(STACK[0, 0], compression="lzw", predictor=True), _read_tiff),
-    "hyperstack": Format(
-        "a.tif", _tiff(STACK, imagej=True, metadata={"axes": "ZCYX", "unit": "um"}), _read_tiff
-    ),
-    "ome-tiff": Format(
-        "a.tif", _tiff(STACK, ome=True, metadata={"axes": "CZYX", "PhysicalSizeX": 0.5}), _read_tiff
-    ),
-    "big-endian tiff": Format("a.tif", _tiff(STACK, byteorder=">", bigtiff=True), _read_tiff),
-    "cellpose": Format("a_seg.npy", _seg(), read_seg),
-    "roi": Format("a.roi", _roi(), _read_rois),
-    "zip of rois": Format("a.zip", _roi_zip(zipfile.ZIP_DEFLATED), _read_rois),
-    "stored rois": Format("a.zip", _roi_zip(zipfile.ZIP_STORED), _read_rois),
-    "coco": Format("a.json", _coco(), _read_coco_every_way, text=True),
-    "train.csv": Format(
-        "a.csv", _written(lambda path: tables.write_annotations(path, TRUTH), "a.csv"), _read_train, text=True
-    ),
-    "predictions": Format("a.csv", _predicted, _read_table, text=True),
-    "packed predictions": Format("a.csv.gz", gzip.compress(_predicted, mtime=0), _read_table),
-    "submission": Format("a.csv", _submission.encode(), _read_submission, text=True),
-    "corrections": Format(
-        "corrections.csv", _written(_corrections, "corrections.csv"), _read_corrections, text=True
-    ),
-    "frames": Format(
-        "a.npz", _written(lambda path: records.write_frames(path, TRUTH), "a.npz"), _read_frames
-    ),
-    "checkpoint": Format("a.pth", _written(_checkpoint, "a.pth"), checkpoint.load),
-    "profile": Format(
-        "a.yaml", _written(_profile, "a.yaml"), lambda path: profiles.plan(str(path)), text=True
-    ),
-    "training": Format(
-        "a.yaml", _written(_job, "a.yaml"), lambda path: config.load(TrainConfig, path), text=True
-    ),
-    "post-processing": Format(
-        "a.yaml",
-        _written(lambda path: config.save(Tuned(PostConfig(), 0.3, 0.2, 0.4), path), "a.yaml"),
-        lambda path: config.load(Tuned, path),
-        text=True,
-    ),
-    "stage's result": Format(
-        "metrics.json", b'{"map": 0.3, "weights": ["fold_0/weights_best.pth"]}', _read_metrics, text=True
-    ),
-    "training's rows": Format("metrics.jsonl", _written(_rows, "metrics.jsonl"), _read_events, text=True),
-}
+# -------------------------------------------------------------------------------- one damaged file
 
 
 def damaged(data: bytes, rng: random.Random, text: bool = False) -> bytes:
@@ -322,13 +71,19 @@ def damaged(data: bytes, rng: random.Random, text: bool = False) -> bytes:
         rng: decides what happens to it.
         text: also exchange words, in half of the files.
     """
-    if text and rng.randrange(2):
-        for _ in range(rng.choice((1, 1, 1, 2, 4))):
-            words = list(_WORD.finditer(data))
-            if words:
-                word = rng.choice(words)
-                data = data[: word.start()] + rng.choice(_WORDS) + data[word.end() :]
-        return data
+    return _other_words(data, rng) if text and rng.randrange(2) else _other_bytes(data, rng)
+
+
+def _other_words(data: bytes, rng: random.Random) -> bytes:
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        words = list(_WORD.finditer(data))
+        if words:
+            word = rng.choice(words)
+            data = data[: word.start()] + rng.choice(_WORDS) + data[word.end() :]
+    return data
+
+
+def _other_bytes(data: bytes, rng: random.Random) -> bytes:
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         start = rng.randrange(len(found))
@@ -349,49 +104,45 @@ def damaged(data: bytes, rng: random.Random, text: bool = False) -> bytes:
     return bytes(found)
 
 
-def prepare(name: str, folder: Path) -> Path:
-    """A format's good file in a folder, and the image that it speaks of; it is read once."""
-    kind = FORMATS[name]
-    (folder / "image.png").write_bytes(_png(LABELS.astype(np.uint8)))
-    (folder / kind.file).write_bytes(kind.content)
-    kind.read(folder / kind.file)
-    return folder / kind.file
+class Outcome(NamedTuple):
+    """What came of one file: whether it was refused; the kind of fault and the fault, "" for none."""
+
+    refused: bool = False
+    kind: str = ""
+    fault: str = ""
 
 
-def try_file(name: str, path: Path, number: int) -> tuple[bool, str]:
-    """Damage a format's file in the way of this number, and read it.
-
-    Returns:
-        Whether it was refused; the fault, "" for none.
-    """
+def try_file(name: str, path: Path, number: int) -> Outcome:
+    """Damage a format's file in the way of this number, and read it."""
     kind = FORMATS[name]
     path.write_bytes(damaged(kind.content, random.Random(number), kind.text))
     try:
-        with warnings.catch_warnings(), _limit():
+        with warnings.catch_warnings(), _time_limit():
             warnings.simplefilter("ignore")
             kind.read(path)
     except KitError as error:
         said = str(error).replace(str(path.parent), "")
-        long = "\n" in said or len(said) > _MESSAGE
-        return True, f"message of {len(said)} characters: {said[:200]!r}" if long else ""
+        if "\n" in said or len(said) > _MESSAGE:
+            return Outcome(True, "message", f"{len(said)} characters: {said[:200]!r}")
+        return Outcome(refused=True)
+    except TimeoutError as error:
+        return Outcome(False, "hang", str(error))
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            False,
-            f"{type(error).__name__} in {Path(line.filename).name}:{line.lineno}: {str(error)[:100]}",
-        )
-    return False, ""
+        place = f"{Path(line.filename).name}:{line.lineno}"
+        return Outcome(False, "traceback", f"{type(error).__name__} in {place}: {str(error)[:100]}")
+    return Outcome()
 
 
 @contextmanager
-def _limit() -> Iterator[None]:
-    """Ends what takes longer than ``LIMIT`` seconds, as far as Python comes to know of it."""
+def _time_limit() -> Iterator[None]:
+    """Ends what takes longer than ``_SECONDS``, as far as Python comes to know of it."""
 
     def end(*_: object) -> None:
-        raise TimeoutError(f"took more than {LIMIT} seconds")
+        raise TimeoutError(f"took more than {_SECONDS} seconds")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
     try:
         yield
     finally:
@@ -399,73 +150,137 @@ def _limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _damage_for(name: str, seconds: float, out: Path) -> None:
-    """Damage files of one format until time is up; after each, its number is on the disk."""
-    found: dict[str, Any] = {"files": 0, "refused": 0, "faults": {}}
-    with tempfile.TemporaryDirectory() as folder, open(out.with_suffix(".at"), "w") as at:
-        path = prepare(name, Path(folder))
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            at.seek(0)
-            at.write(f"{found['files']:<20}")
-            at.flush()
-            refused, fault = try_file(name, path, found["files"])
-            found["files"] += 1
-            found["refused"] += refused
-            if fault:
-                found["faults"].setdefault(fault, found["files"] - 1)
-    found["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    files.write_json(out, found)
+# -------------------------------------------------------------------------------- one format
 
 
-def _in_child(name: str, seconds: float, folder: Path) -> dict[str, Any]:
-    """The same in a process of its own, whose end is a fault as well."""
-    out = folder / f"{name.replace(' ', '_')}.json"
-    command = [sys.executable, __file__, name, "--child", str(out), "--minutes", str(seconds / 60)]
+@dataclass
+class Tally:
+    """What came of the damaged files of one format.
+
+    Attributes:
+        files: how many were read.
+        refused: how many of them in one sentence.
+        faults: how many files of each kind of fault.
+        examples: the first file's number by kind and fault.
+        peak_mib: the most memory that a process took.
+    """
+
+    files: int = 0
+    refused: int = 0
+    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULTS, 0))
+    examples: dict[str, int] = field(default_factory=dict)
+    peak_mib: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.refused += outcome.refused
+        if outcome.kind:
+            self.faults[outcome.kind] += 1
+            self.examples.setdefault(f"{outcome.kind}: {outcome.fault}", self.files)
+        self.files += 1
+
+
+def fuzz(name: str, seconds: float) -> Tally:
+    """Read damaged files of a format until time is up, in a process that is started again after its end."""
+    tally = Tally()
+    while seconds > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            ending, peak_mib, took = _watch(name, tally.files, Path(folder), seconds)
+            for line in (Path(folder) / _OUTCOMES).read_text().split("\n")[:-1]:
+                tally.add(Outcome(*json.loads(line)))
+        tally.peak_mib = max(tally.peak_mib, peak_mib)
+        seconds -= took
+        if ending.kind:
+            tally.add(ending)
+    return tally
+
+
+def _watch(name: str, first: int, folder: Path, seconds: float) -> tuple[Outcome, int, float]:
+    """Have a process read damaged files until time is up.
+
+    Args:
+        name: the format.
+        first: the number of the first file.
+        folder: takes the files, and a line for each that was read.
+        seconds: how long, from the moment when the process can begin.
+
+    Returns:
+        The fault that ended it before; its peak memory in MiB; how long it was reading, in seconds.
+    """
+    outcomes, size, ending = folder / _OUTCOMES, 0, Outcome()
+    with (folder / "stderr").open("w+") as stderr:
+        process = _start(name, first, folder, stderr)
+        begun = since = time.monotonic()
+        while not (waited := os.wait4(process.pid, os.WNOHANG))[0]:
+            if not outcomes.exists():
+                begun = since = time.monotonic()
+            elif outcomes.stat().st_size != size:
+                size, since = outcomes.stat().st_size, time.monotonic()
+            ending = _excess(process.pid, since)
+            if ending.kind or time.monotonic() > begun + seconds:
+                process.kill()
+                waited = os.wait4(process.pid, 0)
+                break
+            time.sleep(_POLL_SECONDS)
+        else:
+            stderr.seek(0)
+            ending = Outcome(False, "crash", stderr.read()[-200:].strip())
+        process.returncode = os.waitstatus_to_exitcode(waited[1])
+    if not outcomes.exists():
+        raise click.ClickException(f"{name}: the good file cannot be read: {ending.fault}")
+    return ending, round(waited[2].ru_maxrss / 1024), time.monotonic() - begun
+
+
+def _start(name: str, first: int, folder: Path, stderr: IO[str]) -> subprocess.Popen:
+    code = "import sys, fuzz; fuzz.read_for_ever(sys.argv[1], int(sys.argv[2]), sys.argv[3])"
+    paths = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parent), str(robustness.ROOT)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-c", code, name, str(first), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
+
+
+def _excess(pid: int, since: float) -> Outcome:
+    """Whether a process takes too much memory, or has finished no file for too long."""
     try:
-        ended = subprocess.run(command, timeout=seconds + 120, capture_output=True, text=True)
-        said = f"the process ended with {ended.returncode}: {ended.stderr[-200:]}"
-    except subprocess.TimeoutExpired:
-        said = "the process hung"
-    if out.exists():
-        return files.read_json(out)
-    at = out.with_suffix(".at")
-    number = int(at.read_text() or 0) if at.exists() else 0
-    return {"files": number, "refused": 0, "faults": {said: number}, "peak_mib": 0}
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        # The process has just ended.
+        resident = 0
+    if resident > _MEMORY:
+        return Outcome(False, "memory", f"more than {_MEMORY >> 30} GiB")
+    if time.monotonic() - since > _HANGING_SECONDS:
+        return Outcome(False, "hang", f"no file was finished in {_HANGING_SECONDS} seconds")
+    return Outcome()
 
 
-def main() -> int:
-    """All formats, some at the same time; the results as a table and as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("formats", nargs="*", metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
-    parser.add_argument("--minutes", type=float, default=30, help="for all formats together")
-    parser.add_argument("--out", type=Path, default=Path("outputs/fuzz.json"))
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if unknown := set(given.formats) - set(FORMATS):
-        parser.error(f"no such format: {', '.join(sorted(unknown))}")
-    if given.child:
-        _damage_for(given.formats[0], given.minutes * 60, given.child)
-        return 0
-    names, at_once = given.formats or list(FORMATS), os.cpu_count() or 1
-    seconds = given.minutes * 60 * min(at_once, len(names)) / len(names)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
-        found = dict(
-            zip(names, pool.map(lambda name: _in_child(name, seconds, Path(folder)), names), strict=True)
-        )
-    files.write_json(given.out, found)
-    print(f"{'format':<20} {'files':>8} {'refused':>8} {'faults':>7} {'MiB':>6}")
-    for name, row in found.items():
-        print(
-            f"{name:<20} {row['files']:>8,} {row['refused']:>8,}"
-            f" {len(row['faults']):>7} {row['peak_mib']:>6,}"
-        )
-        for fault, number in row["faults"].items():
-            print(f"    file {number}: {fault}")
-    return int(any(row["faults"] for row in found.values()))
+def read_for_ever(name: str, first: int, folder: str) -> None:
+    """In a process of its own: damage files of a format, and write a line for each once it is read."""
+    path = prepare(name, Path(folder))
+    with (Path(folder) / _OUTCOMES).open("a", buffering=1) as outcomes:
+        for number in range(first, sys.maxsize):
+            outcomes.write(json.dumps(try_file(name, path, number)) + "\n")
+
+
+# -------------------------------------------------------------------------------- all formats
+
+
+@click.command(help=__doc__)
+@click.argument("formats", nargs=-1, metavar="[FORMAT]...", type=click.Choice(list(FORMATS)))
+@click.option("--minutes", default=30.0, show_default=True, help="For all formats together.")
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
+def main(formats: Sequence[str], minutes: float, out: Path | None) -> None:
+    """Fuzz all formats, as many at the same time as there are cores."""
+    names, at_once = formats or list(FORMATS), len(os.sched_getaffinity(0))
+    seconds = minutes * 60 * min(at_once, len(names)) / len(names)
+    with ThreadPoolExecutor(at_once) as pool:
+        tallies = dict(zip(names, pool.map(lambda name: vars(fuzz(name, seconds)), names), strict=True))
+    values = {**robustness.circumstances(), "minutes": minutes, "formats": tallies}
+    robustness.keep("fuzz", values, out)
+    click.echo(robustness.fuzz_table(values))
+    for name, one in tallies.items():
+        for fault, number in one["examples"].items():
+            click.echo(f"{name}, file {number}: {fault}")
+    sys.exit(any(one["examples"] for one in tallies.values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

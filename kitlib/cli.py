@@ -563,14 +563,19 @@ def bundle(run: Path, user: str, half: bool) -> None:
 @click.option("--images", default=8, show_default=True, help="Hidden test images.")
 @click.option("--python", default="", help="A Python whose packages stand for Kaggle's; left out: this one.")
 @click.option("--hours", type=float, help="The notebook's time limit; left out: its own.")
-def rehearse(run: Path, layout: str, images: int, python: str, hours: float | None) -> None:
+@click.option(
+    "--faults",
+    is_flag=True,
+    help="Also run it with broken images, missing files and so on: some ten minutes more.",
+)
+def rehearse(run: Path, layout: str, images: int, python: str, hours: float | None, faults: bool) -> None:
     """Run the bundle of RUN (outputs/demo) as Kaggle would, without a network, and check what it submits."""
     from kitlib.kaggle.rehearsal import rehearse as rehearsal
     from kitlib.stages import bundling
 
     bundling.check_competition(run)
     layouts = rehearsal.LAYOUTS if layout == "both" else (layout,)
-    rehearsal.rehearse(run, layouts, images, python, hours, click.echo)
+    rehearsal.rehearse(run, layouts, images, python, hours, faults, click.echo)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _BLOCK = 1 << 20
+# The names of temporary files begin with it, so that one which a killed process left is known as such.
+_UNFINISHED = ".unfinished-"
 
 
 def cannot_write(path: Path | str, error: OSError) -> KitError:
@@ -58,7 +60,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -72,6 +74,15 @@ def atomic(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of ``atomic`` below a folder in which no process writes.
+
+    A process that was killed leaves them.
+    """
+    for path in folder.rglob(f"{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

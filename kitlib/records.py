@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kitlib import files
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
 
@@ -28,7 +28,7 @@ _CELLS_AT_ONCE = 500
 # What zipfile, numpy and json raise for damaged files.
 _DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError),
-    *(struct.error, zipfile.BadZipFile, tokenize.TokenError),
+    *(struct.error, zipfile.BadZipFile, tokenize.TokenError, NotImplementedError),
 )
 
 
@@ -186,8 +186,8 @@ def read_frames(path: Path | str) -> list[Frame]:
         raise KitError(f"cannot read {path}: {error.strerror}") from error
     except _DAMAGED as error:
         raise KitError(
-            f"{path} is damaged, or of another version of the kit ({type(error).__name__}: {error}); "
-            "run the stage that writes it again"
+            f"{path} is damaged, or of another version of the kit "
+            f"({type(error).__name__}: {shortened(error)}); run the stage that writes it again"
         ) from error
 
 

@@ -32,6 +32,25 @@ def test_an_error_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
+KILLED = """
+import os, sys
+from kitlib import files
+with files.atomic(sys.argv[1]) as temporary:
+    temporary.write_text("half of the n")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_unfinished_can_be_removed(tmp_path: Path) -> None:
+    path = files.write_text(tmp_path / "figures" / "a.txt", "old")
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    (left,) = set(path.parent.iterdir()) - {path}
+    assert left.read_text() == "half of the n"
+    files.remove_unfinished(tmp_path)
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
 def test_until_the_end_the_old_file_is_read(tmp_path: Path) -> None:
     path = files.write_text(tmp_path / "a.csv", "old")
     with files.atomic(path) as temporary:

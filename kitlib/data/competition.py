@@ -10,7 +10,7 @@ from pathlib import Path
 from kitlib import offline
 from kitlib.data import tables
 from kitlib.data.images import check_size, first_few, image_files, whole_size
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.records import UNTYPED, Frame
 
 FOLDER = offline.COMPETITION
@@ -101,8 +101,8 @@ def test(data: Path | str) -> list[Frame]:
     frames = [Frame(name, path, *whole_size(path)) for name, path in images.items()]
     for name, row in _missing(root, images).items():
         raise KitError(
-            f"{root / offline.SAMPLE} row {row} asks for {name}, but {root / 'test'} holds no such image; "
-            "copy or download it again"
+            f"{root / offline.SAMPLE} row {row} asks for {shortened(name)}, but "
+            f"{root / 'test'} holds no such image; copy or download it again"
         )
     return frames
 
@@ -185,7 +185,7 @@ def _with_images(frames: list[Frame], images: dict[str, Path], table: Path, fold
     for frame in frames:
         if frame.id not in images:
             raise KitError(
-                f"{_where(table, frame.id)} has no image {frame.id}.png in {folder}; "
+                f"{_where(table, frame.id)} has no image {shortened(frame.id)}.png in {folder}; "
                 "copy it there, or delete the id's rows"
             )
         if whole_size(images[frame.id]) != (frame.height, frame.width):
@@ -200,8 +200,8 @@ def _check_columns(path: Path) -> None:
     lacks = [name for name in COLUMNS if name not in columns]
     if lacks:
         raise KitError(
-            f"{path} has no column {first_few(lacks)} (it has: {', '.join(columns) or 'nothing'}); "
-            "add it, or download the table again"
+            f"{path} has no column {first_few(lacks)} (it has: "
+            f"{shortened(', '.join(columns) or 'nothing')}); add it, or download the table again"
         )
 
 
@@ -211,13 +211,14 @@ def _check_types(frames: list[Frame], path: Path) -> None:
         for row, (name, category) in _rows(path, "id", "cell_type"):
             if not category.strip():
                 raise KitError(
-                    f"{path} row {row} (id {name}): cell_type is blank; write {', '.join(CATEGORIES)}"
+                    f"{path} row {row} (id {shortened(name)}): cell_type is blank; "
+                    f"write {', '.join(CATEGORIES)}"
                 )
 
 
 def _where(table: Path, frame_id: str) -> str:
     row = next(row for row, (name,) in _rows(table, "id") if name == frame_id)
-    return f"{table} row {row} (id {frame_id})"
+    return f"{table} row {row} (id {shortened(frame_id)})"
 
 
 def _rows(table: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:

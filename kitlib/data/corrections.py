@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kitlib.data import tables
 from kitlib.data.images import first_few
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.records import Frame
 
 
@@ -57,8 +57,8 @@ def corrected(frame: Frame, correction: Frame, path: Path | str) -> Frame:
     """
     if (frame.height, frame.width) != (correction.height, correction.width):
         raise KitError(
-            f"{path} (id {frame.id}) says width {correction.width}, height {correction.height}, but the "
-            f"image is {frame.width} wide, {frame.height} high; correct the image's cells again"
+            f"{path} (id {shortened(frame.id)}) says width {correction.width}, height {correction.height}, "
+            f"but the image is {frame.width} wide, {frame.height} high; correct the image's cells again"
         )
     category = correction.category or frame.category
     return replace(frame, cells=correction.cells, category=category, weight=1.0, ignore=None)

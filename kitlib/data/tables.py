@@ -101,7 +101,7 @@ def iter_cells(path: Path | str, sizes: Mapping[str, Size] | None = None) -> Ite
                 image.extend(rows)
                 continue
             if next_name in begun:
-                raise ScatteredRows(f"{path}: the rows of image {next_name} do not stand together")
+                raise ScatteredRows(f"{path}: the rows of image {shortened(next_name)} do not stand together")
             begun.add(next_name)
             if name:
                 yield image.frame(name)
@@ -280,7 +280,8 @@ def _tables(path: Path | str) -> Iterator[_Table]:
         columns = zip(*block, strict=True) if block else ((),) * len(names)
         table = _Table(path, start, dict(zip(names, columns, strict=True)))
         if "id" not in table.columns:
-            raise KitError(f"{path} has no column 'id' (it has: {', '.join(names) or 'nothing'}); add it")
+            present = shortened(", ".join(names) or "nothing")
+            raise KitError(f"{path} has no column 'id' (it has: {present}); add it")
         yield table
         start += ROWS_AT_ONCE
 
@@ -310,7 +311,7 @@ def _mask_column(table: _Table) -> str:
     for name in ("annotation", "predicted"):
         if name in table.columns:
             return name
-    names = ", ".join(table.columns)
+    names = shortened(", ".join(table.columns))
     raise KitError(f"{table.path} has no column 'annotation' or 'predicted' (it has: {names}); add one")
 
 
@@ -379,6 +380,8 @@ def _scores(table: _Table, name: str) -> Sequence[float | None]:
             score = math.nan
         if score is not None and not 0 <= score <= 1:
             row = place + table.start
-            raise KitError(f"{table.path} row {row}: {name} '{text}' is not a number from 0 to 1; write one")
+            raise KitError(
+                f"{table.path} row {row}: {name} '{shortened(text)}' is not a number from 0 to 1; write one"
+            )
         scores.append(score)
     return scores

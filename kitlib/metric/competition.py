@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kitlib.errors import KitError
+from kitlib.errors import KitError, shortened
 from kitlib.metric.matching import THRESHOLDS, pairs, true_positives
 from kitlib.records import Frame
 
@@ -99,7 +99,8 @@ def _refuse_extra(ids: Iterable[str]) -> None:
     extra = sorted(ids)
     if extra:
         raise KitError(
-            f"predictions for {len(extra)} images without truth, the first is '{extra[0]}'; remove them"
+            f"predictions for {len(extra)} images without truth, the first is '{shortened(extra[0])}'; "
+            "remove them"
         )
 
 
@@ -148,7 +149,7 @@ class _Tally:
 def _check_size(truth: Frame, predicted: Frame) -> None:
     if (truth.height, truth.width) != (predicted.height, predicted.width):
         raise KitError(
-            f"the predictions for image '{truth.id}' are of a frame {predicted.width} wide, "
+            f"the predictions for image '{shortened(truth.id)}' are of a frame {predicted.width} wide, "
             f"{predicted.height} high, but the true one is {truth.width} wide, {truth.height} high; "
             "predict it at its own size"
         )

@@ -9,6 +9,7 @@ from typing import Any
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle as bundles
 from kitlib.kaggle import image
+from kitlib.runtime import lock
 from kitlib.stages import notebooks, parameters, record, results
 from kitlib.stages.notebooks import STAGES, named_file
 
@@ -22,8 +23,8 @@ def write(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
         user, half: as ``kitlib.kaggle.bundle.write`` takes them.
 
     Raises:
-        KitError: the folder is no run or nothing was trained in it, as ``check_competition``, or as
-            ``kitlib.kaggle.bundle.write``.
+        KitError: the folder is no run or nothing was trained in it, another run or notebook writes there, as
+            ``check_competition``, or as ``kitlib.kaggle.bundle.write``.
     """
     run, stage = run.expanduser().resolve(), STAGES[-1]
     check_competition(run)
@@ -46,7 +47,9 @@ def write(run: Path, user: str = "", half: bool = False) -> bundles.Bundle:
             raise KitError(f"{path} does not exist; {remedy}")
     hours = values["hours"] or image.HOURS
     values |= {"data": "", "out": "", "gpus": -1, "weights": [], "post_processing": "", "hours": hours}
-    return bundles.write(run, best, notebooks.notebook(stage), values, user or bundles.NOBODY, half)
+    # A run would exchange the weights meanwhile, a second bundle remove the temporary files of this one.
+    with lock.hold(run, "kit bundle"):
+        return bundles.write(run, best, notebooks.notebook(stage), values, user or bundles.NOBODY, half)
 
 
 def check_competition(run: Path) -> None:

@@ -55,6 +55,7 @@ def run(
     steps = [step for step in first_stages if step.stage in chosen]
     check_machine(plan, [step.stage for step in steps if not step.is_finished])
     with lock.hold(out, f"--profile {plan.profile} --from {first} --to {last}"):
+        files.remove_unfinished(out)
         found.remember(out)
         return [_take(step, say, after) for step in steps]
 

@@ -4,6 +4,8 @@ import errno
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -225,6 +227,20 @@ def test_what_is_left_of_a_killed_bundling_goes(run):
     left.mkdir(parents=True)
     bundling.write(run)
     assert not left.exists()
+
+
+def test_no_bundle_is_made_while_another_process_writes_into_the_run(run):
+    code = "import sys, pathlib\nfrom kitlib.runtime import lock\n"
+    code += (
+        "with lock.hold(pathlib.Path(sys.argv[1]), 'another'):\n print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(KitError, match=rf"in use by the run 'another' \(process {other.pid} "):
+            bundling.write(run)
+        other.kill()
+    assert bundling.write(run).dataset.is_dir()
 
 
 def test_a_run_without_weights_says_what_to_do(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -22,7 +23,7 @@ from kitlib.data import competition, synthetic
 from kitlib.errors import KitError
 from kitlib.kaggle import bundle
 from kitlib.kaggle.bundle import Bundle
-from kitlib.kaggle.rehearsal import hidden, processes, rehearse, sandbox
+from kitlib.kaggle.rehearsal import execution, faults, hidden, processes, rehearse, sandbox
 from kitlib.post.config import PostConfig, Tuned
 from kitlib.runtime import launch
 from kitlib.stages.notebooks import NOTEBOOKS
@@ -86,13 +87,13 @@ def stage_set(run, tmp_path):
     return make
 
 
-def act(run, box, tree, **options):
+def act(run, box, tree):
     """How the notebook ended, and the rows that are left."""
     kernel = run / "kaggle" / "kernel" / "06_submit.ipynb"
     kept = tree.root.parent / "kept.ipynb"
-    namespace = rehearse.close_network(box)
-    ended, _ = rehearse.execute(box, tree, kernel, kept, namespace, **options)
-    return ended["error"], rehearse.read_rows(tree.working / "submission.csv")
+    namespace = execution.close_network(box)
+    ended, _ = execution.execute(box, tree, kernel, kept, namespace)
+    return ended["error"], execution.read_rows(tree.working / "submission.csv")
 
 
 def spoil(path, data=b"spoilt"):
@@ -205,42 +206,54 @@ def notebook_output(tree):
     return "".join("".join(output.get("text", ())) for output in outputs)
 
 
-def test_without_any_whole_weights_the_minimal_submission_is_left(run, box, stage_set):
-    tree = stage_set()
-    for name in ("fold_0.pth", "fold_1.pth"):
-        spoil(tree.dataset / name)
-    error, rows = act(run, box, tree)
-    assert "fold_0.pth is not as it was bundled" in error["text"]
-    assert rows == [[name, ""] for name in rehearsed_order(tree)]
+@pytest.fixture(scope="module")
+def outcomes(run, box, tmp_path_factory):
+    """What comes of the cheapest faults, and the lines that the terminal shows."""
+    folder, said, packed = tmp_path_factory.mktemp("faults"), [], bundle.load(run)
+    names = (
+        *("all weights damaged", "a wheel is missing", "no test images"),
+        "its own folder cannot be written to",
+    )
+    chosen = [fault for fault in faults.faults_for(packed) if fault.name in names]
+    # Such a run does not end as this fault should: nothing is wrong.
+    chosen.append(faults.Fault("nothing", refusal="is missing", images=1))
+    pictures, namespace = hidden.pictures(run, folder / "synthetic"), execution.close_network(box)
+    found = faults.run_all(box, packed, pictures, folder, namespace, said.append, chosen)
+    return {one.fault: one for one in found}, said
 
 
-def test_a_missing_wheel_is_named_and_the_minimal_submission_is_left(run, box, stage_set):
-    sandbox.reset(box)
-    tree = stage_set()
-    next(tree.dataset.glob("yacs-*.whl")).unlink()
-    error, rows = act(run, box, tree)
-    assert "yacs" in error["text"]
-    assert "is missing" in error["text"]
-    assert rows == [[name, ""] for name in rehearsed_order(tree)]
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("all weights damaged", r"fold_0\.pth is not as it was bundled.*upload the bundle again"),
+        ("a wheel is missing", r"detectron2-.*\.whl is missing; upload the bundle again"),
+        ("no test images", "holds no images"),
+        ("its own folder cannot be written to", "^error: cannot write /kaggle/working/submission.csv"),
+    ],
+)
+def test_a_fault_that_ends_the_notebook_is_one_sentence(outcomes, fault, sentence):
+    if fault not in outcomes[0]:
+        pytest.skip("root may write everywhere here")
+    assert outcomes[0][fault].as_expected
+    assert re.search(sentence, outcomes[0][fault].result)
 
 
-def test_without_test_images_the_rows_that_are_asked_for_are_left(run, box, stage_set):
-    tree = stage_set()
-    asked = rehearsed_order(tree)
-    shutil.rmtree(tree.competition / "test")
-    (tree.competition / "test").mkdir()
-    error, rows = act(run, box, tree)
-    assert "holds no images" in error["text"]
-    assert rows == [[name, ""] for name in asked]
+def test_a_fault_that_does_not_end_as_it_should_is_said(run, outcomes):
+    found, said = outcomes
+    assert not found["nothing"].as_expected
+    assert found["nothing"].result.startswith("valid submission: 1 images, 2 models")
+    assert 100 * 2**20 < found["nothing"].peak_bytes < 16 * 2**30
+    assert said[-1].startswith("nothing: NOT as it should, ")
+    assert (run / "kaggle" / "faults" / "a-wheel-is-missing.ipynb").is_file()
 
 
 def test_a_full_disk_is_told_and_what_was_written_before_is_left(run, box, stage_set, tmp_path):
     tree = stage_set()
     small = on_a_small_disk(box, tree, tmp_path)
     kernel = run / "kaggle" / "kernel" / "06_submit.ipynb"
-    ended, _ = rehearse.execute(small, tree, kernel, tmp_path / "kept.ipynb", rehearse.close_network(small))
+    ended, _ = execution.execute(small, tree, kernel, tmp_path / "kept.ipynb", execution.close_network(small))
     assert "the disk is full" in ended["error"]["text"]
-    assert rehearse.read_rows(tmp_path / "left.csv") == [[name, ""] for name in rehearsed_order(tree)]
+    assert execution.read_rows(tmp_path / "left.csv") == [[name, ""] for name in rehearsed_order(tree)]
 
 
 def test_a_child_that_could_not_even_say_that_the_disk_is_full_is_understood(tmp_path, monkeypatch):
@@ -314,12 +327,12 @@ def test_pictures_are_the_runs_own_or_synthetic_where_they_are_gone(run, tmp_pat
 
 
 def test_a_time_limit_leaves_the_bundles_other_parameters(run):
-    assert rehearse.injected(run / "kaggle" / "kernel" / "06_submit.ipynb") == PARAMETERS
+    assert execution.injected(run / "kaggle" / "kernel" / "06_submit.ipynb") == PARAMETERS
 
 
 def test_no_token_and_no_setting_of_pip_reaches_the_notebook(box, stage_set):
     secret = {"KAGGLE_API_TOKEN": "x", "PIP_FIND_LINKS": "/wheels", "HOME": "/root", "LANG": "C"}
-    seen = rehearse.kernel_environment(box, stage_set(), secret)
+    seen = execution.kernel_environment(box, stage_set(), secret)
     assert not {"KAGGLE_API_TOKEN", "PIP_FIND_LINKS"} & seen.keys()
     assert seen["HOME"] != "/root"
     assert seen["LANG"] == "C"

@@ -9,7 +9,7 @@ import pytest
 
 from kitlib.errors import KitError
 from kitlib.kaggle import image
-from kitlib.kaggle.rehearsal import rehearse, sandbox
+from kitlib.kaggle.rehearsal import execution, sandbox
 from kitlib.kaggle.rehearsal.sandbox import Installed
 
 
@@ -134,7 +134,7 @@ def test_a_python_that_is_none_or_has_nothing_is_named_in_the_error(tmp_path):
 
 @pytest.mark.parametrize("namespace", [True, False])
 def test_the_network_is_closed_and_loopback_is_not(box, tmp_path, namespace):
-    if namespace and not rehearse.close_network(box):
+    if namespace and not execution.close_network(box):
         pytest.skip("this system gives no network namespace")
     code = """
 import errno, json, socket, sys
@@ -155,7 +155,7 @@ except socket.gaierror:
     found.append("no names")
 print(json.dumps(found))
 """
-    command = [box.python, "-c", code, str(rehearse.RUNNER.parent), str(namespace)]
+    command = [box.python, "-c", code, str(Path(execution.__file__).parent), str(namespace)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     proof, *rest = json.loads(done.stdout)

@@ -14,9 +14,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from kitlib import files
 from kitlib.errors import KitError
 from kitlib.runtime import drivers
 from kitlib.stages import profiles, record, runner
+from kitlib.stages.report import runs
 
 EDA, PRETRAIN, TRAIN = "01_eda", "02_pretrain_livecell", "03_train"
 
@@ -207,10 +209,15 @@ def test_an_interrupted_stage_goes_on_where_it_was(run: Runs) -> None:
     with pytest.raises(KitError):
         run(last=EDA)
     assert not record.read(run.out / EDA).done
+    # As a killed process leaves it; a report would show it otherwise.
+    half = files.make_folder(run.out / EDA / "figures") / ".unfinished-x.png"
+    half.touch()
+    assert runs.read(run.out).stages[0].figures == []
     run.do(EDA, "")
     assert run(last=EDA) == ["01_eda: was interrupted, goes on", "01_eda: running"]
     assert run.history(EDA) == [10, 10]
     assert record.read(run.out / EDA).done
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("change", ["03.workers=0", "03.checkpoint_every=5", "03.eval_every=5"])

@@ -5,8 +5,8 @@ Run by its path in the rehearsal's environment, which has no kitlib: standard li
     python -I offline_run.py JOB.json     runs the job, writes its result beside it
     python -I offline_run.py --probe      exits 0 where a network namespace can be had
 
-A job: ``{"notebook", "executed", "working", "parameters", "read_only": [folders], "namespace": true or false,
-"result"}``.
+A job: ``{"notebook", "executed", "working", "parameters", "read_only": [folders], "memory_bytes": 0 for no
+limit, "namespace": true or false, "result"}``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -42,6 +43,8 @@ def main() -> int:
         found["network"] = "network namespace"
         if _mount_read_only(job["read_only"]):
             found["inputs"] = "mounted read-only"
+    if job["memory_bytes"]:
+        resource.setrlimit(resource.RLIMIT_AS, (job["memory_bytes"],) * 2)
     # This process ends with the rehearsal, also where that is killed.
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     found["proof"] = prove_closed()

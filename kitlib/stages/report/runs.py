@@ -56,7 +56,9 @@ class StageResults:
     @property
     def figures(self) -> list[Path]:
         """Its pictures in the order in which they were drawn."""
-        return sorted(self.folder.glob("figures/*.png"), key=lambda path: (path.stat().st_mtime, path.name))
+        return sorted(
+            self.folder.glob("figures/[!.]*.png"), key=lambda path: (path.stat().st_mtime, path.name)
+        )
 
 
 @dataclass(frozen=True)
