@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import Backbone
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from kitlib.errors import KitError
 
@@ -88,8 +88,8 @@ def _feature_info(body: nn.Module) -> FeatureInfo:
 def _indices(name: str) -> list[int]:
     """Which of a model's feature maps to take: for each of ``_STRIDES`` the last one that has it."""
     try:
-        # Without numbers, also where the caller builds on the device "meta" or with fake tensors of its own.
-        with torch.device("cpu"), FakeTensorMode():
+        # kitlib.forecast.count builds models of fake tensors, which do not mix with those of this device.
+        with _disable_current_modes(), torch.device("meta"):
             found = _feature_info(timm.create_model(_known(name), features_only=True)).reduction()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         raise KitError(f"timm model '{name}' gives no feature maps ({error}); {_ADVICE}") from error

@@ -9,10 +9,10 @@ from kitlib.model import summary
 from kitlib.model.presets import ModelConfig
 
 
-@pytest.mark.parametrize("stages", ["all", "last"])
-def test_the_blocks_hold_all_parameters(stages: str) -> None:
-    network = model.build("tiny", 2, stages)
-    blocks = summary.summarise(ModelConfig("tiny", 2, stages))
+@pytest.mark.parametrize(("preset", "stages"), [("tiny", "all"), ("tiny", "last"), ("lite0", "all")])
+def test_the_blocks_hold_all_parameters(preset: str, stages: str) -> None:
+    network = model.build(preset, 2, stages)
+    blocks = summary.summarise(ModelConfig(preset, 2, stages))
     assert sum(block.parameters for block in blocks) == sum(p.numel() for p in network.parameters())
     assert [block.name for block in blocks if block.kind == "mask"] == (
         ["mask 1", "mask 2", "mask 3"] if stages == "all" else ["mask 3"]

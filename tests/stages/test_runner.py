@@ -189,7 +189,7 @@ def test_a_learning_curve_leaves_later_stages_as_they_are(run: Runs) -> None:
         profiles.plan("demo", given, folder=run.notebooks) for given in ([], ["03.learning_curve=[0.5]"])
     ]
     keys = [
-        {step.stage: step.begun.key for step in runner._steps(p, run.data, run.out, 6, False)} for p in plans
+        {step.stage: step.begun.key for step in runner._steps(p, "data", run.out, 6, False)} for p in plans
     ]
     assert {stage for stage in keys[0] if keys[0][stage] != keys[1][stage]} == {TRAIN}
 
