@@ -54,6 +54,7 @@ DIFFERENCES = {
     "MODEL.META_ARCHITECTURE": "WeightedRCNN",
     "MODEL.BACKBONE.NAME": "build_cell_fpn_backbone",
     "MODEL.BACKBONE.TIMM": "",
+    "MODEL.BACKBONE.TIMM_NORM": "FrozenBN",
     "MODEL.PROPOSAL_GENERATOR.NAME": "IgnoringRPN",
     "MODEL.ROI_HEADS.NAME": "CascadeMaskPerStage",
     "MODEL.ROI_MASK_HEAD.NAME": "IgnoringMaskHead",
