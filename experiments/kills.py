@@ -158,6 +158,8 @@ def differences(run: Path, expected: Mapping[str, str]) -> list[str]:
 @click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
 def main(chains: int, seed: int, out: Path | None) -> None:
     """Run chains with kills, and compare each with an undisturbed run."""
+    # A shell starts what runs in its background with SIGINT ignored, which the commands would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="kit-kills-") as temporary:
         folder = Path(temporary)
         (folder / "tmp").mkdir()
