@@ -106,9 +106,7 @@ def _resize(disk: Path, kib: int) -> None:
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--room", "rooms", multiple=True, type=int, default=(64, 512), show_default=True, metavar="KIB"
-)
+@click.option("--room", "rooms", multiple=True, type=int, default=(64, 512), show_default=True, metavar="KIB")
 @click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
 def main(rooms: Sequence[int], out: Path | None) -> None:
     """Fill the disk in each stage and in kit bundle."""
