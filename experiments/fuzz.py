@@ -44,8 +44,8 @@ FAULTS = ("traceback", "message", "hang", "crash", "memory")
 # of Python.
 _SECONDS, _HANGING_SECONDS = 20, 90
 _MEMORY = 3 << 30
-# The longest a message may be without the paths in it.
-_MESSAGE = 500
+# The longest a message may be without the paths in it; some list all parameters that there are.
+_MESSAGE = 600
 _POLL_SECONDS = 0.05
 _OUTCOMES = "outcomes.jsonl"
 # Values of bytes at which a reader's arithmetic turns.

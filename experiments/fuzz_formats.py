@@ -91,8 +91,10 @@ def _roi() -> bytes:
 def _roi_zip(compression: int) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
-        archive.writestr("a.roi", _roi())
-        archive.writestr("b.roi", ImagejRoi.frompoints([[1, 2], [9, 2], [9, 7]]).tobytes())
+        # Without the time of writing: a number is to make the same file again.
+        archive.writestr(zipfile.ZipInfo("a.roi"), _roi(), compression)
+        other = ImagejRoi.frompoints([[1, 2], [9, 2], [9, 7]]).tobytes()
+        archive.writestr(zipfile.ZipInfo("b.roi"), other, compression)
     return file.getvalue()
 
 

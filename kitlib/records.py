@@ -22,6 +22,7 @@ from kitlib import files
 from kitlib.errors import KitError, shortened
 from kitlib.masks import rle
 from kitlib.masks.rle import RLE
+from kitlib.masks.runs import is_whole
 
 # Cells whose pixels are in memory at once.
 _CELLS_AT_ONCE = 500
@@ -237,6 +238,7 @@ class _Columns:
 
 # Bytes. A smaller file is read whole: thousands of mapped files would be too many open files.
 SMALL = 1 << 20
+_KINDS = {"bounds": np.int64, "kinds": np.int32, "scores": np.float64, "counts": np.uint8}
 
 
 class _FrameFile:
@@ -257,6 +259,8 @@ class _FrameFile:
         self._frames, self.categories = index["frames"], index["categories"]
         self.bounds, self.kinds = arrays["bounds"], arrays["kinds"]
         self.scores, self.counts = arrays["scores"], arrays["counts"]
+        if any(arrays[name].dtype != kind for name, kind in _KINDS.items()):
+            raise ValueError("an array is of another type")
         whole = len(self.bounds) == len(self.kinds) + 1 and self.bounds[-1] <= len(self.counts)
         if not whole or len(self.scores) not in (0, len(self.kinds)):
             raise ValueError("masks or scores are missing")
@@ -272,6 +276,8 @@ class _FrameFile:
                 raise ValueError(f"frame {name} ends at cell {last}")
             size = [width, height]
             cells = _StoredCells(self, first, last, size, scored) if last > first else ()
+            if ignore is not None and not is_whole(ignore.encode("ascii")):
+                raise ValueError(f"frame {name} ignores an area that cannot be read")
             unknown = RLE(size=size, counts=ignore.encode("ascii")) if ignore is not None else None
             place = Path(path) if path is not None else None
             yield Frame(name, place, height, width, cells, category, group, weight, unknown)
@@ -329,8 +335,10 @@ class _StoredCells(Sequence[Cell]):
         else:
             scores = [()] * len(kinds)
         for kind, (begin, end), given in zip(kinds, pairwise(bounds), scores, strict=True):
-            mask = RLE(size=self._size, counts=counts[begin - bounds[0] : end - bounds[0]])
-            yield Cell(mask, names[kind], *given)
+            text = counts[begin - bounds[0] : end - bounds[0]]
+            if not is_whole(text):
+                raise KitError(f"{file.path} is damaged; run the stage that writes it again")
+            yield Cell(RLE(size=self._size, counts=text), names[kind], *given)
 
 
 def _mapped(path: Path) -> dict[str, NDArray]:

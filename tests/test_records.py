@@ -129,6 +129,7 @@ def test_records_cannot_be_changed() -> None:
         lambda content: content.replace(b"bounds.npy", b"bonnet.npy"),
         lambda content: content.replace(b'["a", null', b'["a", 3, 4'),
         lambda content: content.replace(b'"categories"', b'"kategorien"'),
+        lambda content: content.replace(b"'<i4'", b"'<f4'"),
         lambda content: b'{"id": "a"}\n',  # as an earlier version wrote it
         lambda content: b"",
     ],
@@ -138,6 +139,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(KitError, match=r"frames\.npz is damaged.* run the stage that writes it again"):
         read_frames(path)
+
+
+def test_a_mask_that_pycocotools_would_read_beyond_its_end_is_refused(tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "frames.npz", [Frame("a", None, 3, 4, (Cell(MASK, "x"),))])
+    text = MASK["counts"]
+    # The last digit says that another one follows.
+    path.write_bytes(path.read_bytes().replace(text, text[:-1] + b"P"))
+    (frame,) = read_frames(path)
+    with pytest.raises(KitError, match=r"frames\.npz is damaged; run the stage that writes it again"):
+        list(frame.cells)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -437,6 +437,8 @@ def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> 
     if size != [height, width]:
         raise ValueError(f"its size is {size}, the image's is {[height, width]}")
     text = None if isinstance(given, list) else str(given).encode("ascii")
+    if text is not None and not runs.is_whole(text):
+        raise ValueError("its counts are no whole text of COCO's")
     numbers = given if text is None else runs.expand([text])[0].tolist()
     if sum(numbers) != height * width or min(numbers) < 0:
         raise ValueError(f"its counts make {sum(numbers)} pixels, the image has {height * width}")

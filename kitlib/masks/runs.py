@@ -14,6 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# The digits of COCO's text of counts; from the 33rd on, another one of the same number follows.
+_DIGITS = bytes(range(48, 112))
+_CONTINUED = 48 + 32
+
 
 def compress(counts: NDArray, offsets: NDArray) -> tuple[bytes, NDArray]:
     """COCO's text of many lists of counts (``rleToString`` of maskApi.c).
@@ -47,6 +51,14 @@ def compress(counts: NDArray, offsets: NDArray) -> tuple[bytes, NDArray]:
         more = groups[has] > group + 1
         text[firsts[has] + group] = ((values[has] >> (5 * group)) & 31) + 32 * more + 48
     return text.tobytes(), np.concatenate([[0], ends])[offsets]
+
+
+def is_whole(text: bytes) -> bool:
+    """Whether COCO's text of counts has its digits alone and ends with a number's last one.
+
+    maskApi.c reads any other text beyond its end, and the process may crash.
+    """
+    return not text or (not text.translate(None, _DIGITS) and text[-1] < _CONTINUED)
 
 
 def expand(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -289,6 +289,8 @@ ANNOTATIONS = {
         "its counts make 13 pixels, the image has 48",
     ),
     "negative counts": (cell(segmentation={"size": [6, 8], "counts": [50, -2]}), "its counts make 48 pixels"),
+    # 48 pixels outside, then a number without its end.
+    "cut text": (cell(segmentation={"size": [6, 8], "counts": "`1P"}), "its counts are no whole text"),
     "long text": (cell(segmentation={"size": [6, 8], "counts": "zzzz0ZZ"}), "cannot be read as a mask"),
     "damaged text": (cell(segmentation={"size": [6, 8], "counts": "\u00e9"}), "cannot be read as a mask"),
     "no counts": (cell(segmentation={"size": [6, 8]}), "cannot be read as a mask"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from kitlib.masks.runs import Runs, by_row, compress, expand, pack, unpack
+from kitlib.masks.runs import Runs, by_row, compress, expand, is_whole, pack, unpack
 
 # ---------------------------------------------------------------------------------- counts
 
@@ -35,6 +35,13 @@ def test_the_texts_are_those_of_pycocotools(lists: list[list[int]]) -> None:
     text, bounds = compress(*joined(lists))
     found = [text[a:b] for a, b in itertools.pairwise(bounds.tolist())]
     assert found == [coco_text(numbers) for numbers in lists]
+    assert all(map(is_whole, found))
+
+
+# "P" is the digit 0 of a number that goes on; "0" to "o" are all digits.
+@pytest.mark.parametrize("text", [b"P", b"11P", b"1\x001", b"/", b"1p", b"\xff"])
+def test_a_text_that_is_cut_short_or_has_other_letters_is_not_whole(text: bytes) -> None:
+    assert not is_whole(text)
 
 
 @given(masks_of_counts)
