@@ -1,14 +1,16 @@
-"""Training crops for the two Mask R-CNNs: resized, turned and mirrored pieces of images with their cells."""
+"""What the two Mask R-CNNs share: training crops, resized, turned and mirrored, and the steps of training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from runner import Image, median_diameter
+from runner import Clock, Image, median_diameter
+from torch import Tensor, nn
 
 #: Side of a crop as the network sees it.
 SIDE = 256
@@ -18,6 +20,8 @@ ANCHORS = (8, 16, 32, 64, 128)
 _JITTER = (0.7, 1.4)
 _CENTRED_ON_A_CELL = 0.85
 _LEAST_AREA = 16
+_BATCH = 2
+_LEARNING_RATE = 4e-4
 
 
 class Crop(NamedTuple):
@@ -53,6 +57,32 @@ def crops(training: Sequence[Image], seed: int) -> Iterator[Crop]:
             crop = _crop(training[number], factor * np.exp(rng.uniform(*np.log(_JITTER))), rng)
             if crop is not None:
                 yield crop
+
+
+def fit(
+    model: nn.Module,
+    losses: Callable[[Sequence[Crop]], Mapping[str, Tensor]],
+    training: Sequence[Image],
+    clock: Clock,
+) -> None:
+    """Train with AdamW, two crops a step, until the time is up: SGD learns little in so few steps.
+
+    Args:
+        model: in training mode.
+        losses: of the model, by name, for a batch.
+        training: the images.
+        clock: of the training.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), _LEARNING_RATE, weight_decay=0.01)
+    batches = crops(training, seed=0)
+    while clock.step():
+        found = losses([next(batches) for _ in range(_BATCH)])
+        optimizer.zero_grad()
+        sum(found.values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = _LEARNING_RATE * clock.rate()
+        optimizer.step()
 
 
 def _crop(image: Image, factor: float, rng: np.random.Generator) -> Crop | None:

@@ -33,8 +33,6 @@ from detectron2.structures import Instances as Annotated  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
 ZOO = "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml"
-BATCH = 2
-LEARNING_RATE = 4e-4
 
 
 def config(training: Sequence[Image]) -> CfgNode:
@@ -58,21 +56,12 @@ def network(training: Sequence[Image]) -> nn.Module:
 
 
 def fit(training: Sequence[Image], start: Start) -> None:
-    """Train with AdamW, two crops a step: SGD learns little in so few steps."""
+    """Train the network until the time is up."""
     torch.manual_seed(0)
     model = network(training).train()
     clock = start(lambda path: torch.save(model.state_dict(), path))
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
-    batches = crops.crops(training, seed=0)
     with EventStorage():
-        while clock.step():
-            losses = model([_annotated(next(batches)) for _ in range(BATCH)])
-            optimizer.zero_grad()
-            sum(losses.values()).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * clock.rate()
-            optimizer.step()
+        crops.fit(model, lambda batch: model([_annotated(crop) for crop in batch]), training, clock)
 
 
 def _annotated(crop: Crop) -> dict:

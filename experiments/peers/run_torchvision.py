@@ -21,8 +21,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-BATCH = 2
-LEARNING_RATE = 4e-4
 MOST_CELLS = 800
 
 
@@ -49,21 +47,15 @@ def network(training: Sequence[Image]) -> MaskRCNN:
 
 
 def fit(training: Sequence[Image], start: Start) -> None:
-    """Train with AdamW, two crops a step."""
+    """Train the network until the time is up."""
     torch.manual_seed(0)
     model = network(training).train()
     clock = start(lambda path: torch.save(model.state_dict(), path))
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
-    batches = crops.crops(training, seed=0)
-    while clock.step():
-        batch = [next(batches) for _ in range(BATCH)]
-        losses = model([_tensor(crop.pixels) for crop in batch], [_target(crop) for crop in batch])
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * clock.rate()
-        optimizer.step()
+
+    def losses(batch: Sequence[Crop]) -> dict[str, torch.Tensor]:
+        return model([_tensor(crop.pixels) for crop in batch], [_target(crop) for crop in batch])
+
+    crops.fit(model, losses, training, clock)
 
 
 def _tensor(pixels: NDArray) -> torch.Tensor:
