@@ -265,6 +265,10 @@ class _FrameFile:
         if not whole or len(self.scores) not in (0, len(self.kinds)):
             raise ValueError("masks or scores are missing")
 
+    def damaged(self) -> KitError:
+        """The error for cells that cannot be those which were written."""
+        return KitError(f"{self.path} is damaged; run the stage that writes it again")
+
     def __reduce__(self) -> tuple:
         # Another process is sent the path alone.
         return _FrameFile, (self.path,)
@@ -327,7 +331,7 @@ class _StoredCells(Sequence[Cell]):
         bounds = file.bounds[first : last + 1].tolist()
         # Of these cells alone: to look at all would bring the whole file into each process's memory.
         if bounds[0] < 0 or bounds != sorted(bounds) or not all(0 <= kind < len(names) for kind in kinds):
-            raise KitError(f"{file.path} is damaged; run the stage that writes it again")
+            raise file.damaged()
         counts = file.counts[bounds[0] : bounds[-1]].tobytes()
         scores: list[Sequence[float | None]]
         if len(file.scores):
@@ -337,7 +341,7 @@ class _StoredCells(Sequence[Cell]):
         for kind, (begin, end), given in zip(kinds, pairwise(bounds), scores, strict=True):
             text = counts[begin - bounds[0] : end - bounds[0]]
             if not is_whole(text):
-                raise KitError(f"{file.path} is damaged; run the stage that writes it again")
+                raise file.damaged()
             yield Cell(RLE(size=self._size, counts=text), names[kind], *given)
 
 

@@ -22,9 +22,15 @@ _State = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The files of a data folder, each by its name in there."""
+    """The files of a data folder.
+
+    Attributes:
+        states: of each by its name in there.
+        is_remembered: whether the run that ``read`` was given remembers exactly these.
+    """
 
     states: dict[str, _State]
+    is_remembered: bool
 
     @property
     def fingerprint(self) -> str:
@@ -34,10 +40,8 @@ class DataFiles:
 
     def remember(self, out: Path) -> None:
         """Keep in the cache of a run what the contents are, so that ``read`` need not read them again."""
-        path = _remembered(out)
-        if _former(path) != self.states:
-            files.make_folder(path.parent)
-            files.write_json(path, self.states)
+        if not self.is_remembered:
+            files.write_json(_remembered(out), self.states)
 
 
 def read(data: Path, out: Path) -> DataFiles:
@@ -51,8 +55,9 @@ def read(data: Path, out: Path) -> DataFiles:
     """
     former, paths = _former(_remembered(out)), dict(_walk(data, out))
     with ThreadPoolExecutor() as pool:
-        states = pool.map(_state, paths.values(), map(former.get, paths))
-        return DataFiles(dict(zip(paths, states, strict=True)))
+        found = pool.map(_state, paths.values(), map(former.get, paths))
+        states = dict(zip(paths, found, strict=True))
+    return DataFiles(states, states == former)
 
 
 def _remembered(out: Path) -> Path:

@@ -146,6 +146,8 @@ def weights(results: Mapping[str, Trained], folder: Path) -> list[str]:
 
 def curves(fold: Path) -> pd.DataFrame:
     """The learning curves of a fold through all of its phases, one row an iteration; empty without any."""
-    in_phases = sorted(fold.glob(f"{_PHASE}*/{events.CURVES}"), key=lambda path: int(path.parent.name[6:]))
-    found = [path for path in (*in_phases, fold / events.CURVES) if path.is_file()]
+    of_phases = sorted(
+        fold.glob(f"{_PHASE}*/{events.CURVES}"), key=lambda path: int(path.parent.name.removeprefix(_PHASE))
+    )
+    found = [path for path in (*of_phases, fold / events.CURVES) if path.is_file()]
     return events.joined([pd.read_csv(path) for path in found])
