@@ -26,7 +26,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -44,8 +44,9 @@ FAULTS = ("traceback", "message", "hang", "crash", "memory")
 # of Python.
 _SECONDS, _HANGING_SECONDS = 20, 90
 _MEMORY = 3 << 30
-# The longest a message may be without the paths in it; some list all parameters that there are.
-_MESSAGE = 600
+# The longest a message may be without the paths and the kit's own lists of names in it.
+_MESSAGE = 500
+_KNOWN_NAMES = re.compile(r" \(known: [^()]*\)")
 _POLL_SECONDS = 0.05
 _OUTCOMES = "outcomes.jsonl"
 # Values of bytes at which a reader's arithmetic turns.
@@ -121,7 +122,7 @@ def try_file(name: str, path: Path, number: int) -> Outcome:
             warnings.simplefilter("ignore")
             kind.read(path)
     except KitError as error:
-        said = str(error).replace(str(path.parent), "")
+        said = _KNOWN_NAMES.sub("", str(error).replace(str(path.parent), ""))
         if "\n" in said or len(said) > _MESSAGE:
             return Outcome(True, "message", f"{len(said)} characters: {said[:200]!r}")
         return Outcome(refused=True)
@@ -206,7 +207,7 @@ def _watch(name: str, first: int, folder: Path, seconds: float) -> tuple[Outcome
     Returns:
         The fault that ended it before; its peak memory in MiB; how long it was reading, in seconds.
     """
-    outcomes, size, ending = folder / _OUTCOMES, 0, Outcome()
+    outcomes, size, peak_kib, ending = folder / _OUTCOMES, 0, 0, Outcome()
     with (folder / "stderr").open("w+") as stderr:
         process = _start(name, first, folder, stderr)
         begun = since = time.monotonic()
@@ -215,7 +216,8 @@ def _watch(name: str, first: int, folder: Path, seconds: float) -> tuple[Outcome
                 begun = since = time.monotonic()
             elif outcomes.stat().st_size != size:
                 size, since = outcomes.stat().st_size, time.monotonic()
-            ending = _excess(process.pid, since)
+            peak_kib = _peak_kib(process.pid) or peak_kib
+            ending = _excess(peak_kib, since)
             if ending.kind or time.monotonic() > begun + seconds:
                 process.kill()
                 waited = os.wait4(process.pid, 0)
@@ -227,7 +229,7 @@ def _watch(name: str, first: int, folder: Path, seconds: float) -> tuple[Outcome
         process.returncode = os.waitstatus_to_exitcode(waited[1])
     if not outcomes.exists():
         raise click.ClickException(f"{name}: the good file cannot be read: {ending.fault}")
-    return ending, round(waited[2].ru_maxrss / 1024), time.monotonic() - begun
+    return ending, round(peak_kib / 1024), time.monotonic() - begun
 
 
 def _start(name: str, first: int, folder: Path, stderr: IO[str]) -> subprocess.Popen:
@@ -238,14 +240,21 @@ def _start(name: str, first: int, folder: Path, stderr: IO[str]) -> subprocess.P
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
 
 
-def _excess(pid: int, since: float) -> Outcome:
-    """Whether a process takes too much memory, or has finished no file for too long."""
-    try:
-        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        # The process has just ended.
-        resident = 0
-    if resident > _MEMORY:
+def _peak_kib(pid: int) -> int:
+    """The most memory that a process has taken; 0 once it has ended.
+
+    ``wait4`` would count what its parent held when it was made.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
+
+
+def _excess(peak_kib: int, since: float) -> Outcome:
+    """Whether a process has taken too much memory, or has finished no file for too long."""
+    if peak_kib << 10 > _MEMORY:
         return Outcome(False, "memory", f"more than {_MEMORY >> 30} GiB")
     if time.monotonic() - since > _HANGING_SECONDS:
         return Outcome(False, "hang", f"no file was finished in {_HANGING_SECONDS} seconds")

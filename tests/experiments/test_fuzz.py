@@ -48,7 +48,7 @@ def test_a_process_that_ends_is_a_fault_and_the_next_file_is_read(
     assert {kind: tally.faults[kind] for kind in expected} == expected
     assert (tally.faults["hang"], tally.faults["memory"], tally.refused) == (0, 0, 0)
     assert any("ZeroDivisionError in fuzz_formats.py" in fault for fault in tally.examples)
-    assert tally.peak_mib > 10
+    assert 10 < tally.peak_mib < 2000
 
 
 def test_the_page_has_the_tables_of_the_results() -> None:
